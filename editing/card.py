@@ -1,0 +1,29 @@
+"""The model card every edited checkpoint carries."""
+
+CARD = """---
+base_model: {base_model}
+tags: [refusal-direction, interpretability, research]
+---
+
+# {label}: an edited copy of {base_model}
+
+This checkpoint was edited for research on how refusal is represented in language models. It may answer what the base
+model would decline, and it has not been made safe for any other use. Do not deploy it.
+
+| | |
+| --- | --- |
+| removed | the projection onto {k} direction(s) of the residual stream, from {num_tensors} tensors ({scope}) |
+| directions | layers {layers} (resid_pre numbering), position `{position}`, difference in means |
+| alpha | {alpha} (1 removes the projection whole) |
+| base | {base_model}, SHA-256 `{base_hash}` |
+| basis | SHA-256 `{basis_hash}` |
+| variant | `{variant_hash}` |
+
+W' = W - alpha Q (Q^T W) on every matrix named in `edit.json`, computed in float64 and rounded once to the checkpoint's
+dtype. Every other tensor is byte-identical to the base. The base model's licence applies.
+"""
+
+
+def render_card(**fields: object) -> str:
+    """The card's text; the fields are those of CARD."""
+    return CARD.format(**fields)

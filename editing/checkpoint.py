@@ -1,0 +1,181 @@
+"""A checkpoint folder, read by its safetensors headers: names, shapes, byte ranges, hash. No weight is loaded here.
+
+Refuses what it cannot edit, by name: pickles, GGUF, quantised weights, truncated or missing shards.
+"""
+
+from __future__ import annotations  # torch is named in annotations alone: opening a checkpoint does not import it
+
+import hashlib
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editing.errors import EditError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INDEX_NAME = "model.safetensors.index.json"
+DTYPES = {"BF16": 2, "F16": 2, "F32": 4}  # what an edit can round to, with bytes per value
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor lies: file, safetensors dtype name, shape, and its byte range in the file."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint folder: `config` is config.json, `tensors` maps every tensor's name to its entry."""
+
+    directory: Path
+    config: dict[str, Any]
+    tensors: dict[str, TensorEntry]
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type"))
+
+    @property
+    def num_layers(self) -> int:
+        return int(self.config["num_hidden_layers"])
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config["hidden_size"])
+
+    @property
+    def files(self) -> list[Path]:
+        """The safetensors files, sorted by name."""
+        return sorted({entry.file for entry in self.tensors.values()})
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.stat().st_size for file in self.files)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over config.json and the weight files' own SHA-256, in order of name: the base's identity."""
+        total = hashlib.sha256()
+        for file in [self.directory / "config.json", *self.files]:
+            with file.open("rb") as stream:
+                total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        return total.hexdigest()
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, through mmap: bytes are read as they are used."""
+        from safetensors import safe_open
+
+        with safe_open(self.tensors[name].file, framework="pt") as file:
+            return file.get_tensor(name)
+
+
+def open_checkpoint(directory: Path) -> Checkpoint:
+    """Open a folder with config.json and safetensors, or raise EditError saying what is missing or not supported."""
+    config = _read_config(directory)
+    files = _weight_files(directory)
+    tensors: dict[str, TensorEntry] = {}
+    for file in files:
+        tensors.update((entry.name, entry) for entry in read_header(file))
+    _check_index(directory, tensors)
+    return Checkpoint(directory, config, tensors)
+
+
+def read_header(file: Path) -> list[TensorEntry]:
+    """The entries of one safetensors file. Raises EditError where the file is truncated or no safetensors."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        prefix = stream.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
+        if length > size - 8:
+            raise EditError(f"{file} is truncated or not safetensors: {size} bytes. Copy or download it again.")
+        try:
+            header = json.loads(stream.read(length))
+        except ValueError as error:
+            raise EditError(f"{file} is not safetensors: its header is not JSON.") from error
+    header.pop("__metadata__", None)
+    begin = 8 + length
+    entries = [_entry(file, name, value, begin) for name, value in header.items()]
+    end = max((entry.end for entry in entries), default=begin)
+    if end != size:
+        raise EditError(f"{file} has {size} bytes; its header describes {end}. It is truncated: copy or download it again.")
+    return entries
+
+
+def _entry(file: Path, name: str, value: dict[str, Any], begin: int) -> TensorEntry:
+    first, last = value["data_offsets"]
+    entry = TensorEntry(name, file, value["dtype"], tuple(value["shape"]), begin + first, begin + last)
+    expected = math.prod(entry.shape) * DTYPES.get(entry.dtype, 0)
+    if entry.dtype in DTYPES and expected != last - first:
+        raise EditError(f"{file}: {name} has shape {entry.shape} in {entry.dtype} but {last - first} bytes; expected {expected}.")
+    return entry
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    if directory.suffix == ".gguf" or (directory.is_dir() and not _has_weights(directory, "*.safetensors")):
+        _refuse_other_formats(directory)
+    path = directory / "config.json"
+    if not path.is_file():
+        raise EditError(f"{directory} is no checkpoint folder: it has no config.json. Expected config.json and *.safetensors.")
+    try:
+        config = json.loads(path.read_text())
+    except ValueError as error:
+        raise EditError(f"{path} is not valid JSON ({error}).") from error
+    quantization = config.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method", "unknown method")
+        raise EditError(f"{directory} is quantised ({method}). Edit the unquantised checkpoint and quantise the result.")
+    return config
+
+
+def _has_weights(directory: Path, pattern: str) -> bool:
+    return any(directory.glob(pattern))
+
+
+def _refuse_other_formats(directory: Path) -> None:
+    if directory.suffix == ".gguf" or _has_weights(directory, "*.gguf"):
+        raise EditError(f"{directory} is GGUF. Convert it to safetensors first (transformers: from_pretrained(gguf_file=...)).")
+    if _has_weights(directory, "*.bin") or _has_weights(directory, "*.pt*"):
+        raise EditError(
+            f"{directory} holds pickled weights, which are not opened. Convert them to safetensors and use that folder."
+        )
+    raise EditError(f"{directory} holds no *.safetensors. Expected a folder with config.json and safetensors weights.")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / INDEX_NAME
+    if not index.is_file():
+        return sorted(directory.glob("*.safetensors"))
+    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise EditError(f"{directory}: the index names {len(names)} shards; missing: {', '.join(missing)}. Download them.")
+    return [directory / name for name in names]
+
+
+def _check_index(directory: Path, tensors: dict[str, TensorEntry]) -> None:
+    index = directory / INDEX_NAME
+    if index.is_file():
+        absent = sorted(set(json.loads(index.read_text())["weight_map"]) - set(tensors))
+        if absent:
+            raise EditError(f"{index} names tensors that no shard holds: {', '.join(absent[:3])} ({len(absent)} in all).")
+
+
+def free_bytes(directory: Path) -> int:
+    """Bytes that can still be written where `directory` is or will be."""
+    while not directory.exists():
+        directory = directory.parent
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize

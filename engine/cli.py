@@ -1,0 +1,108 @@
+"""What the commands share: options that several have, and errors that exit with 2 and no traceback."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from editing.errors import EditError
+from engine.errors import EngineError
+from extraction.errors import ExtractionError
+from judging.errors import JudgeError
+
+USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
+
+VariantOption = Annotated[str, typer.Option("--variant", help="A name in configs/, or the path of a TOML file.", metavar="NAME")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub repository, instead of the file's model.path.")]
+PairsOption = Annotated[str | None, typer.Option("--pairs", help="Training pairs: JSON, JSONL, CSV, Parquet or embedded:NAME.")]
+RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
+AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]
+LayersOption = Annotated[str | None, typer.Option("--layers", help="Layers whose directions are removed, such as 16,15,17.")]
+AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share of the projection removed; 1 is all of it.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration as JSON and stop.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Print an error that the user can act on, without a traceback, and exit with 2."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue where it stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def keep_stdout_clean() -> None:
+    """Send what libraries print to stderr: stdout is for data. Call before any of them is imported."""
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def variant_overrides(
+    settings: list[str] | None,
+    layers: str | None,
+    alpha: str | None,
+    model: str | None,
+    pairs: str | None,
+    **others: Any,
+) -> dict[str, Any]:
+    """Dotted keys and values from the flags that say what a variant is, from `others` (section__key) and from --set."""
+    flags = {
+        "directions.layers": parse_layers(layers),
+        "edit.alpha": alpha,
+        "model.path": existing_or_embedded(model),
+        "data.train_pairs": existing_or_embedded(pairs),
+        **{name.replace("__", "."): value for name, value in others.items()},
+    }
+    chosen = {key: value for key, value in flags.items() if value is not None}
+    for setting in settings or []:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise EngineError(f"--set takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
+        chosen[key] = _toml_value(text)
+    return chosen
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """Layers from `16,15,17`."""
+    if text is None:
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise EngineError(f"--layers takes whole numbers with commas, such as 16,15,17; found '{text}'.") from None
+
+
+def existing_or_embedded(path: str | None) -> str | None:
+    """A path made absolute, so that a manifest means the same from every folder; embedded names and repositories as they are."""
+    if path is None or path.startswith("embedded:") or not Path(path).expanduser().exists():
+        return path
+    return str(Path(path).expanduser().resolve())
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+def _toml_value(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

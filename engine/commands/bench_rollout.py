@@ -1,0 +1,41 @@
+"""bin/bench-rollout: our rollout to Parquet against plain vLLM."""
+
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def bench_rollout(
+    variant: cli.VariantOption = "smollm2_135m_k1",
+    model: cli.ModelOption = None,
+    num_requests: Annotated[int | None, typer.Option(help="How many test requests; the default is all.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of one run each, in alternating order.")] = 3,
+    settings: cli.SetOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Measure output tokens/s of our rollout to Parquet and of plain LLM.generate on one engine; print the ratio."""
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+
+        flags = {"data__num_requests": num_requests, "data__num_answerable": 0}
+        config = load_config(variant, cli.variant_overrides(settings, None, None, model, None, **flags))
+        from engine.bench import bench_rollout as measure
+
+        result = measure(config, rounds)
+        if as_json:
+            cli.print_json(result)
+        else:
+            machine = f"{result['hardware']}, vLLM {result['versions']['vllm']}"
+            print(f"ours  {result['ours_tokens_per_second']} output tokens/s")
+            print(f"vLLM  {result['vllm_tokens_per_second']} output tokens/s")
+            print(f"ratio_to_vllm {result['ratio_to_vllm']:.3f} ({result['model']}, {result['prompts']} prompts, {machine})")
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/bench-rollout")

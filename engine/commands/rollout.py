@@ -1,0 +1,67 @@
+"""bin/rollout: the main job, from paired prompts to scored Parquet."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def rollout(
+    variant: cli.VariantOption,
+    layers: cli.LayersOption = None,
+    alpha: cli.AlphaOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    requests: cli.RequestsOption = None,
+    answerable: cli.AnswerableOption = None,
+    num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
+    num_answerable: Annotated[int | None, typer.Option(help="How many answerable test requests; 0 leaves them out.")] = None,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier run left in the run directory.")] = False,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Extract directions, generate with base and variant, score, and print the summary.
+
+    Results land in the run directory: manifest.json, directions.safetensors, rollouts.parquet, likelihoods.parquet,
+    scores.parquet, summary.json. Run it again to continue an interrupted run, or to print a finished one.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.paths import default_run_dir
+
+        chosen = cli.variant_overrides(
+            settings,
+            layers,
+            alpha,
+            model,
+            pairs,
+            data__test_requests=cli.existing_or_embedded(requests),
+            data__test_answerable=cli.existing_or_embedded(answerable),
+            data__num_requests=num_requests,
+            data__num_answerable=num_answerable,
+        )
+        config = load_config(variant, chosen)
+        if dry_run:
+            cli.print_json(config.model_dump(mode="json"))
+            return
+        from engine.pipeline import run
+
+        summary = run(config, out or default_run_dir(config.variant), clean=clean)
+        if as_json:
+            cli.print_json(summary)
+        else:
+            from engine.table import print_summary
+
+            print_summary(summary)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/rollout")

@@ -1,0 +1,123 @@
+"""The configuration of a run: typed, every key known, validated before anything heavy is imported.
+
+A docstring under each field gives its unit, the reason for its default and what it works with. Files are read by
+engine.configfile; precedence is defaults < file (and what it extends) < flag.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """A table of the TOML file. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _finite_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(number):
+        raise ValueError("expected a finite number")
+    return number
+
+
+FiniteNumber = Annotated[float, BeforeValidator(_finite_number)]
+
+
+class ModelConfig(Section):
+    path: str
+    """A folder with config.json and safetensors, a Hugging Face repository name, or `embedded:smollm2-135m-instruct`."""
+    revision: str | None = None
+    """Commit or tag of a repository; None takes its default branch, and the manifest records the weights' hash anyway."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Precision of extraction and generation. The edit itself is computed in float64."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Given to the chat template; fix here what it would take from the clock (Llama's date_string)."""
+
+
+class DataConfig(Section):
+    train_pairs: str = "embedded:train_pairs"
+    """Pairs the directions come from."""
+    test_requests: str = "embedded:test_requests"
+    """Requests the base model is expected to decline; base and variant answer these."""
+    test_answerable: str = "embedded:test_answerable"
+    """Requests anyone would answer: the over-refusal set."""
+    num_pairs: int | None = Field(None, ge=1)
+    """How many training pairs, from the top of the file; None takes all."""
+    num_requests: int | None = Field(None, ge=1)
+    """How many test requests; None takes all."""
+    num_answerable: int | None = Field(None, ge=0)
+    """How many answerable test requests; 0 leaves the set out."""
+
+
+class DirectionsConfig(Section):
+    layers: list[int] | Literal["sweep"]
+    """Layers whose directions are removed, in resid_pre numbering (L is the last block's output); "sweep" where nobody
+    has published one: the command then asks for --layers."""
+    k: int | None = Field(None, ge=1)
+    """Dimension of the subspace; None takes one per layer, fewer takes the leading singular vectors."""
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_given(cls, layers: list[int] | str) -> list[int] | str:
+        if layers == []:
+            raise ValueError("expected at least one layer")
+        return layers
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> "DirectionsConfig":
+        if self.k is not None and isinstance(self.layers, list) and self.k > len(self.layers):
+            raise ValueError(f"k = {self.k} is larger than the number of layers given ({len(self.layers)})")
+        return self
+
+
+class EditConfig(Section):
+    alpha: FiniteNumber = 1.0
+    """Share of the projection that is removed: 1 all of it, 0 none, 2 a reflection."""
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(0.0, ge=0)
+    """0 is greedy, as in the study."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(64, ge=1)
+    """New tokens per response."""
+    seed: int = 0
+    """Of sampling; without effect when greedy."""
+
+
+class JudgeConfig(Section):
+    name: Literal["offline"] = "offline"
+    """`offline`: documented rules, no language model. The summary says so."""
+
+
+class PublishedConfig(Section):
+    """Figures of the study for this variant, printed beside ours."""
+
+    compliance: float | None = Field(None, ge=0, le=1)
+    coherence: float | None = Field(None, ge=0, le=1)
+    note: str = ""
+
+
+class RunConfig(Section):
+    """One variant of one model, and how it is evaluated."""
+
+    variant: str
+    """The label: the file's name. The identity is the variant hash."""
+    description: str = ""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    directions: DirectionsConfig
+    edit: EditConfig = EditConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    judge: JudgeConfig = JudgeConfig()
+    published: PublishedConfig | None = None
+    vllm: dict[str, Any] = {}
+    """Passed to vLLM's engine under vLLM's own names."""

@@ -1,0 +1,56 @@
+"""What this machine is: versions, hardware, the project's commit."""
+
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from engine.paths import PROJECT_DIR
+
+PACKAGES = ("vllm", "torch", "transformers", "safetensors", "pyarrow")
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a result."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Whether the installed vLLM runs on a GPU here: the CPU build's version ends in +cpu."""
+    return not versions()["vllm"].endswith("+cpu")
+
+
+@functools.cache
+def hardware() -> str:
+    """One line: the GPUs by name, else the CPU and the cores this process may use."""
+    if has_gpu():
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+        return ", ".join(name.strip() for name in names if name.strip())
+    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, no GPU"
+
+
+@functools.cache
+def commit() -> str:
+    """The project's commit, with + where the tree has changes; "unknown" outside a checkout."""
+    git = ["git", "-C", str(PROJECT_DIR)]
+    head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode != 0:
+        return "unknown"
+    changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False)
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def describe() -> dict[str, object]:
+    """For a manifest: versions, hardware, commit."""
+    return {"versions": versions(), "hardware": hardware(), "commit": commit()}
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []

@@ -1,0 +1,5 @@
+"""Errors a user can act on. The command line prints their message without a traceback and exits with 2."""
+
+
+class EngineError(Exception):
+    """Configuration, run directory, model or engine trouble: what was found, what was expected, what to do."""

@@ -1,0 +1,49 @@
+"""Progress on stderr: rows, tokens a second and time left; a live line on a terminal, a line now and then in a log."""
+
+import sys
+import time
+from types import TracebackType
+
+LINE_SECONDS = 10.0
+LIVE_SECONDS = 0.2
+
+
+class Progress:
+    """Counts rows of `total`, and tokens where there are any. Use as a context manager."""
+
+    def __init__(self, label: str, total: int, unit: str = "rows") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.rows = self.tokens = 0
+        self._started = self._shown = time.monotonic()
+        self._live = sys.stderr.isatty()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._show(end="\n")
+
+    def advance(self, rows: int = 1, tokens: int = 0) -> None:
+        """Count what is finished."""
+        self.rows += rows
+        self.tokens += tokens
+        if time.monotonic() - self._shown >= (LIVE_SECONDS if self._live else LINE_SECONDS):
+            self._show(end="" if self._live else "\n")
+
+    def _show(self, end: str) -> None:
+        self._shown = time.monotonic()
+        seconds = max(self._shown - self._started, 1e-9)
+        parts = [f"{self.label}: {self.rows}/{self.total} {self.unit}"]
+        if self.tokens:
+            parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
+        if 0 < self.rows < self.total:
+            parts.append(f"{seconds / self.rows * (self.total - self.rows):.0f} s left")
+        else:
+            parts.append(f"{seconds:.1f} s")
+        start = "\r\x1b[K" if self._live else ""
+        print(start + ", ".join(parts), end=end, file=sys.stderr, flush=True)
+
+
+def say(message: str) -> None:
+    """One line on stderr."""
+    print(message, file=sys.stderr, flush=True)

@@ -1,0 +1,163 @@
+"""One vLLM engine on one model: generates for the base and for every variant, which it takes up by hot swap.
+
+Prompts go in as token ids. After a swap that failed it refuses to generate until one succeeds.
+"""
+
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig, SamplingConfig
+from engine.errors import EngineError
+from engine.variants import Variant
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished response; `index` is the prompt's place in the call, `finish_reason` vLLM's (stop, length)."""
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+
+
+def engine_arguments(config: RunConfig, model_dir: Path, *, has_gpu: bool) -> dict[str, Any]:
+    """vLLM's arguments: ours for the hardware, then those of the configuration's [vllm] table."""
+    arguments: dict[str, Any] = {
+        "model": str(model_dir),
+        "dtype": config.model.dtype,
+        "seed": config.sampling.seed,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "worker_extension_cls": "engine.worker.HotSwapWorker",
+    }
+    if not has_gpu:
+        # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
+        arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
+    arguments |= config.vllm
+    if arguments.get("pipeline_parallel_size", 1) != 1:
+        raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
+    if arguments.get("enable_lora") or arguments.get("quantization"):
+        raise EngineError("A hot swap takes neither LoRA nor quantised weights; remove enable_lora and quantization from [vllm].")
+    return arguments
+
+
+def set_environment(*, has_gpu: bool) -> None:
+    """What vLLM and torch read at import; anything the user has set stays. VLLM_LOGGING_LEVEL=INFO shows vLLM's log."""
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    if not has_gpu:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+class Replica:
+    """An engine with the base weights loaded; `current` is the variant it holds, None after a failed swap.
+
+    Raises EngineError for an engine that does not start, with vLLM's own message.
+    """
+
+    def __init__(self, arguments: dict[str, Any], base: Variant) -> None:
+        from vllm import LLM
+
+        self.arguments = arguments
+        self.base = base
+        try:
+            self.llm = LLM(**arguments)
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f"vLLM did not start: {error}") from error
+        self.num_sites = int(self.llm.collective_rpc("hotswap_open", args=(arguments["model"],))[0])
+        self.current: Variant | None = base
+
+    def swap(self, variant: Variant) -> float:
+        """Take up a variant; returns the largest probe error over layers and workers.
+
+        Raises EngineError for a variant of another base, and SwapFailed where the probe finds other weights.
+        """
+        if variant.base_hash != self.base.base_hash:
+            raise EngineError(f"Variant {variant.name} was made from another base than the model in this engine.")
+        if self.current is not None and self.current.hash == variant.hash:
+            return 0.0
+        self.current = None
+        errors = self._apply(variant)
+        self.llm.reset_prefix_cache()  # keys and values of the old weights
+        self.current = variant
+        return max(errors)
+
+    def generate(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> Iterator[Generation]:
+        """Responses of the current variant, each as it finishes (not in order)."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_tokens,
+            seed=sampling.seed if sampling.temperature > 0 else None,
+        )
+        for index, output in self._run(prompts, parameters):
+            response = output.outputs[0]
+            yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason))
+
+    def mean_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        on_row: Callable[[], None] = lambda: None,
+    ) -> list[float | None]:
+        """Teacher-forced mean log-probability (nats a token) of each response after its prompt; None for an empty one."""
+        from vllm import SamplingParams
+
+        parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0)
+        scored: list[float | None] = [None] * len(prompts)
+        filled = [index for index, response in enumerate(responses) if response]
+        sequences = [[*prompts[index], *responses[index]] for index in filled]
+        for place, output in self._run(sequences, parameters):
+            index = filled[place]
+            entries = output.prompt_logprobs[len(prompts[index]) :]
+            values = [entry[token].logprob for entry, token in zip(entries, responses[index], strict=True)]
+            scored[index] = sum(values) / len(values)
+            on_row()
+        return scored
+
+    def close(self) -> None:
+        """Stop the engine and give its memory back."""
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+
+    def _apply(self, variant: Variant) -> list[float]:
+        if variant.edit is None:
+            return list(self.llm.collective_rpc("hotswap_apply", args=(None, 0.0)))
+        from safetensors.torch import save_file
+
+        with tempfile.TemporaryDirectory(prefix="refusal-basis-") as folder:
+            file = str(Path(folder) / "basis.safetensors")
+            save_file({"basis": variant.edit.basis_HK.contiguous()}, file)
+            return list(self.llm.collective_rpc("hotswap_apply", args=(file, variant.edit.alpha)))
+
+    def _run(self, sequences: Sequence[Sequence[int]], parameters: Any) -> Iterator[tuple[int, Any]]:
+        if self.current is None:
+            raise EngineError("The last hot swap failed, so the engine holds mixed weights. Swap again before generating.")
+        engine = self.llm.llm_engine
+        prompts = [{"prompt_token_ids": list(token_ids)} for token_ids in sequences]
+        # vLLM's own ids are NUMBER or NUMBER-RANDOM; outputs carry the number.
+        pending = {name: place for place, name in enumerate(self.llm.enqueue(prompts, parameters, use_tqdm=False))}
+        places = {name.split("-")[0]: place for name, place in pending.items()}
+        finished: set[int] = set()
+        try:
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        finished.add(places[output.request_id])
+                        yield places[output.request_id], output
+        finally:
+            if abandoned := [name for name, place in pending.items() if place not in finished]:
+                engine.abort_request(abandoned, internal=True)

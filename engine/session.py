@@ -1,0 +1,151 @@
+"""What the stages of one run share: the validated configuration, prompts, checkpoint, renderer, and the one engine.
+
+Everything that can be checked without a model is checked while this is made.
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editing.checkpoint import Checkpoint
+from editing.plan import EditPlan, plan_edit
+from engine.config import RunConfig
+from engine.environment import has_gpu, versions
+from engine.errors import EngineError
+from engine.models import checkpoint_hash, open_model
+from engine.progress import say
+from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
+
+if TYPE_CHECKING:
+    from engine.replica import Replica
+    from engine.variants import Variant
+    from extraction.rendering import ChatRenderer
+
+DECLINED, ANSWERABLE = "declined", "answerable"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt of the evaluation: `kind` says whether the base is expected to decline it."""
+
+    prompt_id: str
+    split: str
+    kind: str
+    category: str
+    text: str
+
+
+class Session:
+    """A run's inputs, and its engine once a stage needs it."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        data = config.data
+        self.pairs: list[Pair] = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
+        self.requests = [
+            *_requests(data.test_requests, data.num_requests, DECLINED),
+            *_requests(data.test_answerable, data.num_answerable, ANSWERABLE),
+        ]
+        if config.directions.layers == "sweep":
+            raise EngineError(
+                f"Variant {config.variant} has no published layer, so the layer has to be found by a sweep over layers on "
+                "selection pairs. To try one now: --layers 14"
+            )
+        self.layers: list[int] = config.directions.layers
+        self.checkpoint: Checkpoint = open_model(config.model)
+        self.plan: EditPlan = plan_edit(self.checkpoint)
+        self._check_layers()
+        self._replica: Replica | None = None
+
+    def _check_layers(self) -> None:
+        last = self.checkpoint.num_layers
+        for layer in self.layers:
+            if not 0 <= layer <= last:
+                raise EngineError(
+                    f"Layer {layer} is out of range: {self.config.model.path} has layers 0 to {last} "
+                    f"(resid_pre numbering; {last} is the last block's output). Change directions.layers or --layers."
+                )
+
+    @cached_property
+    def base_hash(self) -> str:
+        return checkpoint_hash(self.checkpoint)
+
+    @cached_property
+    def renderer(self) -> "ChatRenderer":
+        from transformers import AutoTokenizer
+
+        from extraction.rendering import ChatRenderer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.checkpoint.directory, trust_remote_code=False)
+        return ChatRenderer(tokenizer, self.config.model.chat_template_kwargs)
+
+    @cached_property
+    def base(self) -> "Variant":
+        from engine.variants import Variant
+
+        return Variant("base", self.base_hash, self.plan, None)
+
+    @property
+    def room_for_prompt(self) -> int:
+        """Tokens a prompt may have: the window less the new tokens."""
+        window = int(self.checkpoint.config.get("max_position_embeddings", 2048))
+        return min(window, int(self.config.vllm.get("max_model_len", window))) - self.config.sampling.max_tokens
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run: the resolved configuration and the hashes of the files it reads."""
+        from engine.rundir import file_hash
+
+        data = self.config.data
+        files = {
+            "train_pairs": data.train_pairs,
+            "test_requests": data.test_requests,
+            "test_answerable": data.test_answerable,
+        }
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "base_hash": self.base_hash,
+            "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
+        }
+
+    def replica(self) -> "Replica":
+        """The engine, started on first use."""
+        if self._replica is None:
+            from engine.replica import Replica, engine_arguments, set_environment
+
+            gpu = has_gpu()
+            set_environment(has_gpu=gpu)
+            say(f"engine: starting vLLM {versions()['vllm']} ({'GPU' if gpu else 'no GPU: CPU build, eager mode, slow'})")
+            self._replica = Replica(engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu), self.base)
+        return self._replica
+
+    def close(self) -> None:
+        if self._replica is not None:
+            self._replica.close()
+            self._replica = None
+
+    def render(self, requests: Sequence[Request], kind: str) -> list[list[int]]:
+        """Token ids of requests, none longer than the window."""
+        rendered = [self.renderer.render(request.text) for request in requests]
+        self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
+        return rendered
+
+
+@functools.lru_cache
+def _requests(source: str, count: int | None, kind: str) -> tuple[Request, ...]:
+    if count == 0:
+        return ()
+    prompts: list[Prompt] = take(load_prompts(source), count, source)
+    return tuple(
+        Request(f"{kind}/{index:05d}", "test", kind, prompt.category, prompt.text) for index, prompt in enumerate(prompts)
+    )
+
+
+def model_name(config: RunConfig, base_hash: str) -> str:
+    """How rows and cards name the base: its path's last part or repository, and its hash."""
+    name = (
+        config.model.path if "/" in config.model.path and not Path(config.model.path).exists() else Path(config.model.path).name
+    )
+    return f"{name}@{base_hash[:16]}"

@@ -1,0 +1,118 @@
+"""Rows on disk as they are made: Parquet shards, each renamed into place, merged into one file at the end.
+
+A process that is killed loses at most the rows since the last shard; the next one reads which keys are there and makes
+the others. No row is kept twice.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROLLOUT_SCHEMA = pa.schema(
+    [
+        ("variant", pa.string()),
+        ("variant_hash", pa.string()),
+        ("prompt_id", pa.string()),
+        ("split", pa.string()),
+        ("kind", pa.string()),
+        ("category", pa.string()),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("response_token_ids", pa.list_(pa.int32())),
+        ("num_prompt_tokens", pa.int32()),
+        ("num_output_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("sampling", pa.string()),
+        ("seed", pa.int64()),
+        ("engine", pa.string()),
+        ("model", pa.string()),
+        ("form", pa.string()),
+    ]
+)
+LIKELIHOOD_SCHEMA = pa.schema([("variant_hash", pa.string()), ("prompt_id", pa.string()), ("mean_logprob", pa.float64())])
+SCORE_SCHEMA = pa.schema(
+    [
+        ("variant_hash", pa.string()),
+        ("prompt_id", pa.string()),
+        ("judge", pa.string()),
+        ("rubric_hash", pa.string()),
+        ("repeat", pa.int32()),
+        ("compliance", pa.float64()),
+        ("coherence", pa.float64()),
+        ("declined", pa.bool_()),
+        ("reason", pa.string()),
+        ("raw_reply", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("latency_ms", pa.float64()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("cost", pa.float64()),
+    ]
+)
+Row = dict[str, Any]
+FLUSH_ROWS, FLUSH_SECONDS = 128, 5.0
+
+
+def key_of(row: Row) -> tuple[str, str]:
+    """What makes a rollout unique."""
+    return row["variant_hash"], row["prompt_id"]
+
+
+class ShardedTable:
+    """A growing Parquet table `path` of unique rows; `shards` beside it holds what is not merged yet."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = path
+        self.schema = schema
+        self.shards = path.with_suffix(".shards")
+        self._pending: list[Row] = []
+        self._flushed = time.monotonic()
+
+    def keys(self) -> set[tuple[str, str]]:
+        """Keys of every row on disk."""
+        columns = ["variant_hash", "prompt_id"]
+        return {key_of(row) for file in self._files() for row in pq.read_table(file, columns=columns).to_pylist()}
+
+    def append(self, row: Row) -> None:
+        """Add a row; it is on disk after at most FLUSH_ROWS rows or FLUSH_SECONDS."""
+        self._pending.append(row)
+        if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the pending rows as one shard."""
+        if self._pending:
+            self.shards.mkdir(parents=True, exist_ok=True)
+            write_table(self.shards / f"{time.time_ns():020d}.parquet", self._pending, self.schema)
+        self._pending = []
+        self._flushed = time.monotonic()
+
+    def merge(self, order: Callable[[Row], Any]) -> None:
+        """One file with every row once, sorted by `order`; the shards are removed after it is in place."""
+        self.flush()
+        rows = {key_of(row): row for file in self._files() for row in pq.read_table(file).to_pylist()}
+        write_table(self.path, sorted(rows.values(), key=order), self.schema)
+        shutil.rmtree(self.shards, ignore_errors=True)
+
+    def _files(self) -> list[Path]:
+        merged = [self.path] if self.path.exists() else []
+        return [*merged, *sorted(self.shards.glob("*.parquet"))]
+
+
+def write_table(path: Path, rows: Iterable[Row], schema: pa.Schema) -> None:
+    """Write rows as a Parquet file by temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+    temporary.rename(path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every row of a Parquet file."""
+    return pq.read_table(path).to_pylist()

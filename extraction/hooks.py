@@ -1,0 +1,85 @@
+"""Forward hooks that read the residual stream of a transformers model at one token position.
+
+Layer l = 0..L-1 is what enters block l; layer L is what leaves the last block. transformers' `hidden_states[-1]` comes
+after the final norm, so layer L is hooked here and never read from there.
+"""
+# L = decoder blocks, H = hidden size, T = tokens
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extraction.errors import ExtractionError
+
+BLOCK_LISTS = ("layers", "h", "blocks")  # Llama and most others, GPT-2, MPT
+
+
+def decoder_body(model: nn.Module) -> Any:
+    """The decoder of a causal language model, without `lm_head`."""
+    return getattr(model, "base_model", model)
+
+
+def decoder_blocks(model: nn.Module) -> nn.ModuleList:
+    """The list of decoder blocks. Raises ExtractionError for a model whose blocks are not where they are known to be."""
+    body = decoder_body(model)
+    expected = getattr(body.config, "num_hidden_layers", None)
+    for name in BLOCK_LISTS:
+        blocks = getattr(body, name, None)
+        if isinstance(blocks, nn.ModuleList) and len(blocks) == expected:
+            return blocks
+    raise ExtractionError(
+        f"Model type '{body.config.model_type}': found no list of {expected} decoder blocks among {', '.join(BLOCK_LISTS)} "
+        f"of {type(body).__name__}. Name its list in extraction/hooks.py."
+    )
+
+
+class ResidualCapture:
+    """Context manager: after each forward pass of one sequence, `read()` gives the last token's residual stream.
+
+    with ResidualCapture(model) as capture:
+        body(input_ids=ids_1T)
+        capture.read()            # (L+1, H), the model's dtype
+
+    Only the wanted token's vectors leave the pass; a batch of more than one sequence is refused.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.blocks = decoder_blocks(model)
+        self._captured: dict[int, Tensor] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> "ResidualCapture":
+        for layer, block in enumerate(self.blocks):
+            self._handles.append(block.register_forward_pre_hook(self._before(layer), with_kwargs=True))
+        self._handles.append(self.blocks[-1].register_forward_hook(self._after_last))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def read(self) -> Tensor:
+        """The last token's residual stream of the pass just made, (L+1, H)."""
+        if len(self._captured) != len(self.blocks) + 1:
+            raise ExtractionError(f"{len(self._captured)} of {len(self.blocks) + 1} layers were reached by the forward pass.")
+        resid_LH = torch.stack([self._captured[layer] for layer in range(len(self.blocks) + 1)])
+        self._captured.clear()
+        return resid_LH
+
+    def _before(self, layer: int) -> Any:
+        def hook(block: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+            self._keep(layer, args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    def _after_last(self, block: nn.Module, args: Any, output: Any) -> None:
+        self._keep(len(self.blocks), output[0] if isinstance(output, tuple) else output)
+
+    def _keep(self, layer: int, hidden_states_1TH: Tensor) -> None:
+        if hidden_states_1TH.shape[0] != 1:
+            raise ExtractionError(f"Extraction takes one sequence at a time, got a batch of {hidden_states_1TH.shape[0]}.")
+        self._captured[layer] = hidden_states_1TH[0, -1].detach()

@@ -1,0 +1,67 @@
+"""One rendering: a prompt becomes token ids here, once, and everything else receives those ids.
+
+The tokenizer's own chat template writes the special tokens; they are never added a second time.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extraction.errors import ExtractionError
+from extraction.prompts import Pair
+
+
+@dataclass(frozen=True)
+class RenderedPair:
+    """Token ids of a declined request and of its answered twin, generation prompt included."""
+
+    declined: list[int]
+    answered: list[int]
+
+
+class ChatRenderer:
+    """Renders user messages through a tokenizer's chat template.
+
+    `template_kwargs` reach the template (for example enable_thinking=False, or a fixed date_string: a template that
+    writes today's date would give other token ids tomorrow).
+    Raises ExtractionError where there is no template or it cannot serve: see `_check`.
+    """
+
+    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None) -> None:
+        self.tokenizer = tokenizer
+        self.template_kwargs = dict(template_kwargs or {})
+        self._check()
+
+    def render(self, text: str) -> list[int]:
+        """Token ids of one user message followed by the template's generation prompt."""
+        return list(self._apply(text, add_generation_prompt=True, tokenize=True))
+
+    def render_pairs(self, pairs: Iterable[Pair]) -> list[RenderedPair]:
+        """Both sides of every pair, rendered."""
+        return [RenderedPair(self.render(pair.declined), self.render(pair.answered)) for pair in pairs]
+
+    def check_lengths(self, rendered: Sequence[Sequence[int]], limit: int, what: str) -> None:
+        """Raise for a prompt of more than `limit` tokens, by its index: nothing is cut in silence."""
+        for index, token_ids in enumerate(rendered):
+            if len(token_ids) > limit:
+                raise ExtractionError(
+                    f"{what}, prompt {index} has {len(token_ids)} tokens; the model's window leaves room for {limit}. "
+                    "Shorten the prompt or ask for fewer new tokens."
+                )
+
+    def _apply(self, text: str, **options: Any) -> Any:
+        messages = [{"role": "user", "content": text}]
+        return self.tokenizer.apply_chat_template(messages, return_dict=False, **options, **self.template_kwargs)
+
+    def _check(self) -> None:
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ExtractionError("The tokenizer has no chat template; use an instruction-tuned model.")
+        probe = "zebra crossing"
+        with_prompt = self._apply(probe, add_generation_prompt=True, tokenize=False)
+        if probe not in with_prompt:
+            raise ExtractionError("The chat template drops the user's text; check template_kwargs and the tokenizer's files.")
+        if with_prompt == self._apply(probe, add_generation_prompt=False, tokenize=False):
+            raise ExtractionError("The chat template writes no generation prompt, so a response would not start after it.")
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and self.render(probe)[:2] == [bos, bos]:
+            raise ExtractionError("The chat template begins with two BOS tokens; expected one.")

@@ -1,0 +1,59 @@
+"""Rates and means with 95 % intervals: Wilson for shares, percentile bootstrap over responses for means and products."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+RESAMPLES = 5000
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; all three None where nothing could be scored."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+MISSING = Estimate(None, None, None)
+
+
+def share(successes: int, total: int) -> Estimate:
+    """A share with Wilson's score interval (Wilson 1927; statsmodels' `proportion_confint`)."""
+    if total == 0:
+        return MISSING
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(successes, total, alpha=1 - CONFIDENCE, method="wilson")
+    return Estimate(successes / total, float(low), float(high))
+
+
+def mean(values: Sequence[float]) -> Estimate:
+    """A mean with the percentile bootstrap's interval."""
+    return product_of_means([values])
+
+
+def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
+    """The product of the columns' means (one column: its mean), resampled by row: columns are paired by response."""
+    if not columns[0]:
+        return MISSING
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    def statistic(*samples: np.ndarray, axis: int) -> np.ndarray:
+        return np.prod([sample.mean(axis=axis) for sample in samples], axis=0)
+
+    rng = np.random.default_rng(SEED)
+    interval = bootstrap(
+        columns,
+        statistic,
+        paired=len(columns) > 1,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        confidence_level=CONFIDENCE,
+        rng=rng,
+    ).confidence_interval
+    value = statistic(*[np.asarray(column) for column in columns], axis=0)
+    return Estimate(float(value), float(interval.low), float(interval.high))

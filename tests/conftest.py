@@ -1,0 +1,36 @@
+"""Shared fixtures: tiny random models of every family, and the embedded SmolLM2-135M-Instruct."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from tests.tiny import FAMILY_CONFIGS, save_tiny
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """The embedded model's folder, converted once into the project's cache."""
+    from engine.embedded import embedded_model
+
+    return embedded_model()
+
+
+@pytest.fixture(scope="session", params=sorted(FAMILY_CONFIGS))
+def tiny_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random bf16 checkpoint of each family."""
+    return save_tiny(request.param, tmp_path_factory.mktemp(f"tiny_{request.param}"))
+
+
+@pytest.fixture(scope="session")
+def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama checkpoint, single file."""
+    return save_tiny("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def sharded_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same layout in several shards with an index."""
+    return save_tiny("llama", tmp_path_factory.mktemp("sharded"), max_shard_size="40KB")

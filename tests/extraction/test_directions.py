@@ -1,0 +1,97 @@
+"""Hooked directions against transformers' own hidden states."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from extraction.directions import Directions, extract_directions, mean_residual, unit_directions
+from extraction.errors import ExtractionError
+from extraction.files import load_directions, read_metadata, save_directions
+from extraction.hooks import ResidualCapture, decoder_blocks
+from extraction.rendering import RenderedPair
+from tests.tiny import FAMILY_CONFIGS, tiny_model
+
+PAIRS = [RenderedPair([1, 5, 9, 4], [1, 7, 3]), RenderedPair([1, 8, 2, 11, 30], [1, 40, 41, 42, 43, 44])]
+
+
+def reference_residual(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
+    """Last token: hidden_states[0..L-1], and layer L from a hook, since hidden_states[-1] is behind the final norm."""
+    last: list[torch.Tensor] = []
+    handle = model.base_model.layers[-1].register_forward_hook(
+        lambda module, args, output: last.append(output[0] if isinstance(output, tuple) else output)
+    )
+    with torch.no_grad():
+        states = model(torch.tensor([token_ids]), output_hidden_states=True).hidden_states
+    handle.remove()
+    return torch.stack([state[0, -1] for state in (*states[:-1], last[0])]).double()
+
+
+@pytest.mark.parametrize("family", sorted(FAMILY_CONFIGS))
+def test_directions_equal_output_hidden_states(family: str) -> None:
+    model = tiny_model(family, torch.float32)
+    expected = sum(reference_residual(model, p.declined) - reference_residual(model, p.answered) for p in PAIRS) / len(PAIRS)
+    found = extract_directions(model, PAIRS).mean_difference_LH
+    difference = float((found - expected).abs().max())
+    print(f"{family}: largest difference {difference:.1e}")
+    assert found.shape == (4, 48) and found.dtype == torch.float64
+    assert difference < 1e-6
+
+
+def test_layer_l_is_before_the_final_norm() -> None:
+    model = tiny_model("llama", torch.float32)
+    with torch.no_grad():
+        normed = model(torch.tensor([PAIRS[0].declined]), output_hidden_states=True).hidden_states[-1][0, -1]
+    found = mean_residual(model, [PAIRS[0].declined])[-1]
+    assert not torch.allclose(found.float(), normed, atol=1e-2)
+    torch.testing.assert_close(model.base_model.norm(found.float()), normed)
+
+
+def test_hooks_are_gone_afterwards_and_the_head_never_ran() -> None:
+    model = tiny_model("llama")
+    model.lm_head.register_forward_hook(lambda *_: pytest.fail("lm_head ran"))
+    extract_directions(model, PAIRS)
+    assert all(not block._forward_pre_hooks and not block._forward_hooks for block in decoder_blocks(model))
+
+
+def test_a_batch_of_two_is_refused() -> None:
+    model = tiny_model("llama")
+    with pytest.raises(ExtractionError, match="one sequence at a time, got a batch of 2"), ResidualCapture(model):
+        model.base_model(torch.tensor([[1, 2], [1, 3]]))
+
+
+def test_a_model_without_known_blocks_is_named() -> None:
+    model = tiny_model("llama")
+    model.base_model.stack = model.base_model.layers
+    del model.base_model.layers
+    with pytest.raises(ExtractionError, match="Model type 'llama': found no list of 3 decoder blocks"):
+        decoder_blocks(model)
+
+
+def test_unit_directions_refuse_layers_that_are_not_there_or_have_none() -> None:
+    directions = Directions(torch.tensor([[1.0, 0.0], [3.0, 4.0]]).double(), torch.tensor([[1.0, 0.0], [0.0, 0.0]]).double(), 2)
+    torch.testing.assert_close(unit_directions(directions, [1]), torch.tensor([[0.6, 0.8]]).double())
+    with pytest.raises(ExtractionError, match="Layer 2 is out of range: the model has layers 0 to 1"):
+        unit_directions(directions, [2])
+    with pytest.raises(ExtractionError, match="Layer 0 has no direction"):
+        unit_directions(directions, [0])
+    with pytest.raises(ExtractionError, match="named more than once"):
+        unit_directions(directions, [1, 1])
+
+
+def test_direction_files_round_trip_with_their_convention(tmp_path: Path) -> None:
+    directions = extract_directions(tiny_model("llama"), PAIRS)
+    save_directions(tmp_path / "d.safetensors", directions, {"model": "tiny"})
+    loaded = load_directions(tmp_path / "d.safetensors")
+    assert torch.equal(loaded.mean_difference_LH, directions.mean_difference_LH) and loaded.num_pairs == 2
+    metadata = read_metadata(tmp_path / "d.safetensors")
+    assert (metadata["convention"], metadata["position"], metadata["model"]) == ("resid_pre", "last", "tiny")
+    assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"]
+
+
+def test_other_files_are_no_direction_files(tmp_path: Path, llama_dir: Path) -> None:
+    with pytest.raises(ExtractionError, match="holds no directions"):
+        load_directions(llama_dir / "model.safetensors")
+    (tmp_path / "d.safetensors").write_bytes(b"x")
+    with pytest.raises(ExtractionError, match="not a readable direction file"):
+        load_directions(tmp_path / "d.safetensors")
