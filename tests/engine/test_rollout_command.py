@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--num-requests", "150", "--num-answerable", "20", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=12"]
+SMALL = ["--num-requests", "150", "--num-answerable", "20", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=28"]
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
 
 
@@ -122,7 +122,7 @@ def edited(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The variant's checkpoint, from the finished run's directions."""
     out = tmp_path_factory.mktemp("edited") / "model"
     command = [sys.executable, "-m", "engine.commands.edit", "--variant", "smollm2_135m_k1", "--set", "data.num_pairs=24"]
-    command += ["--set", "data.num_requests=150", "--set", "data.num_answerable=20", "--set", "sampling.max_tokens=12"]
+    command += ["--set", "data.num_requests=150", "--set", "data.num_answerable=20", "--set", "sampling.max_tokens=28"]
     done = run([*command, "--run", str(finished), "--out", str(out), "--json"])
     assert done.returncode == 0, done.stderr
     hashes = set(pd.read_parquet(finished / "rollouts.parquet").variant_hash)
