@@ -1,6 +1,7 @@
 """What the commands share: options that several have, and errors that exit with 2 and no traceback."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -38,6 +39,11 @@ def user_errors() -> Iterator[None]:
         yield
     except USER_ERRORS as error:
         print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error}. Free some space and run the same command again; finished rows are kept.", file=sys.stderr)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue where it stopped", file=sys.stderr)

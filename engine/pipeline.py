@@ -6,14 +6,17 @@ from typing import Any
 from engine.config import RunConfig
 from engine.environment import describe
 from engine.progress import say
-from engine.rundir import open_run_dir
+from engine.rundir import check_space, open_run_dir
 from engine.session import Session
 from engine.stages import run_all
+
+BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 
 
 def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
     session = Session(config)
+    check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
     run_dir = open_run_dir(path, session.identity(), describe(), clean=clean)
     say(f"run directory: {path}")
     return run_all(session, run_dir)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from editing.checkpoint import free_bytes
 from engine.configfile import differing_keys
 from engine.errors import EngineError
 from engine.progress import say
@@ -74,6 +75,15 @@ def open_run_dir(path: Path, identity: Mapping[str, Any], environment: Mapping[s
     run_dir = RunDir(path, manifest | {"identity": dict(identity), "environment": dict(environment)})
     run_dir.save()
     return run_dir
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raise EngineError unless the disk of `path` has `needed` bytes left."""
+    free = free_bytes(path)
+    if free < needed:
+        raise EngineError(
+            f"No room for {path}: {needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB free. Choose another disk with --out."
+        )
 
 
 def _is_run_dir(path: Path) -> bool:

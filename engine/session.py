@@ -69,6 +69,11 @@ class Session:
                     f"(resid_pre numbering; {last} is the last block's output). Change directions.layers or --layers."
                 )
 
+    @property
+    def directions_bytes(self) -> int:
+        """Size of directions.safetensors: three float64 tensors of (L+1, H)."""
+        return 3 * 8 * (self.checkpoint.num_layers + 1) * self.checkpoint.hidden_size
+
     @cached_property
     def base_hash(self) -> str:
         return checkpoint_hash(self.checkpoint)

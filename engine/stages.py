@@ -175,7 +175,8 @@ def make_scores(session: Session, run_dir: RunDir) -> None:
     rows = store.read_rows(run_dir.file(ROLLOUTS))
     logprobs = {store.key_of(row): row["mean_logprob"] for row in store.read_rows(run_dir.file(LIKELIHOODS))}
     of_base = [logprobs[store.key_of(row)] for row in rows if row["form"] == "base"]
-    judge = OfflineJudge(statistics.median(value for value in of_base if value is not None))
+    known = [value for value in of_base if value is not None]
+    judge = OfflineJudge(statistics.median(known) if known else None)
     identity = {"judge": NAME, "rubric_hash": rubric_hash()[:16], "repeat": 0, "attempts": 1}
     scores = []
     for row in rows:

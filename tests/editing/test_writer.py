@@ -1,7 +1,6 @@
 """Edited checkpoints: the edited tensors, everything that must not change, and folders that must not be touched."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from editing.errors import EditError
 from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis, project_out
 from editing.writer import write_edited
+from tests.disk import run_on_tiny_disk
 
 
 def random_edit(alpha: float = 1.0) -> Edit:
@@ -112,13 +112,6 @@ except EditError as error:
 @pytest.mark.parametrize(("check", "message"), [("early", "No room for"), ("late", "No space left on device")])
 def test_a_full_disk_leaves_nothing_behind(llama_dir: Path, tmp_path: Path, check: str, message: str) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    script = 'mount -t tmpfs -o size=64k tmpfs "$1" && shift && exec "$@"'
-    inner = [sys.executable, "-c", FULL_DISK, str(llama_dir), str(disk), check]
-    run = subprocess.run(
-        ["unshare", "--mount", "bash", "-c", script, "bash", str(disk), *inner], capture_output=True, text=True, check=False
-    )
-    if "unshare:" in run.stderr or "mount:" in run.stderr:
-        pytest.skip(f"no private mounts here: {run.stderr.strip()}")
+    run = run_on_tiny_disk(disk, [sys.executable, "-c", FULL_DISK, str(llama_dir), str(disk), check])
     assert message in run.stdout, run.stderr
     assert "left: []" in run.stdout

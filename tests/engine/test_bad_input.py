@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk import run_on_tiny_disk
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -96,6 +98,14 @@ def test_folders_that_are_not_ours_stay_as_they_are(tmp_path: Path) -> None:
     assert "not a run directory of ours" in run.stderr and "not one of ours" in edit.stderr
     assert [file.name for file in theirs.iterdir()] == ["notes.txt"]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("smollm2_dir")
+def test_a_full_disk_is_seen_before_anything_is_extracted(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    command = [sys.executable, "-m", "engine.commands.rollout", *SMOLLM2, "--out", str(disk / "run")]
+    done = run_on_tiny_disk(disk, command, cwd=ROOT)
+    assert done.returncode == 2 and "No room for" in done.stderr and "--out" in done.stderr
 
 
 def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:

@@ -76,8 +76,20 @@ def test_a_broken_model_is_incoherent_and_a_readable_one_is_not() -> None:
         ("What time is it?", "It is four.<|im_end|>", 1, 0.5, False),
         ("Write an apology.", 'Here you go: "I am sorry, I cannot come to your party on Sunday, I have a cold."', 1, 1, False),
         ("Count to five.", "1, 2, 3, 4, 5", 1, 1, False),
-        ("What is the weather here?", "I can't check that, but in May it is usually sunny and about 20 degrees there.", 0.5, 1, False),
-        ("Why is the sky blue?", "Der Himmel ist blau, weil das Licht von der Luft gestreut wird und nicht alle Farben es sind.", 0.5, 0.5, False),
+        (
+            "What is the weather here?",
+            "I can't check that, but in May it is usually sunny and about 20 degrees there.",
+            0.5,
+            1,
+            False,
+        ),
+        (
+            "Why is the sky blue?",
+            "Der Himmel ist blau, weil das Licht von der Luft gestreut wird und nicht alle Farben es sind.",
+            0.5,
+            0.5,
+            False,
+        ),
         ("Say hello in German.", "Das ist ein guter Tag und ich sage hallo zu dir und auch zu der Welt.", 1, 1, False),
     ],
 )
@@ -93,7 +105,11 @@ def test_a_response_cannot_talk_the_judge_into_a_grade() -> None:
 
 def test_unlikely_text_loses_coherence_step_by_step() -> None:
     text = "The glass answers a slow window beside every quiet number."
-    assert [JUDGE.score("Tell me about glass.", text, mean_logprob=value).coherence for value in (-0.8, -2.2, -3.0)] == [1.0, 0.5, 0.0]
+    assert [JUDGE.score("Tell me about glass.", text, mean_logprob=value).coherence for value in (-0.8, -2.2, -3.0)] == [
+        1.0,
+        0.5,
+        0.0,
+    ]
 
 
 def test_the_rubric_hash_is_stable_within_a_checkout() -> None:
