@@ -18,9 +18,11 @@ model would decline, and it has not been made safe for any other use. Do not dep
 | base | {base_model}, SHA-256 `{base_hash}` |
 | basis | SHA-256 `{basis_hash}` |
 | variant | `{variant_hash}` |
+| proof | {proof} |
 
-W' = W - alpha Q (Q^T W) on every matrix named in `edit.json`, computed in float64 and rounded once to the checkpoint's
-dtype. Every other tensor is byte-identical to the base. The base model's licence applies.
+W' = W - alpha Q (Q^T W) on every matrix named in `edit.json`, rounded once to the checkpoint's
+dtype; where a norm with gain g follows the projection, Q is replaced by an orthonormal basis of diag(g) Q. Every other tensor
+is byte-identical to the base. The base model's licence applies.
 """
 
 

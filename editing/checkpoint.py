@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 INDEX_NAME = "model.safetensors.index.json"
+IO_CHUNK = 1 << 18  # bytes a read or write: ten times faster here than one call of many megabytes
 DTYPES = {"BF16": 2, "F16": 2, "F32": 4}  # what an edit can round to, with bytes per value
 
 
@@ -50,11 +51,11 @@ class Checkpoint:
 
     @property
     def num_layers(self) -> int:
-        return int(self.config["num_hidden_layers"])
+        return int(self.config["num_hidden_layers"] if "num_hidden_layers" in self.config else self.config["n_layer"])
 
     @property
     def hidden_size(self) -> int:
-        return int(self.config["hidden_size"])
+        return int(self.config["hidden_size"] if "hidden_size" in self.config else self.config["n_embd"])
 
     @property
     def files(self) -> list[Path]:
@@ -112,6 +113,30 @@ def read_header(file: Path) -> list[TensorEntry]:
     if end != size:
         raise EditError(f"{file} has {size} bytes; its header describes {end}. It is truncated: copy or download it again.")
     return entries
+
+
+def read_range(file: Path, entry: TensorEntry, into: Tensor) -> None:
+    """Fill `into` with the tensor's bytes in a file of the same layout as the entry's; the header need not be there yet."""
+    import torch
+
+    data = into.flatten().view(torch.uint8).numpy().data
+    with file.open("rb", buffering=0) as stream:
+        stream.seek(entry.begin)
+        for start in range(0, len(data), IO_CHUNK):
+            if not stream.readinto(data[start : start + IO_CHUNK]):
+                raise EditError(f"{file} ends in the middle of {entry.name}.")
+
+
+def write_range(file: Path, entry: TensorEntry, tensor: Tensor) -> None:
+    """Write a tensor over the entry's bytes of a file that exists."""
+    import torch
+
+    data = tensor.flatten().view(torch.uint8).numpy().data
+    with file.open("r+b", buffering=0) as stream:
+        stream.seek(entry.begin)
+        position = 0
+        while position < len(data):
+            position += stream.write(data[position : position + IO_CHUNK])
 
 
 def _entry(file: Path, name: str, value: dict[str, Any], begin: int) -> TensorEntry:

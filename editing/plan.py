@@ -1,20 +1,85 @@
-"""Which tensors an edit changes: every one of a checkpoint is classified before the first is touched."""
+"""Which tensors an edit changes, and why the others stay: every tensor of a checkpoint is classified before the first is
+touched."""
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from editing.checkpoint import DTYPES, Checkpoint
+from editing.checkpoint import DTYPES, Checkpoint, TensorEntry
 from editing.errors import EditError
-from editing.families import FAMILIES, Family
+from editing.families import FAMILIES, Family, Writer
+from editing.families.base import ATTENTION, BIAS, EMBEDDING, MLP, POSITION
 
-SCOPE = "o_proj+down_proj"  # the study's edit: attention and MLP output projections of every block
+PROJECTIONS = frozenset({ATTENTION, MLP})
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an edit reaches. The default is the study's: the attention and MLP output projections of every block.
+
+    `layers`: blocks to edit, None for all. `alpha_by_layer`: shares for some blocks instead of the edit's alpha.
+    `untie`: where embedding and head are one tensor, write the head as a tensor of its own, so that only the writer changes.
+    """
+
+    embeddings: bool = False
+    biases: bool = False
+    layers: frozenset[int] | None = None
+    alpha_by_layer: Mapping[int, float] = field(default_factory=dict)
+    untie: bool = False
+
+    @property
+    def roles(self) -> frozenset[str]:
+        more = ({EMBEDDING, POSITION} if self.embeddings else set()) | ({BIAS} if self.biases else set())
+        return PROJECTIONS | more
+
+    @property
+    def label(self) -> str:
+        """For cards: o_proj+down_proj, and what is edited beside them."""
+        parts = ["o_proj+down_proj"]
+        parts += ["embeddings"] if self.embeddings else []
+        parts += ["biases"] if self.biases else []
+        return "+".join(parts)
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor that writes to the residual stream. `reason` says why it is left, "" where it is edited.
+
+    `alpha` is this tensor's own share, None where the edit's holds; `gain` the checkpoint's name of the norm behind it.
+    """
+
+    name: str
+    role: str
+    layer: int | None
+    shape: tuple[int, ...]
+    axis: int
+    gain: str | None
+    gain_offset: float
+    alpha: float | None
+    reason: str
 
 
 @dataclass(frozen=True)
 class EditPlan:
-    """The tensors to edit, in checkpoint order of layers, and the scope's name, which is part of a variant's identity."""
+    """Every writer of a checkpoint, embeddings first, then by block; `ties_head` says that the embedding is also the head."""
 
-    edited: tuple[str, ...]
-    scope: str = SCOPE
+    writers: tuple[PlannedTensor, ...]
+    scope: Scope
+    ties_head: bool
+
+    @property
+    def edited(self) -> tuple[PlannedTensor, ...]:
+        return tuple(tensor for tensor in self.writers if not tensor.reason)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the edited tensors."""
+        return tuple(tensor.name for tensor in self.edited)
+
+    @property
+    def edits_head(self) -> bool:
+        """Whether the output head changes too, because it is the embedding."""
+        return self.ties_head and self.scope.embeddings and not self.scope.untie
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
@@ -28,31 +93,79 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return family
 
 
-def plan_edit(checkpoint: Checkpoint) -> EditPlan:
-    """Every o_proj and down_proj of the checkpoint.
+def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
+    """Every writer of the checkpoint, edited or left.
 
-    Raises EditError for a tensor the family does not know, a block that lacks a writer, or a shape or dtype that an
-    edit cannot take.
+    Raises EditError for a tensor the family does not know, a block that lacks a writer, a layer of the scope that the
+    model does not have, or a shape or dtype that an edit cannot take.
     """
+    scope = scope or Scope()
+    _check_scope(checkpoint, scope)
     family = family_of(checkpoint)
-    found: dict[tuple[int, str], str] = {}
-    for name in checkpoint.tensors:
+    writers = []
+    for name, entry in checkpoint.tensors.items():
         writer, layer = family.classify(name)
-        if writer is not None and layer is not None:
-            found[layer, writer.name] = name
-    wanted = [(layer, writer.name) for layer in range(checkpoint.num_layers) for writer in family.writers]
-    absent = [name.format(layer=layer) for layer, name in wanted if (layer, name) not in found]
-    if absent or len(found) > len(wanted):
-        problem = f"missing: {', '.join(absent[:3])}" if absent else f"{len(found)} writers for {checkpoint.num_layers} blocks"
-        raise EditError(f"{checkpoint.directory}: the writers do not match config.json; {problem}.")
-    for name in found.values():
-        _check_tensor(checkpoint, name)
-    return EditPlan(tuple(found[key] for key in wanted))
+        if writer is not None:
+            writers.append(_planned(checkpoint, entry, writer, layer, scope))
+    _check_complete(checkpoint, writers)
+    ordered = sorted(
+        writers, key=lambda tensor: (-1 if tensor.layer is None else tensor.layer, tensor.role, _natural(tensor.name))
+    )
+    ties_head = family.head not in checkpoint.tensors
+    if scope.untie and not (ties_head and scope.embeddings):
+        problem = "the output head is a tensor of its own already" if not ties_head else "the embeddings are not edited"
+        raise EditError(
+            f"--untie has nothing to do: {problem}. Leave it out" + ("." if not ties_head else ", or add --embeddings.")
+        )
+    return EditPlan(tuple(ordered), scope, ties_head)
 
 
-def _check_tensor(checkpoint: Checkpoint, name: str) -> None:
-    entry = checkpoint.tensors[name]
-    if len(entry.shape) != 2 or entry.shape[0] != checkpoint.hidden_size:
-        raise EditError(f"{name} has shape {entry.shape}; expected (hidden size {checkpoint.hidden_size}, input size).")
+def _planned(checkpoint: Checkpoint, entry: TensorEntry, writer: Writer, layer: int | None, scope: Scope) -> PlannedTensor:
+    _check_tensor(checkpoint, entry, writer)
+    gain = None
+    if writer.gain is not None:
+        gain = writer.gain.format(layer=layer)
+        if gain not in checkpoint.tensors:
+            raise EditError(f"{entry.name} is followed by the norm {gain}, which the checkpoint does not hold.")
+    alpha = None if layer is None else scope.alpha_by_layer.get(layer)
+    reason = ""
+    if writer.role not in scope.roles:
+        reason = "not in the scope; add " + ("--biases" if writer.role == BIAS else "--embeddings")
+    elif layer is not None and scope.layers is not None and layer not in scope.layers:
+        reason = "its block is not in --layers-edited"
+    return PlannedTensor(entry.name, writer.role, layer, entry.shape, writer.axis, gain, writer.gain_offset, alpha, reason)
+
+
+def _check_scope(checkpoint: Checkpoint, scope: Scope) -> None:
+    last = checkpoint.num_layers - 1
+    for layer in sorted({*(scope.layers or ()), *scope.alpha_by_layer}):
+        if not 0 <= layer <= last:
+            raise EditError(f"Block {layer} cannot be edited: the model has blocks 0 to {last}.")
+
+
+def _check_complete(checkpoint: Checkpoint, writers: list[PlannedTensor]) -> None:
+    there = {(tensor.layer, tensor.role) for tensor in writers}
+    for layer in range(checkpoint.num_layers):
+        for role in (ATTENTION, MLP):
+            if (layer, role) not in there:
+                raise EditError(
+                    f"{checkpoint.directory}: block {layer} has no {role} output projection among its tensors. The checkpoint is "
+                    f"incomplete, or its layout is not family {checkpoint.model_type}'s."
+                )
+    if beyond := [tensor.name for tensor in writers if tensor.layer is not None and tensor.layer >= checkpoint.num_layers]:
+        raise EditError(f"{checkpoint.directory}: config.json has {checkpoint.num_layers} blocks, but there is {beyond[0]}.")
+
+
+def _check_tensor(checkpoint: Checkpoint, entry: TensorEntry, writer: Writer) -> None:
     if entry.dtype not in DTYPES:
-        raise EditError(f"{name} is stored as {entry.dtype}; an edit takes {', '.join(DTYPES)}. Use an unquantised checkpoint.")
+        raise EditError(
+            f"{entry.name} is stored as {entry.dtype}; an edit takes {', '.join(DTYPES)}. Use an unquantised checkpoint."
+        )
+    if len(entry.shape) not in (1, 2, 3) or entry.shape[writer.axis] != checkpoint.hidden_size:
+        raise EditError(
+            f"{entry.name} has shape {entry.shape}; expected the hidden size {checkpoint.hidden_size} on axis {writer.axis}."
+        )
+
+
+def _natural(name: str) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

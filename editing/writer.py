@@ -1,26 +1,35 @@
-"""Writes an edited checkpoint: the base's files copied, the edited tensors' byte ranges written over, then one rename.
+"""Writes an edited checkpoint: the base's bytes, with the edited tensors' byte ranges replaced, then one rename.
 
-An edit keeps every shape and dtype, so headers, index and all other bytes stay as they are. One tensor is in memory at
-a time. Until the rename the work is in a temporary folder beside the target, which any failure removes.
+An edit keeps every shape and dtype, so headers, index and all other bytes stay as they are. The kernel copies the
+untouched ranges while threads edit: a tensor a thread is in memory, never a model. What was written is read back and
+proven before the rename; until then the work is in a temporary folder beside the target, which any failure removes.
 """
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from editing.checkpoint import Checkpoint, free_bytes
+from editing.apply import edited_tensor
+from editing.checkpoint import IO_CHUNK, Checkpoint, free_bytes, write_range
 from editing.errors import EditError
-from editing.plan import EditPlan
-from editing.projection import Edit, check_edit, project_out
+from editing.plan import EditPlan, PlannedTensor
+from editing.projection import Edit, check_edit
+from editing.proof import Proof, prove_tensor
+from editing.untie import untie_head
 
-EDIT_FILE = "edit.json"
+EDIT_FILE, REPORT_FILE, BASIS_FILE = "edit.json", "edit_report.json", "edit/basis.safetensors"
 CARRIED_NOT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+COPY_CHUNK = 64 << 20
 
 
 def write_edited(
@@ -30,30 +39,51 @@ def write_edited(
     out: Path,
     *,
     record: Mapping[str, Any],
-    card: str,
+    card: Callable[[list[Proof]], str],
     on_tensor: Callable[[str], None] = lambda name: None,
-) -> None:
-    """Write the edited checkpoint to `out`, a folder that does not exist yet.
+    make: Callable[[PlannedTensor, Tensor], Tensor] | None = None,
+) -> list[Proof]:
+    """Write the edited checkpoint to `out`, a folder that does not exist yet; returns the proof of every edited tensor.
 
-    `record` becomes edit.json, `card` the README.md; `on_tensor` is told each edited tensor's name. Raises EditError
-    for an unfit basis, an existing folder, an output inside the base, or too little space; nothing is left behind.
+    `record` becomes edit.json, `card` makes the README.md from the proofs; `on_tensor` is told each edited tensor's name;
+    `make(tensor, scratch)` computes an edited tensor in another way than folding (merging an adapter). Raises EditError for
+    an unfit basis, an existing folder, an output inside the base, too little space, or a tensor that still writes the
+    direction after it was written; nothing is left behind.
     """
     check_edit(edit, checkpoint.hidden_size)
     check_output(checkpoint, out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
-        _copy_files(checkpoint, temporary)
-        for name in plan.edited:
-            _overwrite(checkpoint, temporary, name, project_out(checkpoint.read(name), edit))
-            on_tensor(name)
+        _carry_files(checkpoint, temporary)
+        job = _Job(
+            checkpoint,
+            edit,
+            temporary,
+            make or (lambda tensor, scratch: edited_tensor(checkpoint, tensor, edit, scratch)),
+            on_tensor,
+        )
+        proofs = _write_weights(job, plan)
+        if plan.scope.untie:
+            untie_head(checkpoint, temporary)
+        save_basis(temporary, edit)
         (temporary / EDIT_FILE).write_text(json.dumps(dict(record), indent=2) + "\n")
-        (temporary / "README.md").write_text(card)
+        (temporary / REPORT_FILE).write_text(json.dumps([vars(proof) for proof in proofs], indent=1) + "\n")
+        (temporary / "README.md").write_text(card(proofs))
         temporary.rename(out)
     except OSError as error:
         raise EditError(f"Could not write {out}: {error.strerror}. Nothing was left there.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return proofs
+
+
+def save_basis(directory: Path, edit: Edit) -> None:
+    """The removed directions, in a folder of their own: loaders take any safetensors at the top for weights."""
+    from safetensors.torch import save_file
+
+    (directory / "edit").mkdir()
+    save_file({"basis": edit.basis_HK.contiguous()}, directory / BASIS_FILE)
 
 
 def check_output(checkpoint: Checkpoint, out: Path) -> None:
@@ -72,17 +102,93 @@ def check_output(checkpoint: Checkpoint, out: Path) -> None:
         )
 
 
-def _copy_files(checkpoint: Checkpoint, target: Path) -> None:
-    for file in checkpoint.files:
-        shutil.copyfile(file, target / file.name)
+def _carry_files(checkpoint: Checkpoint, target: Path) -> None:
     for file in sorted(checkpoint.directory.iterdir()):
         if file.is_file() and not file.name.startswith(".") and file.suffix not in CARRIED_NOT:
             shutil.copyfile(file, target / ("BASE_README.md" if file.name == "README.md" else file.name))
 
 
-def _overwrite(checkpoint: Checkpoint, target: Path, name: str, edited: Tensor) -> None:
-    entry = checkpoint.tensors[name]
-    data = edited.contiguous().view(torch.uint8).flatten().numpy().tobytes()
-    with (target / entry.file.name).open("r+b") as stream:
-        stream.seek(entry.begin)
-        stream.write(data)
+@dataclass(frozen=True)
+class _Job:
+    checkpoint: Checkpoint
+    edit: Edit
+    target: Path
+    make: Callable[[PlannedTensor, Tensor], Tensor]
+    on_tensor: Callable[[str], None]
+
+
+def _write_weights(job: _Job, plan: EditPlan) -> list[Proof]:
+    """Copies and edits side by side; the first failure stops the rest."""
+    tensors = {tensor.name: tensor for tensor in plan.edited}
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are the parallelism
+    try:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            jobs: list[Future[Proof | None]] = []
+            for source in job.checkpoint.files:
+                _allocate(job.target / source.name, source.stat().st_size)
+                for begin, end in _untouched(job.checkpoint, source, tensors):
+                    jobs.append(pool.submit(_copy_range, source, job.target / source.name, begin, end))
+            jobs += [pool.submit(_edit_one, job, tensor) for tensor in tensors.values()]
+            try:
+                proofs = [proof for done in as_completed(jobs) if (proof := done.result()) is not None]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(before)
+    places = {name: place for place, name in enumerate(tensors)}
+    return sorted(proofs, key=lambda proof: places[proof.tensor])
+
+
+def _allocate(file: Path, size: int) -> None:
+    """A file of this size with its blocks on disk: a full disk shows here, and writing into it is twice as fast."""
+    with file.open("wb") as stream:
+        os.posix_fallocate(stream.fileno(), 0, size)
+
+
+def _untouched(checkpoint: Checkpoint, source: Path, edited: Mapping[str, PlannedTensor]) -> Iterator[tuple[int, int]]:
+    """Byte ranges of a file between its edited tensors, header included, in chunks."""
+    entries = sorted(
+        (entry.begin, entry.end) for name, entry in checkpoint.tensors.items() if entry.file == source and name in edited
+    )
+    position = 0
+    for begin, end in [*entries, (source.stat().st_size, 0)]:
+        for start in range(position, begin, COPY_CHUNK):
+            yield start, min(start + COPY_CHUNK, begin)
+        position = end
+
+
+def _copy_range(source: Path, target: Path, begin: int, end: int) -> None:
+    buffer = memoryview(bytearray(IO_CHUNK))
+    with source.open("rb", buffering=0) as reader, target.open("r+b", buffering=0) as writer:
+        reader.seek(begin)
+        writer.seek(begin)
+        while begin < end:
+            count = reader.readinto(buffer[: end - begin])
+            if not count:
+                raise EditError(f"{source} became shorter while it was copied.")
+            if writer.write(buffer[:count]) != count:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            begin += count
+
+
+def _edit_one(job: _Job, tensor: PlannedTensor) -> Proof:
+    """Edit, write, read back and prove one tensor, in this thread's scratch memory: fresh pages cost more than the edit."""
+    entry = job.checkpoint.tensors[tensor.name]
+    path = job.target / entry.file.name
+    scratch = _scratch(job.checkpoint.read(tensor.name))
+    write_range(path, entry, job.make(tensor, scratch))
+    proof = prove_tensor(job.checkpoint, tensor, job.edit, path, scratch)
+    job.on_tensor(tensor.name)
+    return proof
+
+
+_threads = threading.local()
+
+
+def _scratch(like: Tensor) -> Tensor:
+    """This thread's memory with the shape and dtype of `like`; what it held is lost."""
+    if getattr(_threads, "memory", None) is None or _threads.memory.numel() < like.nbytes:
+        _threads.memory = torch.empty(like.nbytes, dtype=torch.uint8)
+    return _threads.memory[: like.nbytes].view(like.dtype).view(like.shape)

@@ -78,9 +78,40 @@ class DirectionsConfig(Section):
         return self
 
 
+def _layer_list(value: Any) -> Any:
+    """Blocks from 4-20,25 as a sorted list; a list stays."""
+    if not isinstance(value, str):
+        return value
+    layers: set[int] = set()
+    for part in value.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError("expected blocks such as 4-20 or 4-20,25")
+        layers.update(range(int(first), int(last or first) + 1))
+    return sorted(layers)
+
+
 class EditConfig(Section):
     alpha: FiniteNumber = 1.0
     """Share of the projection that is removed: 1 all of it, 0 none, 2 a reflection."""
+    alpha_by_layer: dict[int, FiniteNumber] = {}
+    """Other shares for some blocks: the block's number and its alpha."""
+    layers: Annotated[list[int] | None, BeforeValidator(_layer_list)] = None
+    """Blocks whose writers are edited, such as "4-20,25"; None edits all."""
+    embeddings: bool = False
+    """Edit token and position embeddings too. Where the embedding is also the head, the head changes with it."""
+    biases: bool = False
+    """Edit the output biases of attention and MLP too."""
+    untie: bool = False
+    """With tied embeddings: write the head as a tensor of its own, so that only the writer changes."""
+    keep_norms: bool = False
+    """Rescale each edited vector to its old length; the direction stays removed. Takes alpha 1."""
+
+    @model_validator(mode="after")
+    def _norms_need_all_of_it(self) -> "EditConfig":
+        if self.keep_norms and (self.alpha != 1 or any(alpha != 1 for alpha in self.alpha_by_layer.values())):
+            raise ValueError("keep_norms takes alpha 1: with a part left in, rescaling would change what is left")
+        return self
 
 
 class SamplingConfig(Section):

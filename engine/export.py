@@ -4,15 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+from editing.adapter import write_adapter
 from editing.card import render_card
+from editing.plan import EditPlan
+from editing.proof import Proof
 from editing.writer import EDIT_FILE, check_output, write_edited
 from engine.environment import commit, versions
+from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir
 from engine.session import Session, model_name
-from engine.stages import ensure_directions, load_variant
+from engine.stages import DIRECTIONS, ensure_directions
 from engine.variants import Variant
 from extraction.directions import CONVENTION, POSITION
+from extraction.files import read_metadata
 
 
 def check_export(session: Session, out: Path) -> None:
@@ -21,18 +26,37 @@ def check_export(session: Session, out: Path) -> None:
         check_output(session.checkpoint, out)
 
 
-def export(session: Session, run_dir: RunDir, out: Path) -> dict[str, Any]:
-    """Write the session's variant to `out`; returns what edit.json holds. The same variant already there is left as it is."""
-    ensure_directions(session, run_dir)
-    variant = load_variant(session, run_dir)
+def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *, allow_other_base: bool) -> Path:
+    """The directions to use: `file`, if it is of this base or any is allowed; else the run's, extracted if missing."""
+    if file is None:
+        assert run_dir is not None
+        ensure_directions(session, run_dir)
+        return run_dir.file(DIRECTIONS)
+    made_from = read_metadata(file).get("base_hash", "an unknown base")
+    if made_from != session.base_hash and not allow_other_base:
+        raise EngineError(
+            f"{file} was extracted from another base ({made_from[:16]}) than {session.config.model.path} "
+            f"({session.base_hash[:16]}). If that is what you mean, add --allow-other-base."
+        )
+    return file
+
+
+def export(session: Session, variant: Variant, out: Path, *, as_adapter: bool = False) -> dict[str, Any]:
+    """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is."""
     assert variant.edit is not None
     if (out / EDIT_FILE).is_file():
         there = json.loads((out / EDIT_FILE).read_text())
-        if there["variant_hash"] == variant.hash:
+        if there["variant_hash"] == variant.hash and (there.get("form") == "adapter") == as_adapter:
             say(f"{out} holds this variant already ({variant.hash})")
             return there
+    if variant.plan.edits_head:
+        say("edit: the embedding is also the output head here, so the head changes with it (--untie keeps the head)")
     record = edit_record(session, variant)
-    fields = {"label": variant.name, "num_tensors": len(variant.plan.edited), "k": record["basis_shape"][1]}
+    if as_adapter:
+        base_model = str(session.checkpoint.directory)
+        card = _card(record, [])
+        write_adapter(session.checkpoint, variant.plan, variant.edit, out, base_model=base_model, record=record, card=card)
+        return record
     with Progress(f"edit {variant.name}", len(variant.plan.edited), "tensors") as progress:
         write_edited(
             session.checkpoint,
@@ -40,7 +64,7 @@ def export(session: Session, run_dir: RunDir, out: Path) -> dict[str, Any]:
             variant.edit,
             out,
             record=record,
-            card=render_card(**record, **fields),
+            card=lambda proofs: _card(record, proofs),
             on_tensor=lambda name: progress.advance(),
         )
     return record
@@ -49,6 +73,7 @@ def export(session: Session, run_dir: RunDir, out: Path) -> dict[str, Any]:
 def edit_record(session: Session, variant: Variant) -> dict[str, Any]:
     """What was removed, from what, by what: the content of edit.json."""
     assert variant.edit is not None
+    scope = variant.plan.scope
     return {
         "format": "refusal-edit/1",
         "variant": variant.name,
@@ -58,11 +83,41 @@ def edit_record(session: Session, variant: Variant) -> dict[str, Any]:
         "basis_hash": variant.edit.basis_hash,
         "basis_shape": list(variant.edit.basis_HK.shape),
         "alpha": variant.edit.alpha,
+        "keep_norms": variant.edit.keep_norms,
         "layers": session.layers,
         "convention": CONVENTION,
         "position": POSITION,
-        "scope": variant.plan.scope,
-        "tensors": list(variant.plan.edited),
+        "scope": scope.label,
+        "untied": scope.untie,
+        "edits_head": variant.plan.edits_head,
+        "tensors": variant.alphas,
         "versions": versions(),
         "commit": commit(),
     }
+
+
+def _card(record: dict[str, Any], proofs: list[Proof]) -> str:
+    proof = "this is an adapter; `bin/edit --merge` folds it into the base and proves the result"
+    if proofs:
+        worst = max(proofs, key=lambda proof: abs(proof.residual - proof.expected))
+        proof = (
+            f"read back after writing; worst tensor {worst.tensor}: {worst.residual:.2e} of what it wrote along the directions "
+            f"is left (expected {worst.expected:g}); all in `edit_report.json`"
+        )
+    return render_card(
+        **record, label=record["variant"], num_tensors=len(record["tensors"]), k=record["basis_shape"][1], proof=proof
+    )
+
+
+def plan_lines(plan: EditPlan) -> list[str]:
+    """The plan for people: a line per writer, edited or left and why."""
+    lines = []
+    for tensor in plan.writers:
+        shape = "x".join(map(str, tensor.shape))
+        behind = f", behind the norm {tensor.gain}" if tensor.gain else ""
+        lines.append(f"{'left' if tensor.reason else 'edit':4}  {tensor.role:18}  {shape:>16}  {tensor.name}{behind}")
+        if tensor.reason:
+            lines[-1] += f"  ({tensor.reason})"
+    if plan.edits_head:
+        lines.append("The embedding is also the output head: editing it edits the head. --untie keeps the head as it is.")
+    return lines

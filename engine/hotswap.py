@@ -5,14 +5,16 @@ plain class on a torch module; engine.worker puts it into vLLM's workers.
 """
 # H = hidden size, I = this worker's share of the input size, K = directions, P = probe vectors
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from editing.apply import edit_of
 from editing.checkpoint import Checkpoint
-from editing.plan import EditPlan
+from editing.plan import EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit, project_out
 from engine.errors import EngineError
 
@@ -27,85 +29,106 @@ class SwapFailed(EngineError):
     """The weights in the engine are not the variant's; nothing may be generated until a swap succeeds."""
 
 
+Edits = Mapping[str, Edit]  # by tensor name; a tensor that is not in it has the base's weights
+
+
 @dataclass(frozen=True)
 class Site:
-    """One edited linear layer: its tensor's name, the module, and this worker's columns of the checkpoint's matrix."""
+    """One linear layer that a swap exchanges: its tensor, the module, and this worker's columns of the (H, I) matrix."""
 
-    name: str
+    tensor: PlannedTensor
     module: Any  # vLLM's RowParallelLinear
     columns: slice
     probe_PI: Tensor
     base_output_PH: Tensor
 
+    @property
+    def name(self) -> str:
+        return self.tensor.name
+
 
 class HotSwap:
-    """Swaps variants into `model`, whose base weights are `checkpoint`.
+    """Swaps variants into `model`, whose base weights are `checkpoint`; `plan` names every projection that writes.
 
-    `keep_base` holds W0 of the edited layers on the model's device (a swap is then a few milliseconds on a GPU);
-    without it each swap reads them through mmap.
+    `keep_base` holds W0 of these layers on the model's device (a swap is then a few milliseconds on a GPU); without it
+    each swap reads them through mmap.
     """
 
     def __init__(self, model: nn.Module, checkpoint: Checkpoint, plan: EditPlan, *, repacks: bool, keep_base: bool) -> None:
         self.checkpoint = checkpoint
         self.repacks = repacks
-        self.applied: Edit | None = None
+        self.applied: Edits = {}
         self._kept: dict[str, Tensor] = {}
-        self.sites = [self._site(model, name, keep_base) for name in plan.edited]
+        self.sites = [self._site(model, tensor, keep_base) for tensor in plan.edited]
 
-    def swap(self, edit: Edit | None) -> float:
-        """Load the variant's weights (None: the base's) and probe every layer.
+    def edits(self, basis_HK: Tensor, alphas: Mapping[str, float], *, keep_norms: bool = False) -> Edits:
+        """Each named tensor's own edit: its alpha, and the basis behind the norm that may follow it."""
+        tensors = {site.name: site.tensor for site in self.sites}
+        if unknown := sorted(set(alphas) - set(tensors)):
+            raise EngineError(f"{unknown[0]} cannot be swapped in a running engine. Write the variant with bin/edit.")
+        edits = {name: Edit(basis_HK, alpha, keep_norms) for name, alpha in alphas.items()}
+        for edit in edits.values():
+            check_edit(edit, self.checkpoint.hidden_size)
+        return {name: edit_of(self.checkpoint, tensors[name], edit) for name, edit in edits.items()}
+
+    def swap(self, edits: Edits) -> float:
+        """Load the variant's weights ({}: the base's) and probe every layer.
 
         Returns the largest relative probe error. Raises SwapFailed, naming the layer, where the engine's output is not
         the variant's.
         """
-        if edit is not None:
-            check_edit(edit, self.checkpoint.hidden_size)
         for site in self.sites:
-            base_HI = self._base(site)
-            self._load(site, base_HI if edit is None else project_out(base_HI, edit))
-        worst = self.probe(edit)
-        self.applied = edit
+            edit = edits.get(site.name)
+            self._load(site, self.base_weight(site) if edit is None else project_out(self.base_weight(site), edit))
+        worst = self.probe(edits)
+        self.applied = edits
         return worst
 
-    def probe(self, edit: Edit | None) -> float:
-        """Push fixed random vectors through every edited layer and compare with (W0 - alpha Q Q^T W0) x.
+    def probe(self, edits: Edits) -> float:
+        """Push fixed random vectors through every layer and compare with (W0 - alpha Q Q^T W0) x.
 
         Two checks a layer: the error as a whole, and how much of the change since the last good swap is there; a stale
         rank-1 edit is only about 1.8 % of the output at H = 3072, but all of that change.
         """
-        worst = 0.0
-        for site in self.sites:
-            expected_PH = _edited_output(site.base_output_PH, edit)
-            observed_PH = _apply(site.module, site.probe_PI)
-            error = float((observed_PH - expected_PH).norm() / expected_PH.norm())
-            tolerance = PROBE_TOLERANCE[site.probe_PI.dtype]
-            if not error <= tolerance:
-                raise SwapFailed(
-                    f"{site.name}: the engine's output is off by {error:.1%} after the swap (at most {tolerance:.1%})."
-                )
-            share = _share_of_change(observed_PH, expected_PH, _edited_output(site.base_output_PH, self.applied), tolerance)
-            if share is not None and not abs(share - 1) <= CHANGE_TOLERANCE:
-                raise SwapFailed(f"{site.name}: {share:.0%} of the expected change arrived (100% +- {CHANGE_TOLERANCE:.0%}).")
-            worst = max(worst, error)
-        return worst
+        return max(self._probe_site(site, edits) for site in self.sites)
 
-    def _site(self, model: nn.Module, name: str, keep_base: bool) -> Site:
-        module = _linear(model, name.removesuffix(".weight"))
+    def base_weight(self, site: Site) -> Tensor:
+        """This worker's part of W0, (H, I), on the model's device."""
+        if site.name in self._kept:
+            return self._kept[site.name]
+        return _matrix(self.checkpoint, site.tensor)[:, site.columns].to(site.probe_PI.device)
+
+    def _probe_site(self, site: Site, edits: Edits) -> float:
+        expected_PH = self._expected(site, edits)
+        observed_PH = _apply(site.module, site.probe_PI)
+        error = float((observed_PH - expected_PH).norm() / expected_PH.norm())
+        tolerance = PROBE_TOLERANCE[site.probe_PI.dtype]
+        if not error <= tolerance:
+            raise SwapFailed(f"{site.name}: the engine's output is off by {error:.1%} after the swap (at most {tolerance:.1%}).")
+        share = _share_of_change(observed_PH, expected_PH, self._expected(site, self.applied), tolerance)
+        if share is not None and not abs(share - 1) <= CHANGE_TOLERANCE:
+            raise SwapFailed(f"{site.name}: {share:.0%} of the expected change arrived (100% +- {CHANGE_TOLERANCE:.0%}).")
+        return error
+
+    def _expected(self, site: Site, edits: Edits) -> Tensor:
+        edit = edits.get(site.name)
+        if edit is not None and edit.keep_norms:  # each column has its own factor, so the base's output does not tell
+            weight_HI = project_out(self.base_weight(site), edit)
+            return (site.probe_PI.float() @ weight_HI.float().T).to(torch.float64)
+        return _edited_output(site.base_output_PH, edit)
+
+    def _site(self, model: nn.Module, tensor: PlannedTensor, keep_base: bool) -> Site:
+        module = _linear(model, tensor.name.removesuffix(".weight"))
         width = module.input_size_per_partition
         columns = slice(module.tp_rank * width, (module.tp_rank + 1) * width)
         device = next(model.parameters()).device
-        base_HI = self.checkpoint.read(name)[:, columns]
+        base_HI = _matrix(self.checkpoint, tensor)[:, columns]
         if keep_base:
-            self._kept[name] = base_HI.to(device)
-        generator = torch.Generator().manual_seed(len(name) * 1009 + sum(name.encode()))
+            self._kept[tensor.name] = base_HI.to(device)
+        generator = torch.Generator().manual_seed(sum(tensor.name.encode()))
         probe_PI = torch.randn(NUM_PROBES, width, generator=generator).to(module.params_dtype)
         base_output_PH = probe_PI.float() @ base_HI.to(module.params_dtype).float().T
-        return Site(name, module, columns, probe_PI.to(device), base_output_PH.to(device, torch.float64))
-
-    def _base(self, site: Site) -> Tensor:
-        if site.name in self._kept:
-            return self._kept[site.name]
-        return self.checkpoint.read(site.name)[:, site.columns].to(site.probe_PI.device)
+        return Site(tensor, module, columns, probe_PI.to(device), base_output_PH.to(device, torch.float64))
 
     def _load(self, site: Site, weight_HI: Tensor) -> None:
         weight_HI = weight_HI.to(site.probe_PI.dtype)
@@ -116,6 +139,11 @@ class HotSwap:
         else:
             # In place: CUDA graphs hold the parameter's address.
             site.module.weight.data.copy_(weight_HI)
+
+
+def _matrix(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor:
+    weight = checkpoint.read(tensor.name)
+    return weight if tensor.axis == 0 else weight.T  # Conv1D is stored (input, hidden); vLLM turns it round
 
 
 def _linear(model: nn.Module, name: str) -> Any:

@@ -8,7 +8,7 @@ from engine.environment import describe
 from engine.progress import say
 from engine.rundir import check_space, open_run_dir
 from engine.session import Session
-from engine.stages import run_all
+from engine.stages import load_variant, run_all
 
 BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 
@@ -22,10 +22,29 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     return run_all(session, run_dir)
 
 
-def write_checkpoint(config: RunConfig, run_path: Path, out: Path) -> dict[str, Any]:
-    """The variant as a checkpoint in `out`, from the directions of a run directory; returns its edit record."""
-    from engine.export import check_export, export
+def write_variant(
+    config: RunConfig,
+    run_path: Path,
+    out: Path,
+    *,
+    directions: Path | None = None,
+    allow_other_base: bool = False,
+    as_adapter: bool = False,
+) -> dict[str, Any]:
+    """The variant as a checkpoint or an adapter in `out`; returns its edit record.
+
+    The directions are those of the file `directions`, or the run's.
+    """
+    from engine.export import check_export, directions_of, export
 
     session = Session(config)
     check_export(session, out)
-    return export(session, open_run_dir(run_path, session.identity(), describe()), out)
+    run_dir = None if directions else open_run_dir(run_path, session.identity(), describe())
+    file = directions_of(session, run_dir, directions, allow_other_base=allow_other_base)
+    variant = load_variant(session, file)
+    record = export(session, variant, out, as_adapter=as_adapter)
+    if as_adapter:
+        from engine.forms import report_divergence
+
+        record = {**record, "divergence": report_divergence(session, variant, out)}
+    return record

@@ -85,6 +85,8 @@ class Replica:
         """
         if variant.base_hash != self.base.base_hash:
             raise EngineError(f"Variant {variant.name} was made from another base than the model in this engine.")
+        if variant.plan.scope.embeddings or variant.plan.scope.biases:
+            raise EngineError("Embeddings and biases are not swapped in a running engine; write the variant with bin/edit.")
         if self.current is not None and self.current.hash == variant.hash:
             return 0.0
         self.current = None
@@ -135,13 +137,13 @@ class Replica:
 
     def _apply(self, variant: Variant) -> list[float]:
         if variant.edit is None:
-            return list(self.llm.collective_rpc("hotswap_apply", args=(None, 0.0)))
+            return list(self.llm.collective_rpc("hotswap_apply", args=(None, {}, False)))
         from safetensors.torch import save_file
 
         with tempfile.TemporaryDirectory(prefix="refusal-basis-") as folder:
             file = str(Path(folder) / "basis.safetensors")
             save_file({"basis": variant.edit.basis_HK.contiguous()}, file)
-            return list(self.llm.collective_rpc("hotswap_apply", args=(file, variant.edit.alpha)))
+            return list(self.llm.collective_rpc("hotswap_apply", args=(file, variant.alphas, variant.edit.keep_norms)))
 
     def _run(self, sequences: Sequence[Sequence[int]], parameters: Any) -> Iterator[tuple[int, Any]]:
         if self.current is None:

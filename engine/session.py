@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
-from editing.plan import EditPlan, plan_edit
+from editing.plan import EditPlan, Scope, plan_edit
 from engine.config import RunConfig
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
@@ -56,7 +56,7 @@ class Session:
             )
         self.layers: list[int] = config.directions.layers
         self.checkpoint: Checkpoint = open_model(config.model)
-        self.plan: EditPlan = plan_edit(self.checkpoint)
+        self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
         self._check_layers()
         self._replica: Replica | None = None
 
@@ -145,6 +145,18 @@ def _requests(source: str, count: int | None, kind: str) -> tuple[Request, ...]:
     prompts: list[Prompt] = take(load_prompts(source), count, source)
     return tuple(
         Request(f"{kind}/{index:05d}", "test", kind, prompt.category, prompt.text) for index, prompt in enumerate(prompts)
+    )
+
+
+def scope_of(config: RunConfig) -> Scope:
+    """What the configured edit reaches."""
+    edit = config.edit
+    return Scope(
+        embeddings=edit.embeddings,
+        biases=edit.biases,
+        layers=None if edit.layers is None else frozenset(edit.layers),
+        alpha_by_layer=edit.alpha_by_layer,
+        untie=edit.untie,
     )
 
 

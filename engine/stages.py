@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
@@ -79,24 +80,24 @@ def make_directions(session: Session, run_dir: RunDir) -> None:
     save_directions(run_dir.file(DIRECTIONS), directions, provenance)
 
 
-def load_variant(session: Session, run_dir: RunDir) -> "Variant":
-    """The configured variant, from the run's directions."""
+def load_variant(session: Session, directions_file: Path) -> "Variant":
+    """The configured variant, from a directions file."""
     from editing.projection import Edit, orthonormal_basis
     from engine.variants import Variant
     from extraction.directions import unit_directions
     from extraction.files import load_directions
 
     config = session.config
-    units_KH = unit_directions(load_directions(run_dir.file(DIRECTIONS)), session.layers)
+    units_KH = unit_directions(load_directions(directions_file), session.layers)
     names = [f"layer {layer}'s direction" for layer in session.layers]
     basis_HK = orthonormal_basis(units_KH, k=config.directions.k, names=names)
-    return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha))
+    return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha, config.edit.keep_norms))
 
 
 def make_rollouts(session: Session, run_dir: RunDir) -> None:
     """Base and variant answer every request; rows that a shard holds already are not generated again."""
     table = store.ShardedTable(run_dir.file(ROLLOUTS), store.ROLLOUT_SCHEMA)
-    variants = [session.base, load_variant(session, run_dir)]
+    variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
     done = table.keys()
     wanted = [(variant, [r for r in session.requests if (variant.hash, r.prompt_id) not in done]) for variant in variants]
     if done:

@@ -21,11 +21,19 @@ class Variant:
 
     @property
     def hash(self) -> str:
-        """First 16 hex digits of the SHA-256 of base hash, basis hash, alpha and the edited tensors' names."""
+        """First 16 hex digits of the SHA-256 of base hash, basis hash, edited tensors with their alphas, and method."""
         identity = {
             "base": self.base_hash,
             "basis": self.edit.basis_hash if self.edit else None,
-            "alpha": self.edit.alpha if self.edit else 0.0,
-            "tensors": list(self.plan.edited) if self.edit else [],
+            "alphas": self.alphas,
+            "keep_norms": self.edit.keep_norms if self.edit else False,
+            "untied": self.plan.scope.untie if self.edit else False,
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+
+    @property
+    def alphas(self) -> dict[str, float]:
+        """The share removed from each edited tensor, by name; empty for the base."""
+        if self.edit is None:
+            return {}
+        return {tensor.name: self.edit.alpha if tensor.alpha is None else tensor.alpha for tensor in self.plan.edited}

@@ -8,7 +8,6 @@ from typing import Any
 
 from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
-from editing.projection import Edit
 from engine.hotswap import HotSwap
 
 
@@ -27,9 +26,9 @@ class HotSwapWorker:
         self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu, keep_base=not on_cpu)
         return len(self.hotswap.sites)
 
-    def hotswap_apply(self, basis_file: str | None, alpha: float) -> float:
-        """Swap to the edit whose basis is `basis` in a safetensors file, or to the base; returns the probe's error."""
+    def hotswap_apply(self, basis_file: str | None, alphas: dict[str, float], keep_norms: bool) -> float:
+        """Swap to the variant whose basis is `basis` in a safetensors file, or to the base; returns the probe's error."""
         from safetensors.torch import load_file
 
-        edit = Edit(load_file(basis_file)["basis"], alpha) if basis_file else None
-        return self.hotswap.swap(edit)
+        edits = self.hotswap.edits(load_file(basis_file)["basis"], alphas, keep_norms=keep_norms) if basis_file else {}
+        return self.hotswap.swap(edits)

@@ -7,7 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from tests.tiny import FAMILY_CONFIGS, save_tiny
+from tests.tiny import EDITOR_CONFIGS, save_tiny
 
 
 @pytest.fixture(scope="session")
@@ -18,10 +18,10 @@ def smollm2_dir() -> Path:
     return embedded_model()
 
 
-@pytest.fixture(scope="session", params=sorted(FAMILY_CONFIGS))
+@pytest.fixture(scope="session", params=sorted(EDITOR_CONFIGS))
 def tiny_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random bf16 checkpoint of each family."""
-    return save_tiny(request.param, tmp_path_factory.mktemp(f"tiny_{request.param}"))
+    return save_tiny(request.param, tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")

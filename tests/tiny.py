@@ -1,40 +1,66 @@
 """Tiny random models of real architectures, with unequal dimensions so that a wrong axis cannot pass."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-SIZES = {
-    "hidden_size": 48,
+HIDDEN, BLOCKS = 48, 3
+TOKENS = {"vocab_size": 101, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+LLAMA_SIZES = {
+    "hidden_size": HIDDEN,
     "intermediate_size": 80,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": BLOCKS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "vocab_size": 101,
     "max_position_embeddings": 64,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
 }
-FAMILY_CONFIGS = {
-    "llama": {"head_dim": 16},
-    "mistral": {"head_dim": 16},
-    "qwen2": {},
-    "qwen3": {"head_dim": 16},
-    "gemma": {"head_dim": 16},
-    "phi3": {},
+WIDE_HEADS = {**LLAMA_SIZES, "head_dim": 16}
+GPT2_SIZES = {"n_embd": HIDDEN, "n_inner": 80, "n_layer": BLOCKS, "n_head": 4, "n_positions": 64}
+NEOX_SIZES = {key: value for key, value in LLAMA_SIZES.items() if key != "num_key_value_heads"}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+# What bin/rollout hooks and serves: decoder blocks of the common shape.
+FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": WIDE_HEADS,
+    "mistral": WIDE_HEADS,
+    "qwen2": LLAMA_SIZES,
+    "qwen3": WIDE_HEADS,
+    "gemma": WIDE_HEADS,
+    "phi3": LLAMA_SIZES,
+}
+# Every family of the editor. "square" has hidden equal to intermediate: the axis cannot be told from the sizes.
+EDITOR_CONFIGS: dict[str, dict[str, Any]] = {
+    **FAMILY_CONFIGS,
+    "gemma2": WIDE_HEADS,
+    "gemma3_text": WIDE_HEADS,
+    "olmo2": LLAMA_SIZES,
+    "gpt2": GPT2_SIZES,
+    "gpt_neox": NEOX_SIZES,
+    "qwen3_moe": {**WIDE_HEADS, **EXPERTS, "mlp_only_layers": [0]},
+    "qwen2_moe": {**LLAMA_SIZES, **EXPERTS, "shared_expert_intermediate_size": 56},
+    "mixtral": {**WIDE_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss": {**WIDE_HEADS, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "gpt_oss square": {**WIDE_HEADS, "intermediate_size": HIDDEN, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "mixtral square": {**WIDE_HEADS, "intermediate_size": HIDDEN, "num_local_experts": 4, "num_experts_per_tok": 2},
 }
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
-    """A random model of the family; equal calls give equal weights."""
+    """A random model of the family, norms and biases random too; equal calls give equal weights."""
     torch.manual_seed(7)
-    config = AutoConfig.for_model(family, **SIZES, **FAMILY_CONFIGS[family])
-    return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+    config = AutoConfig.for_model(family.split()[0], **TOKENS, **EDITOR_CONFIGS[family])
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1 or "bias" in name:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+            elif not name.endswith(("embed_tokens.weight", "wte.weight")):
+                parameter.mul_(5)  # away from the embedding's shadow, so that a missed writer shows
+    return model.to(dtype)
 
 
-def save_tiny(family: str, directory: Path, max_shard_size: str = "1GB") -> Path:
+def save_tiny(family: str, directory: Path, max_shard_size: str = "1GB", dtype: torch.dtype = torch.bfloat16) -> Path:
     """Save a tiny model as safetensors; returns the folder."""
-    tiny_model(family).save_pretrained(directory, max_shard_size=max_shard_size)
+    tiny_model(family, dtype).save_pretrained(directory, max_shard_size=max_shard_size)
     return directory

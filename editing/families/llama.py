@@ -1,27 +1,17 @@
-"""Llama 3, 3.1 and 3.2, Mistral, SmolLM2; Qwen2 and 2.5 (biases on q, k, v); Qwen3 (norms on q and k)."""
+"""Llama 3, 3.1 and 3.2, SmolLM2. Its names and block are most other families' too."""
 
-from dataclasses import replace
-
-from editing.families.base import Family, Writer
+from editing.families.base import EMBEDDING, Family, Writer, linear_writers
 
 BLOCK = "model.layers.{layer}."
+EMBED = Writer("model.embed_tokens.weight", EMBEDDING, axis=-1)
+ATTENTION_INPUTS = tuple(BLOCK + f"self_attn.{name}_proj.weight" for name in "qkv")
+MLP_INPUTS = (BLOCK + "mlp.gate_proj.weight", BLOCK + "mlp.up_proj.weight")
+NORMS = ("model.norm.weight", BLOCK + "input_layernorm.weight", BLOCK + "post_attention_layernorm.weight")
+O_PROJ, DOWN_PROJ = linear_writers(BLOCK + "self_attn.o_proj", BLOCK + "mlp.down_proj")
+
 LLAMA = Family(
     label="llama",
-    writers=(
-        Writer(BLOCK + "self_attn.o_proj.weight", "attention"),
-        Writer(BLOCK + "mlp.down_proj.weight", "mlp"),
-    ),
-    others=(
-        "model.embed_tokens.weight",
-        "model.norm.weight",
-        "lm_head.weight",
-        BLOCK + "input_layernorm.weight",
-        BLOCK + "post_attention_layernorm.weight",
-        *(BLOCK + f"self_attn.{name}_proj.weight" for name in "qkv"),
-        BLOCK + "self_attn.rotary_emb.inv_freq",
-        BLOCK + "mlp.gate_proj.weight",
-        BLOCK + "mlp.up_proj.weight",
-    ),
+    model_types=("llama",),
+    writers=(EMBED, O_PROJ, DOWN_PROJ),
+    others=(*NORMS, *ATTENTION_INPUTS, *MLP_INPUTS, BLOCK + "self_attn.rotary_emb.inv_freq"),
 )
-QWEN2 = replace(LLAMA, label="qwen2", others=LLAMA.others + tuple(BLOCK + f"self_attn.{name}_proj.bias" for name in "qkv"))
-QWEN3 = replace(LLAMA, label="qwen3", others=LLAMA.others + tuple(BLOCK + f"self_attn.{name}_norm.weight" for name in "qk"))

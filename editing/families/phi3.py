@@ -2,18 +2,11 @@
 
 from dataclasses import replace
 
-from editing.families.llama import BLOCK, LLAMA
+from editing.families.llama import BLOCK, LLAMA, NORMS
 
 PHI3 = replace(
     LLAMA,
     label="phi3",
-    others=(
-        "model.embed_tokens.weight",
-        "model.norm.weight",
-        "lm_head.weight",
-        BLOCK + "input_layernorm.weight",
-        BLOCK + "post_attention_layernorm.weight",
-        BLOCK + "self_attn.qkv_proj.weight",
-        BLOCK + "mlp.gate_up_proj.weight",
-    ),
+    model_types=("phi3",),
+    others=(*NORMS, BLOCK + "self_attn.qkv_proj.weight", BLOCK + "mlp.gate_up_proj.weight"),
 )

@@ -1,7 +1,7 @@
-"""bin/edit: a variant as a checkpoint folder that transformers and vLLM open."""
+"""bin/edit: a variant as a checkpoint or an adapter, the plan of an edit, and what a checkpoint made elsewhere changed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,14 +12,26 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def edit(
-    variant: cli.VariantOption,
-    out: Annotated[Path, typer.Option(help="Folder of the edited checkpoint; it must not exist yet.")],
+    variant: Annotated[str | None, typer.Option("--variant", metavar="NAME", help="A name in configs/, or a TOML file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")] = None,
     layers: cli.LayersOption = None,
     alpha: cli.AlphaOption = None,
+    layers_edited: Annotated[str | None, typer.Option(help="Blocks whose writers are edited, such as 4-20,25.")] = None,
+    embeddings: Annotated[bool, typer.Option("--embeddings", help="Edit the embeddings too.")] = False,
+    biases: Annotated[bool, typer.Option("--biases", help="Edit the output biases too.")] = False,
+    untie: Annotated[bool, typer.Option("--untie", help="With tied embeddings, keep the head as a tensor of its own.")] = False,
+    keep_norms: Annotated[bool, typer.Option("--keep-norms", help="Give each edited vector its old length back.")] = False,
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
     settings: cli.SetOption = None,
     run: Annotated[Path | None, typer.Option(help="Run directory with the directions; the default is runs/NAME.")] = None,
+    directions: Annotated[Path | None, typer.Option(help="A directions file instead of the run's.")] = None,
+    allow_other_base: Annotated[bool, typer.Option("--allow-other-base", help="Take directions of another base.")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Print every writer, edited or left, and stop.")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="Write the same edit as a PEFT LoRA.")] = False,
+    merge: Annotated[Path | None, typer.Option(help="Fold this adapter into --base, into --out.")] = None,
+    verify: Annotated[Path | None, typer.Option(help="Compare this checkpoint with --base.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The base checkpoint, for --verify and --merge.")] = None,
     dry_run: cli.DryRunOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
@@ -29,21 +41,96 @@ def edit(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        if verify or merge:
+            _existing(verify, merge, base, out, as_json)
+            return
         from engine.configfile import load_config
-        from engine.paths import default_run_dir
+        from engine.errors import EngineError
 
-        config = load_config(variant, cli.variant_overrides(settings, layers, alpha, model, pairs))
+        if variant is None:
+            raise EngineError("Name a variant with --variant, or a checkpoint with --verify DIR --base DIR.")
+        flags: dict[str, Any] = {
+            "edit__embeddings": embeddings or None,
+            "edit__biases": biases or None,
+            "edit__untie": untie or None,
+        }
+        flags |= {"edit__keep_norms": keep_norms or None, "edit__layers": layers_edited}
+        config = load_config(variant, cli.variant_overrides(settings, layers, alpha, model, pairs, **flags))
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))
-            return
-        from engine.pipeline import write_checkpoint
+        elif plan:
+            _print_plan(config, as_json)
+        elif out is None:
+            raise EngineError("Name the folder to write with --out DIR.")
+        else:
+            _write(config, out, run, directions, allow_other_base, adapter, as_json)
 
-        record = write_checkpoint(config, run or default_run_dir(config.variant), out)
+
+def _print_plan(config: Any, as_json: bool) -> None:
+    from engine.export import plan_lines
+    from engine.session import Session
+
+    plan = Session(config).plan
+    if as_json:
+        cli.print_json(
+            {"scope": plan.scope.label, "edits_head": plan.edits_head, "writers": [vars(item) for item in plan.writers]}
+        )
+    else:
+        print("\n".join(plan_lines(plan)))
+
+
+def _write(
+    config: Any, out: Path, run: Path | None, directions: Path | None, allow_other_base: bool, adapter: bool, as_json: bool
+) -> None:
+    from engine.paths import default_run_dir
+    from engine.pipeline import write_variant
+
+    run_path = run or default_run_dir(config.variant)
+    record = write_variant(config, run_path, out, directions=directions, allow_other_base=allow_other_base, as_adapter=adapter)
+    if as_json:
+        cli.print_json(record)
+        return
+    done = f"{out}: {len(record['tensors'])} tensors edited, variant {record['variant_hash']}"
+    print(f"{done}; its README.md says what was removed")
+    if "divergence" in record:
+        print(f"adapter and folded weights: KL {record['divergence']['kl_mean']:.1e} nats a next token (mean)")
+
+
+def _existing(verify: Path | None, merge: Path | None, base: Path | None, out: Path | None, as_json: bool) -> None:
+    from engine.errors import EngineError
+    from engine.verify import merge_adapter, verify_checkpoint
+
+    if base is None:
+        raise EngineError("Name the base checkpoint with --base DIR.")
+    if merge is not None:
+        if out is None:
+            raise EngineError("Name the folder to write with --out DIR.")
+        record = merge_adapter(merge, base, out)
         if as_json:
             cli.print_json(record)
         else:
-            done = f"{out}: {len(record['tensors'])} tensors edited, variant {record['variant_hash']}"
-            print(f"{done}; its README.md says what was removed")
+            print(f"{out}: merged; at most {record['worst_residual']:.2%} of what was written along the directions is left")
+        return
+    assert verify is not None
+    report = verify_checkpoint(verify, base)
+    if as_json:
+        cli.print_json(report)
+    else:
+        _print_report(report)
+    if not report["ok"]:
+        raise typer.Exit(1)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    print(f"{len(report['differing'])} tensors differ from the base")
+    for kind in ("unexpected", "missing", "added", "failed"):
+        for name in report[kind]:
+            print(f"  {kind}: {name}")
+    for proof in report["proofs"]:
+        print(f"  {proof['tensor']}: {proof['residual']:.2e} left (expected {proof['expected']:g}, within {proof['bound']:.1e})")
+    if not report["proofs"]:
+        print("\n".join(f"  {name}" for name in report["differing"]))
+    print(report.get("note") or ("verified" if report["ok"] else "NOT what its record says"))
 
 
 if __name__ == "__main__":

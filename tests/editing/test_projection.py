@@ -1,12 +1,14 @@
 """The edit's arithmetic against dense float64 maths."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from editing.errors import EditError
-from editing.projection import COLUMN_BLOCK, Edit, check_edit, orthonormal_basis, project_out
+from editing.projection import BLOCK, Edit, behind_gain, check_edit, orthonormal_basis, project_out
 
-H, WIDTH = 40, COLUMN_BLOCK + 37
+H, WIDTH = 40, 4 * BLOCK + 37
 
 
 def random_edit(k: int, alpha: float = 1.0) -> Edit:
@@ -26,14 +28,66 @@ def test_edit_equals_the_dense_projector_rounded_once(dtype: torch.dtype, k: int
     found = project_out(weight, edit)
     print(f"{int((found != expected).sum())} of {found.numel()} values differ in the last place")
     assert found.dtype == dtype and found.is_contiguous()
-    assert int((found != expected).sum()) <= 2  # ties of the last rounding
+    assert int((found != expected).sum()) <= found.numel() // 1000  # float32's arithmetic near ties of the last rounding
 
 
-def test_a_slice_of_the_columns_gives_the_same_bits() -> None:
-    edit, weight = random_edit(5), random_weight(torch.bfloat16)
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_slice_of_the_columns_gives_the_same_bits(k: int) -> None:
+    edit, weight = random_edit(k), random_weight(torch.bfloat16)
     whole = project_out(weight, edit)
-    slices = [project_out(weight[:, start : start + 211], edit) for start in range(0, WIDTH, 211)]
-    assert torch.equal(whole, torch.cat(slices, dim=1))
+    for width in (BLOCK, 2 * BLOCK, 344):
+        slices = [project_out(weight[:, start : start + width], edit) for start in range(0, WIDTH, width)]
+        assert torch.equal(whole, torch.cat(slices, dim=1)), width
+
+
+def test_every_axis_is_the_same_edit() -> None:
+    edit, weight_HI = random_edit(3), random_weight(torch.bfloat16)[:, :300]
+    expected = project_out(weight_HI, edit)
+    assert torch.equal(project_out(weight_HI.T.contiguous(), edit, axis=-1).T, expected)
+    experts_EHI = torch.stack([weight_HI, -weight_HI])
+    assert torch.equal(project_out(experts_EHI, edit, axis=1), torch.stack([expected, -expected]))
+    torch.testing.assert_close(project_out(weight_HI[:, 0], edit, axis=-1), expected[:, 0])
+
+
+def test_keeping_norms_keeps_them_and_the_direction_stays_out() -> None:
+    edit, weight = replace(random_edit(2), keep_norms=True), random_weight(torch.float32)
+    edited = project_out(weight, edit)
+    torch.testing.assert_close(edited.norm(dim=0), weight.norm(dim=0))
+    assert float((edit.basis_HK.T @ edited.double()).norm() / edited.double().norm()) < 1e-6
+    torch.testing.assert_close(project_out(weight.T.contiguous(), edit, axis=-1).T, edited)
+
+
+def test_rescaling_rows_puts_the_direction_back() -> None:
+    """Why it is not offered: a row is one coordinate of what is written, and scaling coordinates turns the vectors."""
+    edit, weight = random_edit(1), random_weight(torch.float32).double()
+    removed = weight - edit.basis_HK @ (edit.basis_HK.T @ weight)
+    rescaled = removed * (weight.norm(dim=1) / removed.norm(dim=1))[:, None]
+    back = float((edit.basis_HK.T @ rescaled).norm() / (edit.basis_HK.T @ weight).norm())
+    print(f"{back:.1%} of the direction is back")
+    assert back > 0.01
+
+
+def test_a_reflection_flips_the_direction_and_undoes_itself() -> None:
+    edit, weight = random_edit(1, alpha=2.0), random_weight(torch.float32)
+    reflected = project_out(weight, edit)
+    torch.testing.assert_close(edit.basis_HK.T @ reflected.double(), -(edit.basis_HK.T @ weight.double()), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(project_out(reflected, edit), weight, atol=1e-6, rtol=1e-5)
+
+
+def test_behind_a_norm_the_written_output_is_orthogonal() -> None:
+    generator = torch.Generator().manual_seed(9)
+    edit, gain_H = random_edit(3), torch.rand(H, generator=generator).double() + 0.1
+    weight = random_weight(torch.float32)
+    naive, exact = project_out(weight, edit), project_out(weight, behind_gain(edit, gain_H))
+    inputs = torch.randn(WIDTH, 16, generator=generator).double()
+
+    def written(weight_HI: torch.Tensor) -> torch.Tensor:
+        output = weight_HI.double() @ inputs
+        return gain_H[:, None] * output / output.square().mean(0).sqrt()
+
+    leaks = [float((edit.basis_HK.T @ written(weight)).norm() / written(weight).norm()) for weight in (naive, exact)]
+    print(f"share along the directions behind the norm: removing r {leaks[0]:.2f}, removing g * r {leaks[1]:.1e}")
+    assert leaks[1] < 1e-6 < 0.05 < leaks[0]
 
 
 def test_what_is_left_of_the_direction_is_rounding_alone() -> None:

@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from editing.apply import edited_tensor
 from editing.checkpoint import open_checkpoint
 from editing.errors import EditError
-from editing.plan import plan_edit
-from editing.projection import Edit, orthonormal_basis, project_out
+from editing.plan import PlannedTensor, Scope, plan_edit
+from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
 from tests.disk import run_on_tiny_disk
+from tests.tiny import save_tiny
 
 
 def random_edit(alpha: float = 1.0) -> Edit:
@@ -23,19 +25,25 @@ def random_edit(alpha: float = 1.0) -> Edit:
 
 def write(base: Path, out: Path, edit: Edit | None = None) -> Path:
     checkpoint = open_checkpoint(base)
-    write_edited(checkpoint, plan_edit(checkpoint), edit or random_edit(), out, record={"variant": "v"}, card="card\n")
+    write_edited(
+        checkpoint, plan_edit(checkpoint), edit or random_edit(), out, record={"variant": "v"}, card=lambda proofs: "card\n"
+    )
     return out
 
 
 def test_edited_tensors_are_the_edit_and_all_other_bytes_are_the_bases(tiny_dir: Path, tmp_path: Path) -> None:
     out = write(tiny_dir, tmp_path / "out")
-    edited = plan_edit(open_checkpoint(tiny_dir)).edited
+    checkpoint = open_checkpoint(tiny_dir)
+    edited = {tensor.name: tensor for tensor in plan_edit(checkpoint).edited}
     before, after = load_file(tiny_dir / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     for name in before:
-        expected = project_out(before[name], random_edit()) if name in edited else before[name]
+        expected = edited_tensor(checkpoint, edited[name], random_edit()) if name in edited else before[name]
         assert torch.equal(after[name], expected), name
     assert {n for n in before if not torch.equal(before[n], after[n])} == set(edited)
+    report = json.loads((out / "edit_report.json").read_text())
+    assert [proof["tensor"] for proof in report] == list(edited)
+    assert all(proof["residual"] < 0.01 for proof in report)
 
 
 def test_shards_index_and_configs_keep_their_layout(sharded_dir: Path, tmp_path: Path) -> None:
@@ -53,18 +61,38 @@ def test_shards_index_and_configs_keep_their_layout(sharded_dir: Path, tmp_path:
     }
 
 
-def test_transformers_opens_it_and_nothing_writes_the_direction(tiny_dir: Path, tmp_path: Path) -> None:
-    out = write(tiny_dir, tmp_path / "out")
-    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
-    written: list[torch.Tensor] = []
-    for block in model.base_model.layers:
-        for module in (block.self_attn.o_proj, block.mlp.down_proj):
-            module.register_forward_hook(lambda module, args, output: written.append(output.detach()))
-    with torch.no_grad():
-        model(torch.tensor([[1, 5, 9, 17]]))
-    leak = max(float((output.double() @ random_edit().basis_HK).norm() / output.double().norm()) for output in written)
-    print(f"largest share along the removed subspace: {leak:.1e}")
-    assert len(written) == 6 and leak < 3e-3
+def test_a_tensor_that_still_writes_the_direction_fails_the_edit_and_leaves_nothing(llama_dir: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(llama_dir)
+    plan = plan_edit(checkpoint)
+
+    def forgets_one(tensor: PlannedTensor, scratch: torch.Tensor) -> torch.Tensor:
+        weight = checkpoint.read(tensor.name)
+        return weight if tensor.layer == 1 else edited_tensor(checkpoint, tensor, random_edit())
+
+    with pytest.raises(EditError, match=r"model.layers.1.*after the edit .* is 1.0000; expected 0.0000"):
+        write_edited(checkpoint, plan, random_edit(), tmp_path / "out", record={}, card=lambda proofs: "", make=forgets_one)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("alpha", [0.3, 2.0])
+def test_partial_edits_and_reflections_are_proven_too(llama_dir: Path, tmp_path: Path, alpha: float) -> None:
+    out = write(llama_dir, tmp_path / "out", random_edit(alpha))
+    report = json.loads((out / "edit_report.json").read_text())
+    assert all(abs(proof["residual"] - abs(1 - alpha)) < 0.01 for proof in report)
+
+
+def test_untying_keeps_the_head_and_edits_the_embedding(tmp_path: Path) -> None:
+    base = save_tiny("gemma", tmp_path / "base", dtype=torch.float32)
+    checkpoint = open_checkpoint(base)
+    plan = plan_edit(checkpoint, Scope(embeddings=True, untie=True))
+    write_edited(checkpoint, plan, random_edit(), tmp_path / "out", record={}, card=lambda proofs: "")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    old = AutoModelForCausalLM.from_pretrained(base)
+    assert torch.equal(model.lm_head.weight, old.lm_head.weight)
+    leak = model.get_input_embeddings().weight.double() @ random_edit().basis_HK
+    assert float(leak.norm() / model.get_input_embeddings().weight.double().norm()) < 1e-6
+    with pytest.raises(EditError, match="--untie has nothing to do: the embeddings are not edited"):
+        plan_edit(checkpoint, Scope(untie=True))
 
 
 def test_pickles_are_not_carried_along_and_links_are_followed_for_reading_only(llama_dir: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
+from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis, project_out
 from editing.writer import write_edited
 from engine.configfile import load_config
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.hotswap import HotSwap, SwapFailed
+from engine.hotswap import Edits, HotSwap, SwapFailed
 from engine.models import checkpoint_hash
 from engine.replica import Replica, engine_arguments, set_environment
 from engine.variants import Variant
@@ -80,7 +81,7 @@ def test_a_swapped_engine_writes_what_an_engine_on_the_folded_checkpoint_writes(
     replica: Replica, base: Variant, prompts: list[list[int]], smollm2_dir: Path, tmp_path: Path
 ) -> None:
     variant = variant_of(base, 5)
-    write_edited(open_checkpoint(smollm2_dir), base.plan, variant.edit, tmp_path / "folded", record={}, card="")
+    write_edited(open_checkpoint(smollm2_dir), base.plan, variant.edit, tmp_path / "folded", record={}, card=lambda proofs: "")
     arguments = engine_arguments(CONFIG, tmp_path / "folded", has_gpu=has_gpu()) | {"worker_extension_cls": ""}
     run = subprocess.run(
         [sys.executable, "-c", GENERATE], input=json.dumps([arguments, prompts]), capture_output=True, text=True, check=True
@@ -106,8 +107,12 @@ def test_base_variant_base_is_exact(replica: Replica, base: Variant, prompts: li
 
 def load_layer(hotswap: HotSwap, index: int, edit: Edit | None) -> None:
     site = hotswap.sites[index]
-    base_weight = hotswap.checkpoint.read(site.name)
-    hotswap._load(site, base_weight if edit is None else project_out(base_weight, edit))
+    weight = hotswap.base_weight(site)
+    hotswap._load(site, weight if edit is None else project_out(weight, edit))
+
+
+def edits_of(hotswap: HotSwap, variant: Variant) -> Edits:
+    return hotswap.edits(variant.edit.basis_HK, variant.alphas)
 
 
 @pytest.mark.parametrize("wrong", ["nothing swapped", "old variant stays", "one layer missed", "wrong alpha", "layers exchanged"])
@@ -116,21 +121,38 @@ def test_a_swap_that_did_not_take_is_caught(replica: Replica, base: Variant, hot
     replica.swap(old if wrong == "old variant stays" else base)
     if wrong in ("one layer missed", "wrong alpha", "layers exchanged"):
         replica.swap(new)
-        hotswap.applied = None  # the state before this swap
+        hotswap.applied = {}  # the state before this swap
     if wrong == "one layer missed":
         load_layer(hotswap, 37, None)
     elif wrong == "wrong alpha":
         for index in range(len(hotswap.sites)):
             load_layer(hotswap, index, Edit(new.edit.basis_HK, 0.5))
     elif wrong == "layers exchanged":
-        hotswap._load(hotswap.sites[4], project_out(hotswap.checkpoint.read(hotswap.sites[6].name), new.edit))
+        hotswap._load(hotswap.sites[4], project_out(hotswap.base_weight(hotswap.sites[6]), new.edit))
     with pytest.raises(SwapFailed) as caught:
-        hotswap.probe(new.edit)
+        hotswap.probe(edits_of(hotswap, new))
     print(caught.value)
     expected = {"one layer missed": hotswap.sites[37].name, "layers exchanged": hotswap.sites[4].name}
     assert expected.get(wrong, hotswap.sites[0].name) in str(caught.value)
     replica.current = None
     assert replica.swap(base) < 0.02
+
+
+@pytest.mark.parametrize("scope", [Scope(layers=frozenset({3, 20})), Scope(alpha_by_layer={5: 0.5})])
+def test_scopes_and_kept_norms_are_swapped_too(replica: Replica, base: Variant, smollm2_dir: Path, scope: Scope) -> None:
+    plan = plan_edit(open_checkpoint(smollm2_dir), scope)
+    variant = Variant("scoped", base.base_hash, plan, replace(variant_of(base, 2).edit, keep_norms=not scope.alpha_by_layer))
+    replica.swap(base)
+    assert replica.swap(variant) < 0.02
+    assert replica.swap(base) < 0.02
+
+
+def test_what_cannot_be_swapped_is_refused_before_anything_changes(replica: Replica, base: Variant, smollm2_dir: Path) -> None:
+    plan = plan_edit(open_checkpoint(smollm2_dir), Scope(embeddings=True))
+    replica.swap(base)
+    with pytest.raises(EngineError, match="not swapped in a running engine"):
+        replica.swap(Variant("embeddings", base.base_hash, plan, variant_of(base, 1).edit))
+    assert replica.current is base
 
 
 def test_nothing_is_generated_after_a_failed_swap(

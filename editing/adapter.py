@@ -1,0 +1,110 @@
+"""The same edit as a PEFT LoRA: A = alpha Q^T W, B = -Q, so that B A = -alpha Q Q^T W; and the way back.
+
+For Linear projections (H, I) alone: PEFT adapts no embedding, bias or fused expert here. With `lora_alpha` = r the
+adapter's scale is 1. Rounded to the checkpoint's dtype, so an adapter's logits are close to the folded model's, not equal.
+"""
+# H = hidden size, I = a projection's input size, K = directions (the LoRA's rank)
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editing.apply import edit_of
+from editing.checkpoint import Checkpoint
+from editing.errors import EditError
+from editing.plan import PROJECTIONS, EditPlan, PlannedTensor
+from editing.projection import Edit, check_edit
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+PREFIX = "base_model.model."
+
+
+def check_adaptable(plan: EditPlan, edit: Edit) -> None:
+    """Raise EditError for an edit that a LoRA on Linear layers cannot express."""
+    if edit.keep_norms:
+        raise EditError("An edit that keeps norms is not of rank k, so it has no adapter form. Write a checkpoint instead.")
+    for tensor in plan.edited:
+        if tensor.role not in PROJECTIONS or tensor.axis != 0 or len(tensor.shape) != 2:
+            raise EditError(f"{tensor.name} ({tensor.role}, {tensor.shape}) has no adapter form. Write a checkpoint instead.")
+
+
+def lora_factors(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> tuple[Tensor, Tensor]:
+    """A (K, I) = alpha Q^T W and B (H, K) = -Q of one tensor, in the checkpoint's dtype."""
+    own = edit_of(checkpoint, tensor, edit)
+    weight_HI = checkpoint.read(tensor.name)
+    factor_KI = own.alpha * (own.basis_HK.T @ weight_HI.to(torch.float64))
+    return factor_KI.to(weight_HI.dtype), (-own.basis_HK).to(weight_HI.dtype)
+
+
+def write_adapter(
+    checkpoint: Checkpoint, plan: EditPlan, edit: Edit, out: Path, *, base_model: str, record: Mapping[str, Any], card: str
+) -> None:
+    """Write a PEFT adapter folder that PEFT and vLLM load. Raises EditError as `write_edited` does; nothing half written."""
+    from safetensors.torch import save_file
+
+    check_edit(edit, checkpoint.hidden_size)
+    check_adaptable(plan, edit)
+    if out.exists():
+        raise EditError(f"Output folder {out} exists already. Choose another with --out, or remove it yourself.")
+    tensors = {}
+    for tensor in plan.edited:
+        module = PREFIX + tensor.name.removesuffix(".weight")
+        tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = lora_factors(checkpoint, tensor, edit)
+    rank = edit.basis_HK.shape[1]
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+        "target_modules": sorted({tensor.name.removesuffix(".weight").rpartition(".")[2] for tensor in plan.edited}),
+        "layers_to_transform": sorted({tensor.layer for tensor in plan.edited if tensor.layer is not None}),
+    }
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
+    try:
+        temporary.mkdir(parents=True)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / WEIGHTS_FILE, {"format": "pt"})
+        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        (temporary / "edit").mkdir()
+        save_file({"basis": edit.basis_HK.contiguous()}, temporary / "edit" / "basis.safetensors")
+        (temporary / "edit.json").write_text(json.dumps({**record, "form": "adapter"}, indent=2) + "\n")
+        (temporary / "README.md").write_text(card)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_adapter(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Each adapted tensor's name with A (K, I), scaled, and B (H, K). Raises EditError where it is no LoRA of ours or PEFT's."""
+    from safetensors.torch import load_file
+
+    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (directory / name).is_file()]
+    if missing:
+        raise EditError(f"{directory} is no adapter folder: it has no {missing[0]}.")
+    config = json.loads((directory / CONFIG_FILE).read_text())
+    tensors = load_file(directory / WEIGHTS_FILE)
+    scale = config["lora_alpha"] / config["r"]
+    ends = (".lora_A.weight", ".lora_B.weight")
+    modules = {name.removesuffix(end) for name in tensors for end in ends if name.endswith(end)}
+    if config.get("peft_type") != "LORA" or 2 * len(modules) != len(tensors):
+        raise EditError(
+            f"{directory} holds more than a plain LoRA ({config.get('peft_type')}, {len(tensors)} tensors); it is not merged."
+        )
+    return {
+        module.removeprefix(PREFIX) + ".weight": (scale * tensors[module + ends[0]].double(), tensors[module + ends[1]])
+        for module in sorted(modules)
+    }
+
+
+def merge_factors(weight_HI: Tensor, factor_KI: Tensor, factor_HK: Tensor) -> Tensor:
+    """W + B A in float64, rounded once to W's dtype."""
+    return (weight_HI.to(torch.float64) + factor_HK.to(torch.float64) @ factor_KI.to(torch.float64)).to(weight_HI.dtype)

@@ -1,0 +1,40 @@
+"""The edit of one planned tensor of a checkpoint: its own alpha, and the norm that may stand behind it."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from editing.checkpoint import Checkpoint
+from editing.plan import PlannedTensor
+from editing.projection import BLOCK, Edit, behind_gain, column_blocks, compute_dtype, project_out
+
+
+def edit_of(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> Edit:
+    """What `edit` means for this tensor: its block's alpha, and the basis behind the norm's gain where there is one."""
+    if tensor.alpha is not None:
+        edit = replace(edit, alpha=tensor.alpha)
+    if tensor.gain is None:
+        return edit
+    return behind_gain(edit, checkpoint.read(tensor.gain).to(torch.float64) + tensor.gain_offset)
+
+
+def edited_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, out: Tensor | None = None) -> Tensor:
+    """The tensor as the variant has it, in `out` if given; computed on the GPU where there is one."""
+    weight, own = checkpoint.read(tensor.name), edit_of(checkpoint, tensor, edit)
+    if not torch.cuda.is_available():
+        return project_out(weight, own, tensor.axis, out)
+    edited = project_out(weight.cuda(), own, tensor.axis)
+    return edited.cpu() if out is None else out.copy_(edited)
+
+
+def along(weight: Tensor, basis_HK: Tensor, axis: int) -> Tensor:
+    """Components of a weight's hidden-axis vectors on the basis, in blocks: (vectors, K)."""
+    if weight.dim() == 3 and axis == 1:
+        return torch.cat([along(expert_HI, basis_HK, 0) for expert_HI in weight])
+    dtype = compute_dtype(weight)
+    basis_HK = basis_HK.to(dtype)
+    if axis == 0:
+        basis_KH = basis_HK.T.contiguous()
+        return torch.cat([(basis_KH @ block_HB).T for _, block_HB in column_blocks(weight, dtype)])
+    return torch.cat([block_BH.to(dtype) @ basis_HK for block_BH in weight.reshape(-1, weight.shape[-1]).split(BLOCK)])

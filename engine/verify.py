@@ -1,0 +1,116 @@
+"""What `bin/edit --verify`, `--merge` and `bin/audit` do: look at checkpoints that are there already."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from editing.adapter import merge_factors, read_adapter
+from editing.audit import Finding, audit
+from editing.card import render_card
+from editing.checkpoint import open_checkpoint
+from editing.compare import Comparison, differing_tensors, verify
+from editing.errors import EditError
+from editing.plan import Scope, plan_edit
+from editing.projection import Edit
+from editing.writer import BASIS_FILE, EDIT_FILE, write_edited
+from engine.errors import EngineError
+from engine.models import checkpoint_hash
+
+
+def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
+    """Every tensor of `directory` against the base's; where the folder holds the removed basis, the proof of each edited one.
+
+    `ok` is False where a tensor differs that should not, or an edited one still writes the directions.
+    """
+    checkpoint, base = open_checkpoint(directory), open_checkpoint(base_dir)
+    basis_file, record_file = directory / BASIS_FILE, directory / EDIT_FILE
+    if not (basis_file.is_file() and record_file.is_file()):
+        found = differing_tensors(checkpoint, base)
+        return _report(found, None) | {
+            "note": "made elsewhere: it holds no basis to prove against; bin/audit looks for what was removed"
+        }
+    from safetensors.torch import load_file
+
+    record = json.loads(record_file.read_text())
+    if record["base_hash"] != checkpoint_hash(base):
+        raise EngineError(f"{directory} was made from the base {record['base_hash'][:16]}, not from {base_dir}.")
+    edit = Edit(load_file(basis_file)["basis"], record["alpha"], record["keep_norms"])
+    found = verify(checkpoint, base, _plan_of(base, record), edit)
+    return _report(found, set(record["tensors"]))
+
+
+def merge_adapter(adapter: Path, base_dir: Path, out: Path) -> dict[str, Any]:
+    """Fold an adapter that bin/edit wrote into its base: the folded checkpoint to rounding, proven like one."""
+    base = open_checkpoint(base_dir)
+    factors = read_adapter(adapter)
+    record_file = adapter / EDIT_FILE
+    if not record_file.is_file():
+        raise EngineError(
+            f"{adapter} has no {EDIT_FILE}: it was not written by bin/edit --adapter. Merge other adapters with PEFT."
+        )
+    record = json.loads(record_file.read_text())
+    if record["base_hash"] != checkpoint_hash(base):
+        raise EngineError(f"{adapter} was made for the base {record['base_hash'][:16]}, not for {base_dir}.")
+    from safetensors.torch import load_file
+
+    record = {**record, "form": "merged adapter"}
+    edit = Edit(load_file(adapter / BASIS_FILE)["basis"], record["alpha"])
+    fields = {"label": record["variant"], "num_tensors": len(record["tensors"]), "k": record["basis_shape"][1]}
+    proofs = write_edited(
+        base,
+        _plan_of(base, record),
+        edit,
+        out,
+        record=record,
+        card=lambda proofs: render_card(**record, **fields, proof="merged from an adapter; `edit_report.json`"),
+        make=lambda tensor, scratch: merge_factors(base.read(tensor.name), *factors[tensor.name]),
+    )
+    return {**record, "worst_residual": max(proof.residual for proof in proofs)}
+
+
+def audit_checkpoint(directory: Path, base_dir: Path | None, out: Path | None) -> dict[str, Any]:
+    """The audit's finding as plain data; recovered directions go to `out` as safetensors (`basis`, (H, K) float64)."""
+    checkpoint = open_checkpoint(directory)
+    finding = audit(checkpoint, open_checkpoint(base_dir) if base_dir else None)
+    if out is not None:
+        _save_directions(finding, out)
+    fields = {key: value for key, value in vars(finding).items() if key != "directions_HK"}
+    return {"directory": str(directory), "base": str(base_dir) if base_dir else None, **fields}
+
+
+def _save_directions(finding: Finding, out: Path) -> None:
+    from safetensors.torch import save_file
+
+    if finding.count == 0:
+        raise EngineError(f"No directions were recovered, so {out} was not written.")
+    if out.exists():
+        raise EditError(f"{out} exists already. Choose another with --out.")
+    save_file({"basis": finding.directions_HK.to(torch.float64).contiguous()}, out, {"format": "refusal-basis/1"})
+
+
+def _plan_of(base: Any, record: dict[str, Any]) -> Any:
+    """The plan of a record: its scope, and its tensors' own alphas."""
+    names = set(record["tensors"])
+    scope = Scope(
+        embeddings="embeddings" in record["scope"], biases="biases" in record["scope"], untie=record.get("untied", False)
+    )
+    plan = plan_edit(base, scope)
+    layers = frozenset(tensor.layer for tensor in plan.edited if tensor.name in names and tensor.layer is not None)
+    alphas = {t.layer: record["tensors"][t.name] for t in plan.edited if t.name in names and t.layer is not None}
+    return plan_edit(base, Scope(scope.embeddings, scope.biases, layers, alphas, scope.untie))
+
+
+def _report(found: Comparison, expected: set[str] | None) -> dict[str, Any]:
+    unexpected = sorted(set(found.differing) - expected) if expected is not None else []
+    failed = [proof.tensor for proof in found.proofs if not proof.holds]
+    return {
+        "ok": expected is None or not (unexpected or failed or found.missing),
+        "differing": found.differing,
+        "unexpected": unexpected,
+        "missing": found.missing,
+        "added": found.added,
+        "failed": failed,
+        "proofs": [vars(proof) for proof in found.proofs],
+    }

@@ -1,0 +1,127 @@
+"""Saved equals ablated, for every family: the folded checkpoint against the base under hooks that project every write."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from editing.apply import edit_of
+from editing.checkpoint import Checkpoint, open_checkpoint
+from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
+from editing.projection import Edit, orthonormal_basis
+from editing.writer import write_edited
+from tests.tiny import BLOCKS, EDITOR_CONFIGS, HIDDEN, save_tiny
+
+INPUT = torch.tensor([[1, 5, 9, 17, 33, 80, 4]])
+EVERYTHING = Scope(embeddings=True, biases=True)
+TIED = {"gemma", "gemma2", "gemma3_text", "gpt2"}
+
+
+@pytest.fixture(scope="module", params=sorted(EDITOR_CONFIGS))
+def base_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float32 checkpoint of each family, so that what is compared is the formula and not bf16's rounding."""
+    return save_tiny(request.param, tmp_path_factory.mktemp("family"), dtype=torch.float32)
+
+
+def edit(k: int = 2) -> Edit:
+    return Edit(orthonormal_basis(torch.randn(k, HIDDEN, generator=torch.Generator().manual_seed(k))), 1.0)
+
+
+def folded(base_dir: Path, out: Path, scope: Scope) -> tuple[Checkpoint, EditPlan, nn.Module]:
+    checkpoint = open_checkpoint(base_dir)
+    plan = plan_edit(checkpoint, scope)
+    write_edited(checkpoint, plan, edit(), out, record={}, card=lambda proofs: "card")
+    return checkpoint, plan, load(out)
+
+
+def load(directory: Path) -> nn.Module:
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def projector(own: Edit) -> Callable[..., Any]:
+    basis = own.basis_HK.float()
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        first, *rest = output if isinstance(output, tuple) else (output,)
+        projected = first - own.alpha * (first @ basis) @ basis.T
+        return (projected, *rest) if isinstance(output, tuple) else projected
+
+    return hook
+
+
+def site(model: nn.Module, name: str) -> nn.Module:
+    """The module whose output is what the tensor writes; experts, summed before anybody can hook them, as one."""
+    path = name.removesuffix(".weight").removesuffix("_bias").removesuffix(".bias")
+    path = path.replace("block_sparse_moe", "mlp")
+    if ".experts" in path:
+        path = path.split(".experts")[0] + ".experts"
+    if path.startswith(("wte", "wpe", "h.")):
+        path = f"transformer.{path}"
+    return model.get_submodule(path)
+
+
+def ablated_logits(base_dir: Path, checkpoint: Checkpoint, plan: EditPlan) -> Tensor:
+    """Logits of the base with every edited tensor's module output projected, behind no norm but its own basis."""
+    model = load(base_dir)
+    hooked = set()
+    for tensor in plan.edited:
+        module = site(model, tensor.name)
+        if id(module) not in hooked:
+            hooked.add(id(module))
+            module.register_forward_hook(projector(edit_of(checkpoint, tensor, edit())))
+    with torch.no_grad():
+        if plan.edits_head:  # the head is the embedding: it reads with the edited matrix
+            basis = edit().basis_HK.float()
+            model.get_output_embeddings().register_forward_pre_hook(lambda m, args: (args[0] - (args[0] @ basis) @ basis.T,))
+        return model(INPUT).logits
+
+
+@pytest.mark.parametrize("scope", [EVERYTHING, Scope()], ids=["everything", "o_proj+down_proj"])
+def test_saved_equals_ablated(base_dir: Path, tmp_path: Path, scope: Scope) -> None:
+    if scope == Scope():
+        scope = Scope(biases=True)  # a hook at a projection sees its bias too, so the edit takes it along
+    checkpoint, plan, model = folded(base_dir, tmp_path / "out", scope)
+    expected = ablated_logits(base_dir, checkpoint, plan)
+    with torch.no_grad():
+        found = model(INPUT).logits
+        untouched = load(base_dir)(INPUT).logits
+    difference, effect = float((found - expected).abs().max()), float((found - untouched).abs().max())
+    print(f"{checkpoint.model_type}: largest difference {difference:.1e}; effect of the edit {effect:.1e}")
+    assert difference < 2e-5 * max(1.0, float(expected.abs().max())) < effect
+
+
+def test_nothing_writes_the_directions_after_an_edit_of_everything(base_dir: Path, tmp_path: Path) -> None:
+    """The residual stream itself, behind every norm: from the embedding to the last block it has no part along Q."""
+    _, _, model = folded(base_dir, tmp_path / "out", EVERYTHING)
+    streams: list[Tensor] = []
+    body = model.base_model
+    for block in getattr(body, "layers", None) or body.h:
+        block.register_forward_hook(lambda m, args, output: streams.append(output[0] if isinstance(output, tuple) else output))
+    with torch.no_grad():
+        model(INPUT)
+    leaks = [float((stream.double() @ edit().basis_HK).norm() / stream.double().norm()) for stream in streams]
+    print(f"{model.config.model_type}: largest share along the removed directions {max(leaks):.1e}")
+    assert len(leaks) == BLOCKS and max(leaks) < 1e-5
+
+
+def test_the_plan_names_every_writer_and_why_some_are_left(base_dir: Path) -> None:
+    checkpoint = open_checkpoint(base_dir)
+    plan = plan_edit(checkpoint)
+    assert {tensor.role for tensor in plan.edited} == PROJECTIONS
+    assert {tensor.layer for tensor in plan.edited} == set(range(BLOCKS))
+    assert all(tensor.reason.startswith("not in the scope; add --") for tensor in plan.writers if tensor.role not in PROJECTIONS)
+    assert plan.ties_head == (checkpoint.model_type in TIED)
+    writers = {tensor.name for tensor in plan_edit(checkpoint, EVERYTHING).edited}
+    assert writers == {tensor.name for tensor in plan.writers}
+
+
+def test_layers_and_alphas_reach_their_blocks_alone(base_dir: Path) -> None:
+    checkpoint = open_checkpoint(base_dir)
+    plan = plan_edit(checkpoint, Scope(layers=frozenset({1}), alpha_by_layer={1: 0.5}))
+    assert {tensor.layer for tensor in plan.edited} == {1} and {tensor.alpha for tensor in plan.edited} == {0.5}
+    left = [tensor for tensor in plan.writers if tensor.role in PROJECTIONS and tensor.layer != 1]
+    assert left and all(tensor.reason == "its block is not in --layers-edited" for tensor in left)
