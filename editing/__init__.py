@@ -3,7 +3,7 @@
     checkpoint = open_checkpoint(base_dir)
     plan = plan_edit(checkpoint)                          # which tensors write to the residual stream
     basis_HK = orthonormal_basis(unit_directions_KH)
-    write_edited(checkpoint, plan, Edit(basis_HK, alpha=1.0), out_dir, card)
+    write_edited(checkpoint, plan, Edit(basis_HK, alpha=1.0), out_dir, record={}, card=lambda proofs: "what was removed")
 
 W' = W - alpha Q (Q^T W), in float64, rounded once to the checkpoint's dtype. The names live in the modules: checkpoint,
 plan, families, projection, writer, card. Nothing heavy is imported here.

@@ -158,11 +158,21 @@ def _read_config(directory: Path) -> dict[str, Any]:
         config = json.loads(path.read_text())
     except ValueError as error:
         raise EditError(f"{path} is not valid JSON ({error}).") from error
+    _check_config(path, config)
     quantization = config.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method", "unknown method")
         raise EditError(f"{directory} is quantised ({method}). Edit the unquantised checkpoint and quantise the result.")
     return config
+
+
+def _check_config(path: Path, config: Any) -> None:
+    if not isinstance(config, dict):
+        raise EditError(f"{path}: expected a JSON object, found {type(config).__name__}.")
+    for names in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")):
+        value = next((config[name] for name in names if name in config), None)
+        if not isinstance(value, int) or value < 1:
+            raise EditError(f"{path}: {names[0]} is {value!r}; expected a positive whole number. Is it a language model's?")
 
 
 def _has_weights(directory: Path, pattern: str) -> bool:
@@ -183,17 +193,24 @@ def _weight_files(directory: Path) -> list[Path]:
     index = directory / INDEX_NAME
     if not index.is_file():
         return sorted(directory.glob("*.safetensors"))
-    names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    names = sorted(set(_weight_map(index).values()))
     missing = [name for name in names if not (directory / name).is_file()]
     if missing:
         raise EditError(f"{directory}: the index names {len(names)} shards; missing: {', '.join(missing)}. Download them.")
     return [directory / name for name in names]
 
 
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(index.read_text())["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EditError(f"{index} has no readable weight_map. Download it again.") from error
+
+
 def _check_index(directory: Path, tensors: dict[str, TensorEntry]) -> None:
     index = directory / INDEX_NAME
     if index.is_file():
-        absent = sorted(set(json.loads(index.read_text())["weight_map"]) - set(tensors))
+        absent = sorted(set(_weight_map(index)) - set(tensors))
         if absent:
             raise EditError(f"{index} names tensors that no shard holds: {', '.join(absent[:3])} ({len(absent)} in all).")
 

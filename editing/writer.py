@@ -52,6 +52,7 @@ def write_edited(
     """
     check_edit(edit, checkpoint.hidden_size)
     check_output(checkpoint, out)
+    _remove_abandoned(out)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
         temporary.mkdir(parents=True)
@@ -78,6 +79,14 @@ def write_edited(
     return proofs
 
 
+def _remove_abandoned(out: Path) -> None:
+    """Temporary folders of killed edits of the same output: as large as the model, and nobody's."""
+    for folder in out.parent.glob(f".{out.name}.*.partial"):
+        pid = folder.name.split(".")[-2]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def save_basis(directory: Path, edit: Edit) -> None:
     """The removed directions, in a folder of their own: loaders take any safetensors at the top for weights."""
     from safetensors.torch import save_file
@@ -91,6 +100,8 @@ def check_output(checkpoint: Checkpoint, out: Path) -> None:
     if out.exists():
         ours = "an edited checkpoint" if (out / EDIT_FILE).is_file() else "not one of ours"
         raise EditError(f"Output folder {out} exists already ({ours}). Choose another with --out, or remove it yourself.")
+    if blocked := next((parent for parent in out.absolute().parents if parent.exists() and not parent.is_dir()), None):
+        raise EditError(f"Output folder {out} cannot be made: {blocked} is a file. Choose another with --out.")
     base = checkpoint.directory.resolve()
     if base == out.resolve() or base in out.resolve().parents:
         raise EditError(f"Output folder {out} lies inside the base checkpoint {base}. Choose another with --out.")

@@ -41,9 +41,9 @@ def user_errors() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        print(f"error: {error}. Free some space and run the same command again; finished rows are kept.", file=sys.stderr)
+        full = error.errno == errno.ENOSPC
+        advice = "Free some space and run the same command again; finished rows are kept." if full else "Check the path."
+        print(f"error: {error.strerror or error}: {error.filename or ''}. {advice}", file=sys.stderr)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue where it stopped", file=sys.stderr)

@@ -7,7 +7,7 @@ engine.configfile; precedence is defaults < file (and what it extends) < flag.
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -41,6 +41,13 @@ class ModelConfig(Section):
     chat_template_kwargs: dict[str, Any] = {}
     """Given to the chat template; fix here what it would take from the clock (Llama's date_string)."""
 
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _not_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(given.keys() & {"tokenize", "add_generation_prompt", "return_dict", "return_tensors", "padding"}):
+            raise ValueError(f"{taken[0]} is set by the renderer; leave it out")
+        return given
+
 
 class DataConfig(Section):
     train_pairs: str = "embedded:train_pairs"
@@ -58,7 +65,7 @@ class DataConfig(Section):
 
 
 class DirectionsConfig(Section):
-    layers: list[int] | Literal["sweep"]
+    layers: list[StrictInt] | Literal["sweep"]
     """Layers whose directions are removed, in resid_pre numbering (L is the last block's output); "sweep" where nobody
     has published one: the command then asks for --layers."""
     k: int | None = Field(None, ge=1)
@@ -69,6 +76,8 @@ class DirectionsConfig(Section):
     def _layers_given(cls, layers: list[int] | str) -> list[int] | str:
         if layers == []:
             raise ValueError("expected at least one layer")
+        if len(set(layers)) < len(layers) and isinstance(layers, list):
+            raise ValueError("a layer is named more than once")
         return layers
 
     @model_validator(mode="after")
@@ -115,7 +124,7 @@ class EditConfig(Section):
 
 
 class SamplingConfig(Section):
-    temperature: float = Field(0.0, ge=0)
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     """0 is greedy, as in the study."""
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(64, ge=1)
@@ -140,7 +149,7 @@ class PublishedConfig(Section):
 class RunConfig(Section):
     """One variant of one model, and how it is evaluated."""
 
-    variant: str
+    variant: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The label: the file's name. The identity is the variant hash."""
     description: str = ""
     model: ModelConfig

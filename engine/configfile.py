@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from engine.config import RunConfig
 
 
+# vLLM arguments that would change which weights or prompts a row is about, behind the variant hash's back.
+OWNED_BY_US = {
+    "model": "Set model.path.",
+    "revision": "Set model.revision.",
+    "dtype": "Set model.dtype.",
+    "seed": "Set sampling.seed.",
+    "tokenizer": "Prompts are rendered with the model's own tokenizer.",
+    "load_format": "The engine loads the base checkpoint itself.",
+    "hf_overrides": "The checkpoint's own config.json holds.",
+    "hf_config_path": "The checkpoint's own config.json holds.",
+    "worker_extension_cls": "It carries the hot swap.",
+    "enable_lora": "A hot swap does not take LoRA layers.",
+    "quantization": "A hot swap takes unquantised weights.",
+}
+
+
 def load_config(variant: str, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
     """The validated configuration of a variant: a name in configs/, or the path of a TOML file.
 
@@ -90,9 +106,11 @@ def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise EngineError(f"{seen[-1].name} extends {path}, which does not exist.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise EngineError(f"{path.name} is not valid TOML: {error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EngineError(f"{path.name} is not valid TOML in UTF-8: {error}.") from error
     base = table.pop("extends", None)
+    if not isinstance(base, str | None):
+        raise EngineError(f"{path.name}: extends = {base!r}; expected the path of a TOML file.")
     return table if base is None else _merge(_read_extended(path.parent / base, (*seen, path)), table)
 
 
@@ -107,6 +125,8 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def _set(table: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise EngineError(f"--set {'.'.join(keys)}: '{key}' is a value, not a table, so it has no '{keys[-1]}'.")
     table[keys[-1]] = value
 
 
@@ -144,6 +164,8 @@ def _nearest(name: str, known: list[str]) -> str:
 def _check_vllm_keys(arguments: Mapping[str, Any], where: str) -> None:
     if not arguments:
         return
+    for key in sorted(arguments.keys() & OWNED_BY_US.keys()):
+        raise EngineError(f"{where}: vllm.{key} is not yours to set. {OWNED_BY_US[key]}")
     known = vllm_argument_names()
     for key in arguments:
         if key not in known:

@@ -45,8 +45,8 @@ def export(session: Session, variant: Variant, out: Path, *, as_adapter: bool = 
     """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is."""
     assert variant.edit is not None
     if (out / EDIT_FILE).is_file():
-        there = json.loads((out / EDIT_FILE).read_text())
-        if there["variant_hash"] == variant.hash and (there.get("form") == "adapter") == as_adapter:
+        there = _read_record(out)
+        if there.get("variant_hash") == variant.hash and (there.get("form") == "adapter") == as_adapter:
             say(f"{out} holds this variant already ({variant.hash})")
             return there
     if variant.plan.edits_head:
@@ -68,6 +68,15 @@ def export(session: Session, variant: Variant, out: Path, *, as_adapter: bool = 
             on_tensor=lambda name: progress.advance(),
         )
     return record
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((out / EDIT_FILE).read_text()))
+    except (ValueError, TypeError) as error:
+        raise EngineError(
+            f"{out}/{EDIT_FILE} cannot be read. Choose another folder with --out, or remove this one yourself."
+        ) from error
 
 
 def edit_record(session: Session, variant: Variant) -> dict[str, Any]:

@@ -32,9 +32,14 @@ def locate_model(model: ModelConfig) -> Path:
 
 
 def _snapshot(model: ModelConfig) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     options = {"repo_id": model.path, "revision": model.revision, "allow_patterns": WANTED_FILES}
     try:
@@ -47,6 +52,8 @@ def _snapshot(model: ModelConfig) -> Path:
         raise EngineError(
             f"The hub has no repository {model.path} that you can see. Check the name, or give --model DIR."
         ) from error
+    except HFValidationError as error:
+        raise EngineError(f"'{model.path}' is neither a folder nor a repository name such as org/name.") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise EngineError(
             f"{model.path} is not in the local hub cache and could not be fetched ({type(error).__name__}). "

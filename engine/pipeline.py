@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.environment import describe
 from engine.progress import say
-from engine.rundir import check_space, open_run_dir
+from engine.rundir import check_space, is_finished, open_for_directions, open_run_dir
 from engine.session import Session
 from engine.stages import load_variant, run_all
 
@@ -16,10 +15,14 @@ BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
     session = Session(config)
-    check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
-    run_dir = open_run_dir(path, session.identity(), describe(), clean=clean)
+    identity = session.identity()
+    if not is_finished(path, identity):
+        check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
+        session.check_prompts()
+    run_dir = open_run_dir(path, identity, clean=clean)
     say(f"run directory: {path}")
-    return run_all(session, run_dir)
+    with run_dir.locked():
+        return run_all(session, run_dir)
 
 
 def write_variant(
@@ -39,7 +42,8 @@ def write_variant(
 
     session = Session(config)
     check_export(session, out)
-    run_dir = None if directions else open_run_dir(run_path, session.identity(), describe())
+    session.check_prompts()
+    run_dir = None if directions else open_for_directions(run_path, session.identity(), session.directions_inputs())
     file = directions_of(session, run_dir, directions, allow_other_base=allow_other_base)
     variant = load_variant(session, file)
     record = export(session, variant, out, as_adapter=as_adapter)

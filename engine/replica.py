@@ -45,8 +45,6 @@ def engine_arguments(config: RunConfig, model_dir: Path, *, has_gpu: bool) -> di
     arguments |= config.vllm
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
-    if arguments.get("enable_lora") or arguments.get("quantization"):
-        raise EngineError("A hot swap takes neither LoRA nor quantised weights; remove enable_lora and quantization from [vllm].")
     return arguments
 
 
@@ -61,7 +59,7 @@ def set_environment(*, has_gpu: bool) -> None:
 
 
 class Replica:
-    """An engine with the base weights loaded; `current` is the variant it holds, None after a failed swap.
+    """An engine; `current` is the variant it holds, None before the first swap and after a failed one.
 
     Raises EngineError for an engine that does not start, with vLLM's own message.
     """
@@ -76,7 +74,7 @@ class Replica:
         except (ValueError, RuntimeError) as error:
             raise EngineError(f"vLLM did not start: {error}") from error
         self.num_sites = int(self.llm.collective_rpc("hotswap_open", args=(arguments["model"],))[0])
-        self.current: Variant | None = base
+        self.current: Variant | None = None  # the first swap, to the base too, loads and probes
 
     def swap(self, variant: Variant) -> float:
         """Take up a variant; returns the largest probe error over layers and workers.
@@ -147,7 +145,7 @@ class Replica:
 
     def _run(self, sequences: Sequence[Sequence[int]], parameters: Any) -> Iterator[tuple[int, Any]]:
         if self.current is None:
-            raise EngineError("The last hot swap failed, so the engine holds mixed weights. Swap again before generating.")
+            raise EngineError("No hot swap has succeeded, so the engine may hold mixed weights. Swap before generating.")
         engine = self.llm.llm_engine
         prompts = [{"prompt_token_ids": list(token_ids)} for token_ids in sequences]
         # vLLM's own ids are NUMBER or NUMBER-RANDOM; outputs carry the number.

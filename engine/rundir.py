@@ -1,21 +1,25 @@
 """A run directory: its manifest, its stages, and the rule that it is never silently reused under another configuration.
 
-manifest.json holds the resolved configuration, the hashes of what went in, versions, hardware and, per stage, the hash
-of its inputs and its time. A stage whose inputs' hash is unchanged and whose files are there is not run again.
+manifest.json holds the resolved configuration, the hashes of what went in and, per stage, the hash of its inputs, its
+time, and the versions, hardware and commit that made it. A stage whose inputs' hash is unchanged and whose files are
+there is not run again.
 """
 
+import contextlib
 import datetime
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from editing.checkpoint import free_bytes
 from engine.configfile import differing_keys
+from engine.environment import describe
 from engine.errors import EngineError
 from engine.progress import say
 
@@ -47,34 +51,85 @@ class RunDir:
             "inputs_hash": inputs_hash,
             "seconds": round(time.monotonic() - started, 2),
             "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **describe(),
         }
         self.save()
         return True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out. Raises EngineError where another is at work here."""
+        with self.file(".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EngineError(f"Another process is at work in {self.path}. Wait for it, or choose another --out.") from None
+            yield
 
     def save(self) -> None:
         write_json(self.file("manifest.json"), self.manifest)
 
 
-def open_run_dir(path: Path, identity: Mapping[str, Any], environment: Mapping[str, Any], *, clean: bool = False) -> RunDir:
+def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False) -> RunDir:
     """Open or make a run directory for `identity` (configuration and input hashes).
 
     Raises EngineError for a folder that is not a run directory, and for one of another identity, with the keys that
     differ and the ways out. `clean` empties a run directory first, never another folder.
     """
-    manifest_file = path / "manifest.json"
+    if path.is_symlink() and clean:
+        raise EngineError(
+            f"{path} is a link; --clean removes run directories, not what a link points at. Name the folder itself."
+        )
     if path.exists() and not _is_run_dir(path):
         raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
     if clean and path.exists():
         shutil.rmtree(path)
-    if manifest_file.is_file():
-        manifest = json.loads(manifest_file.read_text())
+    if (path / "manifest.json").is_file():
+        manifest = read_manifest(path)
         _check_same(path, manifest["identity"], identity)
+        if manifest["identity"] == identity:
+            return RunDir(path, manifest)
     else:
         manifest = {"format": FORMAT, "stages": {}}
     path.mkdir(parents=True, exist_ok=True)
-    run_dir = RunDir(path, manifest | {"identity": dict(identity), "environment": dict(environment)})
+    run_dir = RunDir(path, manifest | {"identity": dict(identity)})
     run_dir.save()
     return run_dir
+
+
+def open_for_directions(path: Path, identity: Mapping[str, Any], inputs: Mapping[str, Any]) -> RunDir:
+    """A run directory whose directions come from these inputs, whatever else its run was configured to do; new if missing."""
+    if not (path / "manifest.json").is_file():
+        return open_run_dir(path, identity)
+    manifest = read_manifest(path)
+    made_from = manifest["stages"].get("directions", {}).get("inputs_hash")
+    if made_from not in (None, hash_of(inputs)):
+        raise EngineError(
+            f"{path} holds directions of another base, other pairs or another precision. Name another run directory with --run, "
+            "or a file with --directions."
+        )
+    return RunDir(path, manifest)
+
+
+def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether `path` is a run directory of this identity whose summary is there."""
+    if not (path / "summary.json").is_file() or not (path / "manifest.json").is_file():
+        return False
+    manifest = read_manifest(path)
+    return "summary" in manifest["stages"] and manifest["identity"] == identity
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run directory. Raises EngineError where it cannot be read."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["format"] == FORMAT and manifest["identity"]["config"] and isinstance(manifest["stages"], dict):
+            return dict(manifest)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise EngineError(
+        f"{path}/manifest.json cannot be read as a run's. Use another directory with --out, or remove this one yourself."
+    )
 
 
 def check_space(path: Path, needed: int) -> None:
@@ -89,8 +144,9 @@ def check_space(path: Path, needed: int) -> None:
 def _is_run_dir(path: Path) -> bool:
     if not path.is_dir():
         return False
-    manifest = path / "manifest.json"
-    return not any(path.iterdir()) or (manifest.is_file() and json.loads(manifest.read_text()).get("format") == FORMAT)
+    # A run killed at its first write leaves a temporary manifest and nothing else.
+    started = all(file.name.startswith((".manifest.json.", ".lock")) for file in path.iterdir())
+    return started or ((path / "manifest.json").is_file() and bool(read_manifest(path)))
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -22,8 +22,10 @@ from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, 
 if TYPE_CHECKING:
     from engine.replica import Replica
     from engine.variants import Variant
-    from extraction.rendering import ChatRenderer
+    from extraction.rendering import ChatRenderer, RenderedPair
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 DECLINED, ANSWERABLE = "declined", "answerable"
 
 
@@ -84,7 +86,10 @@ class Session:
 
         from extraction.rendering import ChatRenderer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.checkpoint.directory, trust_remote_code=False)
+        directory = self.checkpoint.directory
+        if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+            raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         return ChatRenderer(tokenizer, self.config.model.chat_template_kwargs)
 
     @cached_property
@@ -95,9 +100,10 @@ class Session:
 
     @property
     def room_for_prompt(self) -> int:
-        """Tokens a prompt may have: the window less the new tokens."""
+        """Tokens a prompt may have: the window less the new tokens and the one that reading likelihoods asks for."""
         window = int(self.checkpoint.config.get("max_position_embeddings", 2048))
-        return min(window, int(self.config.vllm.get("max_model_len", window))) - self.config.sampling.max_tokens
+        asked = self.config.vllm.get("max_model_len", window)
+        return min(window, asked if isinstance(asked, int) else window) - self.config.sampling.max_tokens - 1
 
     def identity(self) -> dict[str, Any]:
         """What makes a run this run: the resolved configuration and the hashes of the files it reads."""
@@ -109,10 +115,23 @@ class Session:
             "test_requests": data.test_requests,
             "test_answerable": data.test_answerable,
         }
+        rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
         return {
             "config": self.config.model_dump(mode="json"),
             "base_hash": self.base_hash,
+            "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
             "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
+        }
+
+    def directions_inputs(self) -> dict[str, Any]:
+        """What the directions depend on, and nothing else of the configuration."""
+        identity = self.identity()
+        return {
+            "base": self.base_hash,
+            "pairs": identity["data_hashes"]["train_pairs"],
+            "rendering": identity["rendering_hashes"],
+            "num_pairs": len(self.pairs),
+            "model": self.config.model.model_dump(mode="json", exclude={"path", "revision"}),
         }
 
     def replica(self) -> "Replica":
@@ -125,6 +144,24 @@ class Session:
             say(f"engine: starting vLLM {versions()['vllm']} ({'GPU' if gpu else 'no GPU: CPU build, eager mode, slow'})")
             self._replica = Replica(engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu), self.base)
         return self._replica
+
+    def check_prompts(self) -> None:
+        """Render everything that a model will see: a template or a length that cannot serve shows before anything is written."""
+        if self.room_for_prompt < 1:
+            raise EngineError(
+                f"sampling.max_tokens = {self.config.sampling.max_tokens} leaves no room for a prompt in the model's window. "
+                "Lower it, or raise vllm.max_model_len."
+            )
+        self.rendered_pairs()
+        for kind in (DECLINED, ANSWERABLE):
+            self.render([request for request in self.requests if request.kind == kind], f"{kind} test requests")
+
+    def rendered_pairs(self) -> "list[RenderedPair]":
+        """The training pairs as token ids, none longer than the window."""
+        pairs = self.renderer.render_pairs(self.pairs)
+        for side in ("declined", "answered"):
+            self.renderer.check_lengths([getattr(pair, side) for pair in pairs], self.room_for_prompt, f"{side} training prompts")
+        return pairs
 
     def close(self) -> None:
         if self._replica is not None:

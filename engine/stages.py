@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import store
 from engine.environment import versions
+from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir, file_hash, write_json
 from engine.session import DECLINED, Request, Session, model_name
@@ -37,21 +38,23 @@ def run_all(session: Session, run_dir: RunDir) -> dict[str, Any]:
     finally:
         session.close()
     inputs |= {"likelihoods": file_hash(run_dir.file(LIKELIHOODS)), "judge": config["judge"], "rubric": rubric_hash()}
-    run_dir.run_stage("scores", inputs, [SCORES], lambda: make_scores(session, run_dir))
+    run_dir.run_stage("scores", inputs, [SCORES], lambda: make_scores(run_dir))
     inputs = {"scores": file_hash(run_dir.file(SCORES)), "published": config["published"]}
     run_dir.run_stage("summary", inputs, [SUMMARY], lambda: write_json(run_dir.file(SUMMARY), make_summary(session, run_dir)))
-    return json.loads(run_dir.file(SUMMARY).read_text())
+    return read_summary(run_dir)
+
+
+def read_summary(run_dir: RunDir) -> dict[str, Any]:
+    """The summary of a finished run."""
+    try:
+        return dict(json.loads(run_dir.file(SUMMARY).read_text()))
+    except (ValueError, TypeError) as error:
+        raise EngineError(f"{run_dir.file(SUMMARY)} cannot be read. Remove it and run again: the rest is kept.") from error
 
 
 def ensure_directions(session: Session, run_dir: RunDir) -> None:
     """directions.safetensors of the run directory."""
-    identity = run_dir.manifest["identity"]
-    inputs = {
-        "base": identity["base_hash"],
-        "pairs": identity["data_hashes"]["train_pairs"],
-        "num_pairs": len(session.pairs),
-        "model": _without(identity["config"]["model"], "path", "revision"),
-    }
+    inputs = session.directions_inputs()
     run_dir.run_stage("directions", inputs, [DIRECTIONS], lambda: make_directions(session, run_dir))
 
 
@@ -65,17 +68,16 @@ def make_directions(session: Session, run_dir: RunDir) -> None:
     from extraction.files import save_directions
 
     logging.disable_progress_bar()
-    pairs = session.renderer.render_pairs(session.pairs)
-    for side in ("declined", "answered"):
-        session.renderer.check_lengths(
-            [getattr(pair, side) for pair in pairs], session.room_for_prompt, f"{side} training prompts"
-        )
+    pairs = session.rendered_pairs()
     directory = session.checkpoint.directory
     dtype = getattr(torch, session.config.model.dtype)
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=False).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     with Progress("directions", 2 * len(pairs), "prompts") as progress:
         directions = extract_directions(model, pairs, lambda done: progress.advance())
+    del model
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # vLLM starts next and asks for the card's free memory
     provenance = {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
     save_directions(run_dir.file(DIRECTIONS), directions, provenance)
 
@@ -107,7 +109,10 @@ def make_rollouts(session: Session, run_dir: RunDir) -> None:
             generate_rows(session, variant, requests, table)
     order = {variant.hash: place for place, variant in enumerate(variants)}
     places = {request.prompt_id: place for place, request in enumerate(session.requests)}
-    table.merge(lambda row: (order.get(row["variant_hash"], len(order)), places.get(row["prompt_id"], 0)))
+    table.merge(
+        lambda row: (order[row["variant_hash"]], places[row["prompt_id"]]),
+        keep=lambda row: row["variant_hash"] in order and row["prompt_id"] in places,
+    )
 
 
 def generate_rows(session: Session, variant: "Variant", requests: list[Request], table: store.ShardedTable) -> None:
@@ -168,7 +173,7 @@ def make_likelihoods(session: Session, run_dir: RunDir) -> None:
     store.write_table(run_dir.file(LIKELIHOODS), scored, store.LIKELIHOOD_SCHEMA)
 
 
-def make_scores(session: Session, run_dir: RunDir) -> None:
+def make_scores(run_dir: RunDir) -> None:
     """Offline grades of every response."""
     from judging.offline import NAME, NOTICE, OfflineJudge, rubric_hash
 
@@ -182,9 +187,7 @@ def make_scores(session: Session, run_dir: RunDir) -> None:
     scores = []
     for row in rows:
         key = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"]}
-        grades = judge.score(
-            row["prompt"], row["response"], finish_reason=row["finish_reason"], mean_logprob=logprobs[store.key_of(row)]
-        )
+        grades = judge.score(row["prompt"], row["response"], mean_logprob=logprobs[store.key_of(row)])
         scores.append({**key, **identity, **vars(grades)})
     store.write_table(run_dir.file(SCORES), scores, store.SCORE_SCHEMA)
 

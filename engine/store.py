@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.errors import EngineError
+
 ROLLOUT_SCHEMA = pa.schema(
     [
         ("variant", pa.string()),
@@ -78,7 +80,7 @@ class ShardedTable:
     def keys(self) -> set[tuple[str, str]]:
         """Keys of every row on disk."""
         columns = ["variant_hash", "prompt_id"]
-        return {key_of(row) for file in self._files() for row in pq.read_table(file, columns=columns).to_pylist()}
+        return {key_of(row) for file in self._files() for row in read_rows(file, columns)}
 
     def append(self, row: Row) -> None:
         """Add a row; it is on disk after at most FLUSH_ROWS rows or FLUSH_SECONDS."""
@@ -94,10 +96,10 @@ class ShardedTable:
         self._pending = []
         self._flushed = time.monotonic()
 
-    def merge(self, order: Callable[[Row], Any]) -> None:
-        """One file with every row once, sorted by `order`; the shards are removed after it is in place."""
+    def merge(self, order: Callable[[Row], Any], keep: Callable[[Row], bool] = lambda row: True) -> None:
+        """One file with every row that is kept, once, sorted by `order`; the shards are removed after it is in place."""
         self.flush()
-        rows = {key_of(row): row for file in self._files() for row in pq.read_table(file).to_pylist()}
+        rows = {key_of(row): row for file in self._files() for row in read_rows(file) if keep(row)}
         write_table(self.path, sorted(rows.values(), key=order), self.schema)
         shutil.rmtree(self.shards, ignore_errors=True)
 
@@ -113,6 +115,9 @@ def write_table(path: Path, rows: Iterable[Row], schema: pa.Schema) -> None:
     temporary.rename(path)
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Every row of a Parquet file."""
-    return pq.read_table(path).to_pylist()
+def read_rows(path: Path, columns: list[str] | None = None) -> list[Row]:
+    """Every row of a Parquet file. Raises EngineError where it cannot be read."""
+    try:
+        return list(pq.read_table(path, columns=columns).to_pylist())
+    except pa.ArrowInvalid as error:
+        raise EngineError(f"{path} cannot be read as Parquet ({error}). Remove it and run again.") from error

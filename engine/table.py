@@ -51,6 +51,8 @@ def _table(figures: list[dict[str, Any]], published: bool) -> "Table":
 def _estimate(estimate: dict[str, float | None]) -> str:
     if estimate["value"] is None:
         return "-"
+    if estimate["low"] is None:
+        return f"{estimate['value']:.3f}"
     return rf"{estimate['value']:.3f} \[{estimate['low']:.3f}, {estimate['high']:.3f}]"
 
 

@@ -5,6 +5,7 @@ columns. Knows nothing of tokenizers or models. `embedded:NAME` names a file tha
 """
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -85,15 +86,22 @@ def _rows(path: Path) -> list[Any]:
     return rows
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+    except UnicodeDecodeError as error:
+        raise ExtractionError(f"{path.name} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+
+
 def _read_json(path: Path) -> list[Any]:
-    rows = _parse_json(path.read_text(encoding="utf-8"), path.name)
+    rows = _parse_json(_read_text(path), path.name)
     if not isinstance(rows, list):
         raise ExtractionError(f"{path.name}: expected a JSON list at the top, found {_kind(rows)}.")
     return rows
 
 
 def _read_jsonl(path: Path) -> Iterable[Any]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = _read_text(path).split("\n")  # not splitlines: a string may hold other line separators
     return [_parse_json(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
@@ -105,8 +113,11 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def _read_csv(path: Path) -> Iterable[Any]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    csv.field_size_limit(1 << 30)
+    try:
+        return list(csv.DictReader(io.StringIO(_read_text(path), newline="")))
+    except csv.Error as error:
+        raise ExtractionError(f"{path.name}: not readable as CSV ({error}).") from error
 
 
 def _read_parquet(path: Path) -> Iterable[Any]:
@@ -145,6 +156,8 @@ def _columns(row: Any, names: tuple[str, ...], where: str) -> dict[str, str]:
         if not isinstance(row[name], str) or not row[name].strip():
             what = "an empty string" if isinstance(row[name], str) else _kind(row[name])
             raise ExtractionError(f"{where}: {name} must be text that is not empty, found {what}.")
+        if any("\ud800" <= character <= "\udfff" for character in row[name]):
+            raise ExtractionError(f"{where}: {name} holds half a surrogate pair, which is no character. Mend the file's escapes.")
     return {name: row[name] for name in names}
 
 

@@ -48,7 +48,7 @@ class OfflineJudge:
             name: [re.compile(rule, flags) for rule in rules] for name, rules in self.rules.items() if isinstance(rules, list)
         }
 
-    def score(self, prompt: str, response: str, *, finish_reason: str = "stop", mean_logprob: float | None = None) -> Judgement:
+    def score(self, prompt: str, response: str, *, mean_logprob: float | None = None) -> Judgement:
         """The grades of one response, with the rule that decided as the reason."""
         plain = measure.normalise(response)
         body, marked = self._without_markup(prompt, plain)
@@ -57,7 +57,7 @@ class OfflineJudge:
         coherence, fault = self._coherence(prompt, body, mean_logprob)
         if marked and coherence > 0.5:
             coherence, fault = 0.5, "stray markup"
-        compliance, declined, act = self._compliance(prompt, body)
+        compliance, declined, act = self._compliance(body)
         if coherence == 0 and not declined:
             compliance, act = 0.0, "no readable answer"
         elif fault == "off topic":
@@ -124,7 +124,7 @@ class OfflineJudge:
         asked = measure.stems(prompt)
         return len(tokens) >= OFF_TOPIC_WORDS and len(asked) >= 2 and not asked & measure.stems(text)
 
-    def _compliance(self, prompt: str, text: str) -> tuple[float, bool, str]:
+    def _compliance(self, text: str) -> tuple[float, bool, str]:
         parts = [re.sub(r'"[^"]*"', '""', part) for part in measure.sentences(text)]
         declining = [index for index, part in enumerate(parts[:3]) if self._matches("declines", part)]
         rest = [clause for part in parts for clause in self._clauses(part) if not self._is_aside(clause)]

@@ -1,5 +1,6 @@
 """Rates and means with 95 % intervals: Wilson for shares, percentile bootstrap over responses for means and products."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; all three None where nothing could be scored."""
+    """A value with its 95 % interval; None where nothing could be scored, or where one response gives no interval."""
 
     value: float | None
     low: float | None
@@ -36,9 +37,14 @@ def mean(values: Sequence[float]) -> Estimate:
 
 
 def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
-    """The product of the columns' means (one column: its mean), resampled by row: columns are paired by response."""
+    """The product of the columns' means (one column: its mean), resampled by row: columns are paired by response.
+
+    One response alone has a value and no interval.
+    """
     if not columns[0]:
         return MISSING
+    if len(columns[0]) == 1:
+        return Estimate(math.prod(float(column[0]) for column in columns), None, None)
     import numpy as np
     from scipy.stats import bootstrap
 

@@ -54,6 +54,8 @@ def break_file(directory: Path, how: str) -> None:
         weights.unlink()
     elif how == "no config":
         (directory / "config.json").unlink()
+    elif how == "no sizes":
+        (directory / "config.json").write_text(json.dumps({"model_type": "llama", "num_hidden_layers": "three"}))
     elif how == "quantised":
         (directory / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "gptq"}}))
     elif how == "unknown type":
@@ -80,6 +82,7 @@ def break_file(directory: Path, how: str) -> None:
         ("gguf", "is GGUF"),
         ("no weights", r"holds no \*.safetensors"),
         ("no config", "has no config.json"),
+        ("no sizes", "num_hidden_layers is 'three'; expected a positive whole number"),
         ("quantised", r"is quantised \(gptq\)"),
         ("unknown type", "Model type 'mamba' is not known to the editor"),
         ("unknown writer", "model.layers.0.mlp.experts.down_proj is unknown in family llama"),

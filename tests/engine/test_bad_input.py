@@ -108,6 +108,29 @@ def test_a_full_disk_is_seen_before_anything_is_extracted(tmp_path: Path) -> Non
     assert done.returncode == 2 and "No room for" in done.stderr and "--out" in done.stderr
 
 
+@pytest.mark.usefixtures("smollm2_dir")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "sampling.max_tokens=2000"], "leaves no room for a prompt"),
+        (["--set", "sampling.max_tokens=990"], "the model's window leaves room for 33"),
+        (["--set", "vllm.max_model_len=64"], "leaves no room for a prompt"),
+        (["--out", "afile/run"], "Not a directory"),
+    ],
+)
+def test_what_does_not_fit_is_seen_before_anything_is_written(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "afile").write_text("")
+    done = rollout(tmp_path, *SMOLLM2, *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "hub"] == ["afile"]
+
+
+def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, llama_dir: Path) -> None:
+    done = rollout(tmp_path, *SMOLLM2, "--model", str(llama_dir), "--layers", "1", "--set", "sampling.max_tokens=8")
+    assert done.returncode == 2 and "has no tokenizer" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:
     done = rollout(tmp_path, "--variant", "llama32_3b_k5", "--alpha", "0.5", "--dry-run")
     config = json.loads(done.stdout)

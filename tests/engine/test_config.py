@@ -70,13 +70,24 @@ def test_flags_win_over_the_file_and_the_file_over_what_it_extends(tmp_path: Pat
         ("directions.layers", ["a"], "valid integer"),
         ("sampling.max_tokens", 0, "greater than or equal to 1"),
         ("data.num_requests", 0, "greater than or equal to 1"),
+        ("directions.layers", [True], "valid integer"),
+        ("directions.layers", [22, 22], "a layer is named more than once"),
+        ("sampling.temperature", float("inf"), "finite number"),
+        ("model.chat_template_kwargs", {"tokenize": True}, "tokenize is set by the renderer"),
+        ("vllm.load_format", "dummy", "vllm.load_format is not yours to set"),
+        ("vllm.model", "other", "vllm.model is not yours to set. Set model.path."),
+        ("variant", "../x", "should match pattern"),
+        ("model.path.x", 1, "'path' is a value, not a table"),
+        ("edit.layers", "4-", "expected blocks such as 4-20"),
+        ("edit.keep_norms", True, ""),
     ],
 )
 def test_a_bad_key_or_value_is_named(key: str, value: object, message: str) -> None:
+    overrides = {key: value} if message else {key: value, "edit.alpha": 0.5}
     with pytest.raises(EngineError) as caught:
-        load_config("smollm2_135m_k1", {key: value})
-    assert message in str(caught.value)
-    assert str(caught.value).startswith("smollm2_135m_k1.toml: ")
+        load_config("smollm2_135m_k1", overrides)
+    assert (message or "keep_norms takes alpha 1") in str(caught.value)
+    assert str(caught.value).startswith(("smollm2_135m_k1.toml: ", "--set"))
 
 
 def test_an_unknown_variant_lists_the_nearest() -> None:

@@ -58,7 +58,7 @@ def test_a_run_has_its_files_and_every_prompt_once_per_variant(finished: Path) -
         "scores.parquet",
         "summary.json",
     }
-    assert {file.name for file in finished.iterdir()} == files
+    assert {file.name for file in finished.iterdir() if file.name != ".lock"} == files
     rollouts, scores = pd.read_parquet(finished / "rollouts.parquet"), pd.read_parquet(finished / "scores.parquet")
     assert len(rollouts) == 2 * 170 and not rollouts.duplicated(["variant_hash", "prompt_id"]).any()
     assert list(rollouts.variant.unique()) == ["base", "smollm2_135m_k1"]
@@ -122,7 +122,6 @@ def edited(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The variant's checkpoint, from the finished run's directions."""
     out = tmp_path_factory.mktemp("edited") / "model"
     command = [sys.executable, "-m", "engine.commands.edit", "--variant", "smollm2_135m_k1", "--set", "data.num_pairs=24"]
-    command += ["--set", "data.num_requests=150", "--set", "data.num_answerable=20", "--set", "sampling.max_tokens=28"]
     done = run([*command, "--run", str(finished), "--out", str(out), "--json"])
     assert done.returncode == 0, done.stderr
     hashes = set(pd.read_parquet(finished / "rollouts.parquet").variant_hash)

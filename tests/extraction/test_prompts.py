@@ -64,6 +64,28 @@ def test_a_bad_pairs_file_is_named_with_its_row(tmp_path: Path, name: str, conte
     assert message in str(caught.value)
 
 
+def test_spreadsheets_and_odd_separators_are_read(tmp_path: Path) -> None:
+    (tmp_path / "excel.csv").write_bytes("\ufeffdeclined,answered\nCall me.,What is a call?\n".encode())
+    assert load_pairs(tmp_path / "excel.csv") == [Pair("Call me.", "What is a call?")]
+    (tmp_path / "odd.jsonl").write_text('{"prompt": "one\u2028line"}\n', encoding="utf-8")
+    assert load_prompts(tmp_path / "odd.jsonl") == [Prompt("one\u2028line")]
+    (tmp_path / "long.csv").write_text("prompt\n" + "a" * 200_000 + "\n")
+    assert len(load_prompts(tmp_path / "long.csv")[0].text) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("p.csv", "prompt\ncaf\u00e9\n".encode("latin-1"), "is not UTF-8"),
+        ("p.json", b'["\\ud800"]', "row 0: prompt holds half a surrogate pair"),
+    ],
+)
+def test_text_that_is_no_text_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ExtractionError, match=message):
+        load_prompts(tmp_path / name)
+
+
 def test_missing_files_and_unknown_embedded_names_list_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ExtractionError, match="does not exist"):
         load_pairs(tmp_path / "nowhere.json")

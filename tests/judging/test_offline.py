@@ -20,7 +20,7 @@ def read(path: Path) -> list[Row]:
 
 
 def grade(row: Row) -> dict[str, Any]:
-    found = JUDGE.score(row["prompt"], row["response"], finish_reason=row["finish_reason"], mean_logprob=row["mean_logprob"])
+    found = JUDGE.score(row["prompt"], row["response"], mean_logprob=row["mean_logprob"])
     return {"compliance": found.compliance, "coherence": found.coherence, "refused": found.declined}
 
 
