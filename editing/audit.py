@@ -21,6 +21,7 @@ MAX_RANK = 32  # more directions than this are not looked for
 GAP = 4.0  # an eigenvalue this many times below the next sets those before it apart
 CLEAR = 0.05  # of the mean: erased, not merely small
 VECTORS_PER_DIM = 1.5  # writers with fewer vectors than this times H have a null space of their own
+TINY_GAIN = 1e-4  # a norm's gain below this is taken for this
 WEAKENED = 0.3  # of the mean energy along a direction: at least partly gone
 
 
@@ -76,18 +77,21 @@ def _audit_alone(checkpoint: Checkpoint, writers: tuple[PlannedTensor, ...]) -> 
     size = checkpoint.hidden_size
     pools: dict[str, _Pool] = {}
     spaces: list[Tensor] = []
+    # Behind norms of different gains the same direction has another image in every matrix, so each is looked at alone.
+    pooled = all(tensor.gain is None for tensor in writers)
     groups = 0
-    for tensors in _by_layer(writers).values():
-        block = _Pool(size)
+    for layer, tensors in _by_layer(writers).items():
         for tensor in tensors:
             alone = _Pool(size)
             weight = checkpoint.read(tensor.name)
-            for pool in (alone, block, pools.setdefault("all", _Pool(size)), pools.setdefault(tensor.role, _Pool(size))):
+            for pool in (alone, *(pools.setdefault(name, _Pool(size)) for name in ("all", tensor.role, f"block {layer}"))):
                 pool.add(weight, tensor)
-            spaces += alone.null_space()
-        spaces += block.null_space()
+            spaces += [_before_gain(checkpoint, tensor, space) for space in alone.null_space()]
+        block = pools.pop(f"block {layer}")
+        spaces += block.null_space() if pooled else []
         groups += len(tensors) + 1
-    spaces += [space for pool in pools.values() for space in pool.null_space()]
+    if pooled:
+        spaces += [space for pool in pools.values() for space in pool.null_space()]
     smallest = pools["all"].smallest()
     if not spaces:
         return _nothing_found(pools["all"], smallest)
@@ -97,6 +101,14 @@ def _audit_alone(checkpoint: Checkpoint, writers: tuple[PlannedTensor, ...]) -> 
     alpha = 1 - (sum(touched) / len(touched)) ** 0.5 if touched else None
     evidence = [_spectrum(smallest), f"Seen in {len(spaces)} of {groups + len(pools)} groups of writers."]
     return Finding("erased directions", directions_HK.shape[1], directions_HK, shares, smallest, alpha, evidence)
+
+
+def _before_gain(checkpoint: Checkpoint, tensor: PlannedTensor, space_HK: Tensor) -> Tensor:
+    """The directions of the stream behind a null space of W: v^T W = 0 means q^T diag(g) W = 0 for q = v / g."""
+    if tensor.gain is None:
+        return space_HK
+    gain_H = checkpoint.read(tensor.gain).double() + tensor.gain_offset
+    return torch.linalg.qr(space_HK / torch.where(gain_H.abs() > TINY_GAIN, gain_H, TINY_GAIN)[:, None])[0]
 
 
 class _Pool:
@@ -148,23 +160,35 @@ def _audit_against(checkpoint: Checkpoint, base: Checkpoint, writers: tuple[Plan
     size = checkpoint.hidden_size
     if base.hidden_size != size or set(base.tensors) - {"lm_head.weight"} != set(checkpoint.tensors) - {"lm_head.weight"}:
         raise EditError(f"{base.directory} is not the base of {checkpoint.directory}: their tensors differ in names or width.")
-    total = torch.zeros(size, size, dtype=torch.float64)
-    changed: list[PlannedTensor] = []
-    for tensor in writers:
-        difference = checkpoint.read(tensor.name).float() - base.read(tensor.name).float()
-        if bool(difference.any()):
-            changed.append(tensor)
-            total += _unit_trace(gram(difference, tensor.axis))
+    changed = [tensor for tensor in writers if not torch.equal(checkpoint.read(tensor.name), base.read(tensor.name))]
     if not changed:
         nothing = torch.zeros(size, 0, dtype=torch.float64)
         return Finding("none found", 0, nothing, {}, [], None, ["No attention or MLP output projection differs from the base's."])
-    eigenvalues, eigenvectors = torch.linalg.eigh(total / len(changed))
+    directions_HK, spectrum = _difference_space(checkpoint, base, changed)
+    held = f"{directions_HK.shape[1]} shared left direction(s) hold {sum(spectrum[: directions_HK.shape[1]]):.0%} of the change"
+    evidence = [f"{len(changed)} of {len(writers)} writers differ; {held}."]
+    return _judge_difference(checkpoint, base, writers, directions_HK, evidence, spectrum)
+
+
+def _difference_space(checkpoint: Checkpoint, base: Checkpoint, changed: list[PlannedTensor]) -> tuple[Tensor, list[float]]:
+    """Directions of the stream that the differences share, and the leading shares of the differences' energy."""
+    total = torch.zeros(checkpoint.hidden_size, checkpoint.hidden_size, dtype=torch.float64)
+    spaces = []
+    for tensor in changed:
+        difference = checkpoint.read(tensor.name).float() - base.read(tensor.name).float()
+        own = _unit_trace(gram(difference, tensor.axis))
+        total += own
+        if tensor.gain is not None:  # each matrix has its own image of the directions
+            spaces.append(_before_gain(checkpoint, tensor, _leading_space(own)[0]))
+    space_HK, spectrum = _leading_space(total)
+    return (_merge(spaces) if spaces else space_HK), spectrum
+
+
+def _leading_space(gram_HH: Tensor) -> tuple[Tensor, list[float]]:
+    eigenvalues, eigenvectors = torch.linalg.eigh(gram_HH)
     descending = eigenvalues.flip(0) / eigenvalues.sum()
     count = _leading_count(descending)
-    directions_HK = eigenvectors.flip(1)[:, :count].contiguous()
-    held = f"{count} shared left direction(s) hold {float(descending[:count].sum()):.0%} of the change"
-    evidence = [f"{len(changed)} of {len(writers)} writers differ; {held}."]
-    return _judge_difference(checkpoint, base, writers, directions_HK, evidence, [float(v) for v in descending[:8]])
+    return eigenvectors.flip(1)[:, :count].contiguous(), [float(value) for value in descending[:8]]
 
 
 def _leading_count(shares: Tensor) -> int:
@@ -208,7 +232,7 @@ def _energies(
     after: dict[int, float] = {}
     across: dict[int, float] = {}
     for tensor in writers:
-        old_weight, new_weight = base.read(tensor.name), checkpoint.read(tensor.name)
+        old_weight, new_weight = _written(base, tensor), _written(checkpoint, tensor)
         if tensor.layer is None or torch.equal(old_weight, new_weight):
             continue
         old = along(old_weight, directions_HK, tensor.axis).double()
@@ -223,11 +247,20 @@ def _shares(checkpoint: Checkpoint, writers: tuple[PlannedTensor, ...], directio
     shares: dict[int, float] = {}
     for layer, tensors in _by_layer(writers).items():
         for tensor in tensors:
-            weight = checkpoint.read(tensor.name)
+            weight = _written(checkpoint, tensor)
             energy = along(weight, directions_HK, tensor.axis).double().square().sum(0).mean() * weight.shape[tensor.axis]
             share = float(energy) / max(float(weight.double().square().sum()), 1e-30)
             shares[layer] = min(shares.get(layer, share), share)
     return shares
+
+
+def _written(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor:
+    """The weight in float32 as it reaches the residual stream: behind the gain of the norm that may follow it."""
+    weight = checkpoint.read(tensor.name).float()
+    if tensor.gain is None:
+        return weight
+    gain_H = checkpoint.read(tensor.gain).float() + tensor.gain_offset
+    return weight * (gain_H[:, None] if tensor.axis == 0 else gain_H)
 
 
 def _by_layer(writers: tuple[PlannedTensor, ...]) -> dict[int, list[PlannedTensor]]:
