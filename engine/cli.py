@@ -24,7 +24,7 @@ PairsOption = Annotated[str | None, typer.Option("--pairs", help="Training pairs
 RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
 AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Layers whose directions are removed, such as 16,15,17.")]
-AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share of the projection removed; 1 is all of it.")]
+AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share removed; 1 is all of it. Also by block: 3-10:0.5,12:1.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")
 ]
@@ -69,7 +69,7 @@ def variant_overrides(
     """Dotted keys and values from the flags that say what a variant is, from `others` (section__key) and from --set."""
     flags = {
         "directions.layers": parse_layers(layers),
-        "edit.alpha": alpha,
+        **_alphas(alpha),
         "model.path": existing_or_embedded(model),
         "data.train_pairs": existing_or_embedded(pairs),
         **{name.replace("__", "."): value for name, value in others.items()},
@@ -81,6 +81,20 @@ def variant_overrides(
             raise EngineError(f"--set takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
         chosen[key] = _toml_value(text)
     return chosen
+
+
+def _alphas(text: str | None) -> dict[str, Any]:
+    """Keys and values of --alpha: one number for all blocks, or BLOCKS:NUMBER pairs such as 3-10:0.5,12:1."""
+    if text is None or ":" not in text:
+        return {"edit.alpha": text}
+    by_layer: dict[str, str] = {}
+    for part in text.split(","):
+        blocks, _, number = part.partition(":")
+        first, _, last = blocks.partition("-")
+        if not (first.isdigit() and (last or first).isdigit()):
+            raise EngineError(f"--alpha takes a number, or pairs such as 3-10:0.5,12:1; found '{part}'.")
+        by_layer |= {str(block): number for block in range(int(first), int(last or first) + 1)}
+    return {"edit.alpha_by_layer": by_layer}
 
 
 def parse_layers(text: str | None) -> list[int] | None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from editing.adapter import write_adapter
 from editing.checkpoint import open_checkpoint
 from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis, project_out
@@ -96,6 +97,41 @@ def test_a_swapped_engine_writes_what_an_engine_on_the_folded_checkpoint_writes(
     print(f"{sum(a == b for a, b in zip(swapped, folded, strict=True))} of {len(prompts)} greedy texts are equal")
     assert swapped == folded
     assert sum(a != b for a, b in zip(before, folded, strict=True)) > len(prompts) // 2
+
+
+WITH_ADAPTER = """
+import json, sys
+from engine.replica import set_environment
+set_environment(has_gpu=False)
+from vllm import LLM, SamplingParams
+from vllm.lora.request import LoRARequest
+arguments, prompts, adapter = json.loads(sys.stdin.read())
+llm = LLM(**arguments, enable_lora=True, max_lora_rank=8, lora_target_modules=["o_proj", "down_proj"])
+sampling = SamplingParams(temperature=0, max_tokens=24)
+prompts = [{"prompt_token_ids": ids} for ids in prompts]
+outputs = llm.generate(prompts, sampling, use_tqdm=False, lora_request=LoRARequest("k5", 1, adapter))
+print("TOKENS", json.dumps([list(output.outputs[0].token_ids) for output in outputs]))
+"""
+
+
+def test_vllm_serves_the_adapter_form(
+    replica: Replica, base: Variant, prompts: list[list[int]], smollm2_dir: Path, tmp_path: Path
+) -> None:
+    variant = variant_of(base, 5)
+    checkpoint = open_checkpoint(smollm2_dir)
+    write_adapter(checkpoint, base.plan, variant.edit, tmp_path / "k5", base_model=str(smollm2_dir), record={}, card="")
+    arguments = engine_arguments(CONFIG, smollm2_dir, has_gpu=has_gpu()) | {"worker_extension_cls": ""}
+    sent = json.dumps([arguments, prompts, str(tmp_path / "k5")])
+    run = subprocess.run([sys.executable, "-c", WITH_ADAPTER], input=sent, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    adapted = json.loads(next(line for line in run.stdout.splitlines() if line.startswith("TOKENS")).removeprefix("TOKENS "))
+    replica.swap(base)
+    before = tokens(replica, prompts)
+    replica.swap(variant)
+    starts = [(a[:4], b[:4], c[:4]) for a, b, c in zip(adapted, tokens(replica, prompts), before, strict=True)]
+    same, as_base = sum(a == b for a, b, _ in starts), sum(a == c for a, _, c in starts)
+    print(f"first four tokens: {same} of {len(starts)} as the folded weights', {as_base} as the base's")
+    assert same > len(starts) // 2 > as_base
 
 
 def test_base_variant_base_is_exact(replica: Replica, base: Variant, prompts: list[list[int]]) -> None:
