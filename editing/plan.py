@@ -85,6 +85,8 @@ class EditPlan:
 def family_of(checkpoint: Checkpoint) -> Family:
     """The family of a checkpoint's model type; EditError for one that is not known."""
     family = FAMILIES.get(checkpoint.model_type)
+    if checkpoint.model_type == "qwen":
+        raise EditError(f"{checkpoint.directory} is Qwen-1, which vLLM no longer runs. Convert it: bin/convert-qwen1 IN OUT.")
     if family is None:
         raise EditError(
             f"Model type '{checkpoint.model_type}' is not known to the editor, which knows {', '.join(sorted(FAMILIES))}. "

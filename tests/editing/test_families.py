@@ -42,12 +42,13 @@ def load(directory: Path) -> nn.Module:
     return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
 
 
-def projector(own: Edit) -> Callable[..., Any]:
+def projector(own: Edit, bias: Tensor | float) -> Callable[..., Any]:
+    """A hook that projects a module's output, less the bias where the bias is left as it is."""
     basis = own.basis_HK.float()
 
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
         first, *rest = output if isinstance(output, tuple) else (output,)
-        projected = first - own.alpha * (first @ basis) @ basis.T
+        projected = first - own.alpha * ((first - bias) @ basis) @ basis.T
         return (projected, *rest) if isinstance(output, tuple) else projected
 
     return hook
@@ -64,6 +65,12 @@ def site(model: nn.Module, name: str) -> nn.Module:
     return model.get_submodule(path)
 
 
+def left_bias(module: nn.Module, plan: EditPlan) -> Tensor | float:
+    """The output bias that the edit leaves alone; 0 where there is none or it is edited."""
+    bias = getattr(module, "bias", None)
+    return 0.0 if plan.scope.biases or bias is None else bias.detach()
+
+
 def ablated_logits(base_dir: Path, checkpoint: Checkpoint, plan: EditPlan) -> Tensor:
     """Logits of the base with every edited tensor's module output projected, behind no norm but its own basis."""
     model = load(base_dir)
@@ -72,7 +79,7 @@ def ablated_logits(base_dir: Path, checkpoint: Checkpoint, plan: EditPlan) -> Te
         module = site(model, tensor.name)
         if id(module) not in hooked:
             hooked.add(id(module))
-            module.register_forward_hook(projector(edit_of(checkpoint, tensor, edit())))
+            module.register_forward_hook(projector(edit_of(checkpoint, tensor, edit()), left_bias(module, plan)))
     with torch.no_grad():
         if plan.edits_head:  # the head is the embedding: it reads with the edited matrix
             basis = edit().basis_HK.float()
@@ -82,8 +89,8 @@ def ablated_logits(base_dir: Path, checkpoint: Checkpoint, plan: EditPlan) -> Te
 
 @pytest.mark.parametrize("scope", [EVERYTHING, Scope()], ids=["everything", "o_proj+down_proj"])
 def test_saved_equals_ablated(base_dir: Path, tmp_path: Path, scope: Scope) -> None:
-    if scope == Scope():
-        scope = Scope(biases=True)  # a hook at a projection sees its bias too, so the edit takes it along
+    if scope == Scope() and open_checkpoint(base_dir).model_type == "gpt_oss":
+        scope = Scope(biases=True)  # its experts' biases are weighted by the router, so no hook can tell them from the rest
     checkpoint, plan, model = folded(base_dir, tmp_path / "out", scope)
     expected = ablated_logits(base_dir, checkpoint, plan)
     with torch.no_grad():
