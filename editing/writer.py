@@ -67,9 +67,7 @@ def write_edited(
         proofs = _write_weights(job, plan)
         if plan.scope.untie:
             untie_head(checkpoint, temporary)
-        save_basis(temporary, edit)
-        (temporary / EDIT_FILE).write_text(json.dumps(dict(record), indent=2) + "\n")
-        (temporary / REPORT_FILE).write_text(json.dumps([vars(proof) for proof in proofs], indent=1) + "\n")
+        _save_records(temporary, edit, record, proofs)
         (temporary / "README.md").write_text(card(proofs))
         temporary.rename(out)
     except OSError as error:
@@ -87,12 +85,14 @@ def _remove_abandoned(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def save_basis(directory: Path, edit: Edit) -> None:
-    """The removed directions, in a folder of their own: loaders take any safetensors at the top for weights."""
+def _save_records(directory: Path, edit: Edit, record: Mapping[str, Any], proofs: list[Proof]) -> None:
+    """edit.json, edit_report.json and the basis; that in a folder of its own, as loaders take any safetensors at the top."""
     from safetensors.torch import save_file
 
     (directory / "edit").mkdir()
     save_file({"basis": edit.basis_HK.contiguous()}, directory / BASIS_FILE)
+    (directory / EDIT_FILE).write_text(json.dumps(dict(record), indent=2) + "\n")
+    (directory / REPORT_FILE).write_text(json.dumps([vars(proof) for proof in proofs], indent=1) + "\n")
 
 
 def check_output(checkpoint: Checkpoint, out: Path) -> None:

@@ -15,6 +15,7 @@ BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
     session = Session(config)
+    session.check_swappable()
     identity = session.identity()
     if not is_finished(path, identity):
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)

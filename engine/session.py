@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
-from editing.plan import EditPlan, Scope, plan_edit
+from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
 from engine.config import RunConfig
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
@@ -144,6 +144,15 @@ class Session:
             say(f"engine: starting vLLM {versions()['vllm']} ({'GPU' if gpu else 'no GPU: CPU build, eager mode, slow'})")
             self._replica = Replica(engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu), self.base)
         return self._replica
+
+    def check_swappable(self) -> None:
+        """Raise for an edit that a running engine cannot take up: of embeddings, biases or experts."""
+        for tensor in self.plan.edited:
+            if tensor.role not in PROJECTIONS or len(tensor.shape) != 2 or ".experts." in tensor.name:
+                raise EngineError(
+                    f"{tensor.name} ({tensor.role}) is not exchanged in a running engine. Write the variant with bin/edit and "
+                    "generate with plain vLLM from there."
+                )
 
     def check_prompts(self) -> None:
         """Render everything that a model will see: a template or a length that cannot serve shows before anything is written."""

@@ -103,7 +103,7 @@ def kill_at(command: list[str], sign: str, shards: Path | None = None) -> None:
 
 def test_sigkill_in_each_stage_and_running_again_gives_the_same_rows_once(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    for sign in ("stage: directions", "stage: rollouts", "stage: likelihoods", "stage: scores"):
+    for sign in ("stage: directions", "stage: rollouts", "stage: likelihoods", "stage: scores", "stage: summary"):
         kill_at(rollout(out), sign, out / "rollouts.shards" if sign == "stage: rollouts" else None)
     done = run(rollout(out))
     assert done.returncode == 0, done.stderr
@@ -115,6 +115,15 @@ def test_sigkill_in_each_stage_and_running_again_gives_the_same_rows_once(finish
     assert same > 0.9
     assert pd.read_parquet(out / "scores.parquet")[keys].equals(whole[keys])
     assert not (out / "rollouts.shards").exists()
+
+
+def test_the_benchmark_prints_its_ratio_with_what_it_was_measured_on() -> None:
+    command = [sys.executable, "-m", "engine.commands.bench_rollout", "--num-requests", "8", "--rounds", "1", "--json"]
+    done = run([*command, "--set", "sampling.max_tokens=8"])
+    result = json.loads(done.stdout)
+    print(result)
+    assert result["prompts"] == 8 and result["ratio_to_vllm"] > 0
+    assert {"versions", "hardware", "commit", "model"} <= result.keys()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Hooked directions against transformers' own hidden states."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,16 @@ def test_hooks_are_gone_afterwards_and_the_head_never_ran() -> None:
     model.lm_head.register_forward_hook(lambda *_: pytest.fail("lm_head ran"))
     extract_directions(model, PAIRS)
     assert all(not block._forward_pre_hooks and not block._forward_hooks for block in decoder_blocks(model))
+
+
+def test_memory_does_not_grow_with_the_number_of_prompts() -> None:
+    alive: list[int] = []
+
+    def count(done: int) -> None:
+        alive.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
+
+    mean_residual(tiny_model("llama"), ([1, 5, number % 90 + 3] for number in range(40)), count)
+    assert len(alive) == 40 and max(alive[5:]) <= max(alive[:5])
 
 
 def test_a_batch_of_two_is_refused() -> None:
