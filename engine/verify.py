@@ -1,36 +1,37 @@
 """What `bin/edit --verify`, `--merge` and `bin/audit` do: look at checkpoints that are there already."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from editing.adapter import merge_factors, read_adapter
+from editing.apply import edit_of
 from editing.audit import Finding, audit
 from editing.card import render_card
-from editing.checkpoint import open_checkpoint
+from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.compare import Comparison, differing_tensors, verify
 from editing.errors import EditError
 from editing.plan import Scope, plan_edit
 from editing.projection import Edit
+from editing.proof import measure
 from editing.writer import BASIS_FILE, EDIT_FILE, write_edited
 from engine.errors import EngineError
 from engine.models import checkpoint_hash
 
 
 def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
-    """Every tensor of `directory` against the base's; where the folder holds the removed basis, the proof of each edited one.
+    """Every tensor of `directory` against the base's, and the proof of each edited one: along the basis that our folders
+    hold, else along the directions that the difference shows.
 
     `ok` is False where a tensor differs that should not, or an edited one still writes the directions.
     """
     checkpoint, base = open_checkpoint(directory), open_checkpoint(base_dir)
     basis_file, record_file = directory / BASIS_FILE, directory / EDIT_FILE
     if not (basis_file.is_file() and record_file.is_file()):
-        found = differing_tensors(checkpoint, base)
-        return _report(found, None) | {
-            "note": "made elsewhere: it holds no basis to prove against; bin/audit looks for what was removed"
-        }
+        return _verify_unknown(checkpoint, base)
     from safetensors.torch import load_file
 
     record = json.loads(record_file.read_text())
@@ -39,6 +40,22 @@ def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
     edit = Edit(load_file(basis_file)["basis"], record["alpha"], record["keep_norms"])
     found = verify(checkpoint, base, _plan_of(base, record), edit)
     return _report(found, set(record["tensors"]))
+
+
+def _verify_unknown(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, Any]:
+    """A checkpoint made elsewhere: what differs, and what the differing writers still write along the directions that the
+    difference itself shows."""
+    found = differing_tensors(checkpoint, base)
+    finding = audit(checkpoint, base)
+    if finding.count == 0 or finding.alpha is None:
+        return _report(found, None) | {
+            "note": "made elsewhere; the difference shows no removed direction: " + " ".join(finding.evidence)
+        }
+    edit = Edit(finding.directions_HK, finding.alpha)
+    changed = [tensor for tensor in plan_edit(base).edited if tensor.name in set(found.differing)]
+    proofs = [measure(base.read(t.name), checkpoint.read(t.name), t, edit_of(base, t, edit)) for t in changed]
+    note = f"made elsewhere; {finding.count} direction(s) recovered from the difference, share removed {finding.alpha:.3f}"
+    return _report(replace(found, proofs=proofs), None) | {"note": note}
 
 
 def merge_adapter(adapter: Path, base_dir: Path, out: Path) -> dict[str, Any]:

@@ -45,6 +45,20 @@ def test_a_written_checkpoint_verifies_and_a_tampered_one_does_not(work: Path, s
     assert done.returncode == 1 and not report["ok"] and len(report["unexpected"]) == 1
 
 
+def test_a_checkpoint_made_elsewhere_is_verified_along_what_the_difference_shows(
+    work: Path, smollm2_dir: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (elsewhere / name).symlink_to(work / "k3" / name)
+    done = command(work, "edit", "--verify", str(elsewhere), "--base", str(smollm2_dir), "--json")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0 and len(report["differing"]) == len(report["proofs"]) == 60
+    assert "3 direction(s) recovered from the difference" in report["note"]
+    assert max(proof["residual"] for proof in report["proofs"]) < 0.01
+
+
 def test_the_audit_counts_and_recovers_what_was_removed(work: Path, smollm2_dir: Path) -> None:
     report = json.loads(command(work, "audit", "k3", "--out", "found.safetensors", "--json").stdout)
     assert (report["verdict"], report["count"]) == ("erased directions", 3)
