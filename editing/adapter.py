@@ -6,8 +6,6 @@ adapter's scale is 1. Rounded to the checkpoint's dtype, so an adapter's logits 
 # H = hidden size, I = a projection's input size, K = directions (the LoRA's rank)
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import Tensor
 from editing.apply import edit_of
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
+from editing.folder import check_free, new_folder, save_edit
 from editing.plan import PROJECTIONS, EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit
 
@@ -50,8 +49,7 @@ def write_adapter(
 
     check_edit(edit, checkpoint.hidden_size)
     check_adaptable(plan, edit)
-    if out.exists():
-        raise EditError(f"Output folder {out} exists already. Choose another with --out, or remove it yourself.")
+    check_free(out)
     tensors = {}
     for tensor in plan.edited:
         module = PREFIX + tensor.name.removesuffix(".weight")
@@ -69,18 +67,10 @@ def write_adapter(
         "target_modules": sorted({tensor.name.removesuffix(".weight").rpartition(".")[2] for tensor in plan.edited}),
         "layers_to_transform": sorted({tensor.layer for tensor in plan.edited if tensor.layer is not None}),
     }
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(out) as temporary:
         save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / WEIGHTS_FILE, {"format": "pt"})
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        (temporary / "edit").mkdir()
-        save_file({"basis": edit.basis_HK.contiguous()}, temporary / "edit" / "basis.safetensors")
-        (temporary / "edit.json").write_text(json.dumps({**record, "form": "adapter"}, indent=2) + "\n")
-        (temporary / "README.md").write_text(card)
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        save_edit(temporary, edit, {**record, "form": "adapter"}, card)
 
 
 def read_adapter(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:

@@ -1,5 +1,8 @@
 """The model card every edited checkpoint carries."""
 
+from collections.abc import Mapping
+from typing import Any
+
 CARD = """---
 base_model: {base_model}
 tags: [refusal-direction, interpretability, research]
@@ -26,6 +29,7 @@ is byte-identical to the base. The base model's licence applies.
 """
 
 
-def render_card(**fields: object) -> str:
-    """The card's text; the fields are those of CARD."""
-    return CARD.format(**fields)
+def render_card(record: Mapping[str, Any], proof: str) -> str:
+    """The card's text, from what edit.json holds and a sentence on the proof."""
+    counts = {"num_tensors": len(record["tensors"]), "k": record["basis_shape"][1]}
+    return CARD.format(**record, **counts, label=record["variant"], proof=proof)

@@ -12,6 +12,7 @@ import os
 import struct
 from dataclasses import dataclass
 from functools import cached_property
+from io import RawIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,9 +135,14 @@ def write_range(file: Path, entry: TensorEntry, tensor: Tensor) -> None:
     data = tensor.flatten().view(torch.uint8).numpy().data
     with file.open("r+b", buffering=0) as stream:
         stream.seek(entry.begin)
-        position = 0
-        while position < len(data):
-            position += stream.write(data[position : position + IO_CHUNK])
+        write_all(stream, data)
+
+
+def write_all(stream: RawIOBase, data: memoryview) -> None:
+    """Write bytes in chunks, whatever share of one the system takes at a time."""
+    position = 0
+    while position < len(data):
+        position += stream.write(data[position : position + IO_CHUNK]) or 0
 
 
 def _entry(file: Path, name: str, value: dict[str, Any], begin: int) -> TensorEntry:

@@ -1,6 +1,7 @@
 """`bin/edit --verify`: a checkpoint made elsewhere against its base. Which tensors differ, and what the edited ones still
 write along the directions that were removed."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from editing.apply import edit_of
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
-from editing.plan import EditPlan
+from editing.plan import PlannedTensor
 from editing.projection import Edit
 from editing.proof import Proof, measure
 
@@ -16,12 +17,11 @@ from editing.proof import Proof, measure
 @dataclass(frozen=True)
 class Comparison:
     """`differing`: names of every tensor that is not the base's, bit for bit; `missing` and `added`: names that only one of
-    the two has; `proofs`: of every tensor of the plan, where directions were given."""
+    the two has."""
 
     differing: list[str]
     missing: list[str]
     added: list[str]
-    proofs: list[Proof]
 
 
 def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
@@ -37,14 +37,9 @@ def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
         if not torch.equal(checkpoint.read(name).flatten().view(torch.uint8), base.read(name).flatten().view(torch.uint8)):
             differing.append(name)
     missing = sorted(base.tensors.keys() - checkpoint.tensors.keys())
-    return Comparison(differing, missing, sorted(checkpoint.tensors.keys() - base.tensors.keys()), [])
+    return Comparison(differing, missing, sorted(checkpoint.tensors.keys() - base.tensors.keys()))
 
 
-def verify(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan, edit: Edit) -> Comparison:
-    """The comparison, with the proof of every tensor that the plan edits; `plan` and `edit` are in terms of the base."""
-    found = differing_tensors(checkpoint, base)
-    proofs = [
-        measure(base.read(tensor.name), checkpoint.read(tensor.name), tensor, edit_of(base, tensor, edit))
-        for tensor in plan.edited
-    ]
-    return Comparison(found.differing, found.missing, found.added, proofs)
+def prove_against(checkpoint: Checkpoint, base: Checkpoint, tensors: Iterable[PlannedTensor], edit: Edit) -> list[Proof]:
+    """The proof of each of the base's planned tensors as the checkpoint has it; `edit` is in terms of the base."""
+    return [measure(base.read(t.name), checkpoint.read(t.name), t, edit_of(base, t, edit)) for t in tensors]

@@ -72,11 +72,6 @@ class EditPlan:
         return tuple(tensor for tensor in self.writers if not tensor.reason)
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the edited tensors."""
-        return tuple(tensor.name for tensor in self.edited)
-
-    @property
     def edits_head(self) -> bool:
         """Whether the output head changes too, because it is the embedding."""
         return self.ties_head and self.scope.embeddings and not self.scope.untie

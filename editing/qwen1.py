@@ -6,9 +6,7 @@ configuration ends there.
 """
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from editing.checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_header
 from editing.errors import EditError
+from editing.folder import new_folder
 from editing.qwen1_tokenizer import convert_tokenizer
 
 TOP = {
@@ -42,22 +41,13 @@ def convert_qwen1(source: Path, out: Path) -> None:
     """Write `source` in the Qwen2 layout to `out`, which must not exist. Raises EditError for what is not Qwen-1."""
     checkpoint = open_checkpoint(source)
     config = convert_config(checkpoint.config)
-    if out.exists():
-        raise EditError(f"Output folder {out} exists already. Choose another, or remove it yourself.")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(out) as temporary:
         _write_shards(checkpoint, temporary)
         _write_json(temporary / "config.json", config)
         convert_tokenizer(source, temporary, max_length=config["max_position_embeddings"])
         _write_json(
             temporary / "generation_config.json", {"eos_token_id": [151645, 151643], "pad_token_id": 151643, "do_sample": False}
         )
-        temporary.rename(out)
-    except OSError as error:
-        raise EditError(f"Could not write {out}: {error.strerror}. Nothing was left there.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def convert_config(config: dict[str, Any]) -> dict[str, Any]:

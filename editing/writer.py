@@ -1,11 +1,10 @@
 """Writes an edited checkpoint: the base's bytes, with the edited tensors' byte ranges replaced, then one rename.
 
-An edit keeps every shape and dtype, so headers, index and all other bytes stay as they are. The kernel copies the
-untouched ranges while threads edit: a tensor a thread is in memory, never a model. What was written is read back and
+An edit keeps every shape and dtype, so headers, index and all other bytes stay as they are. Threads copy the untouched
+ranges and edit the others side by side: a tensor a thread is in memory, never a model. What was written is read back and
 proven before the rename; until then the work is in a temporary folder beside the target, which any failure removes.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -20,14 +19,14 @@ import torch
 from torch import Tensor
 
 from editing.apply import edited_tensor
-from editing.checkpoint import IO_CHUNK, Checkpoint, free_bytes, write_range
+from editing.checkpoint import IO_CHUNK, Checkpoint, free_bytes, write_all, write_range
 from editing.errors import EditError
+from editing.folder import REPORT_FILE, check_free, new_folder, save_edit
 from editing.plan import EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit
 from editing.proof import Proof, prove_tensor
 from editing.untie import untie_head
 
-EDIT_FILE, REPORT_FILE, BASIS_FILE = "edit.json", "edit_report.json", "edit/basis.safetensors"
 CARRIED_NOT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 COPY_CHUNK = 64 << 20
 
@@ -52,10 +51,7 @@ def write_edited(
     """
     check_edit(edit, checkpoint.hidden_size)
     check_output(checkpoint, out)
-    _remove_abandoned(out)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(out) as temporary:
         _carry_files(checkpoint, temporary)
         job = _Job(
             checkpoint,
@@ -67,41 +63,14 @@ def write_edited(
         proofs = _write_weights(job, plan)
         if plan.scope.untie:
             untie_head(checkpoint, temporary)
-        _save_records(temporary, edit, record, proofs)
-        (temporary / "README.md").write_text(card(proofs))
-        temporary.rename(out)
-    except OSError as error:
-        raise EditError(f"Could not write {out}: {error.strerror}. Nothing was left there.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / REPORT_FILE).write_text(json.dumps([vars(proof) for proof in proofs], indent=1) + "\n")
+        save_edit(temporary, edit, record, card(proofs))
     return proofs
-
-
-def _remove_abandoned(out: Path) -> None:
-    """Temporary folders of killed edits of the same output: as large as the model, and nobody's."""
-    for folder in out.parent.glob(f".{out.name}.*.partial"):
-        pid = folder.name.split(".")[-2]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _save_records(directory: Path, edit: Edit, record: Mapping[str, Any], proofs: list[Proof]) -> None:
-    """edit.json, edit_report.json and the basis; that in a folder of its own, as loaders take any safetensors at the top."""
-    from safetensors.torch import save_file
-
-    (directory / "edit").mkdir()
-    save_file({"basis": edit.basis_HK.contiguous()}, directory / BASIS_FILE)
-    (directory / EDIT_FILE).write_text(json.dumps(dict(record), indent=2) + "\n")
-    (directory / REPORT_FILE).write_text(json.dumps([vars(proof) for proof in proofs], indent=1) + "\n")
 
 
 def check_output(checkpoint: Checkpoint, out: Path) -> None:
     """Raise EditError unless `out` is free, outside the base folder, and on a disk with room for the checkpoint."""
-    if out.exists():
-        ours = "an edited checkpoint" if (out / EDIT_FILE).is_file() else "not one of ours"
-        raise EditError(f"Output folder {out} exists already ({ours}). Choose another with --out, or remove it yourself.")
-    if blocked := next((parent for parent in out.absolute().parents if parent.exists() and not parent.is_dir()), None):
-        raise EditError(f"Output folder {out} cannot be made: {blocked} is a file. Choose another with --out.")
+    check_free(out)
     base = checkpoint.directory.resolve()
     if base == out.resolve() or base in out.resolve().parents:
         raise EditError(f"Output folder {out} lies inside the base checkpoint {base}. Choose another with --out.")
@@ -179,8 +148,7 @@ def _copy_range(source: Path, target: Path, begin: int, end: int) -> None:
             count = reader.readinto(buffer[: end - begin])
             if not count:
                 raise EditError(f"{source} became shorter while it was copied.")
-            if writer.write(buffer[:count]) != count:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write_all(writer, buffer[:count])
             begin += count
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from editing.adapter import write_adapter
 from editing.card import render_card
+from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
-from editing.writer import EDIT_FILE, check_output, write_edited
+from editing.writer import check_output, write_edited
 from engine.environment import commit, versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
@@ -113,9 +114,7 @@ def _card(record: dict[str, Any], proofs: list[Proof]) -> str:
             f"read back after writing; worst tensor {worst.tensor}: {worst.residual:.2e} of what it wrote along the directions "
             f"is left (expected {worst.expected:g}); all in `edit_report.json`"
         )
-    return render_card(
-        **record, label=record["variant"], num_tensors=len(record["tensors"]), k=record["basis_shape"][1], proof=proof
-    )
+    return render_card(record, proof)
 
 
 def plan_lines(plan: EditPlan) -> list[str]:

@@ -16,11 +16,10 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
     session = Session(config)
     session.check_swappable()
-    identity = session.identity()
-    if not is_finished(path, identity):
+    if not is_finished(path, session.identity):
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
         session.check_prompts()
-    run_dir = open_run_dir(path, identity, clean=clean)
+    run_dir = open_run_dir(path, session.identity, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked():
         return run_all(session, run_dir)
@@ -43,8 +42,9 @@ def write_variant(
 
     session = Session(config)
     check_export(session, out)
-    session.check_prompts()
-    run_dir = None if directions else open_for_directions(run_path, session.identity(), session.directions_inputs())
+    if directions is None:
+        session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made
+    run_dir = None if directions else open_for_directions(run_path, session.identity, session.directions_inputs())
     file = directions_of(session, run_dir, directions, allow_other_base=allow_other_base)
     variant = load_variant(session, file)
     record = export(session, variant, out, as_adapter=as_adapter)

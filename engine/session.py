@@ -105,6 +105,7 @@ class Session:
         asked = self.config.vllm.get("max_model_len", window)
         return min(window, asked if isinstance(asked, int) else window) - self.config.sampling.max_tokens - 1
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes a run this run: the resolved configuration and the hashes of the files it reads."""
         from engine.rundir import file_hash
@@ -125,11 +126,10 @@ class Session:
 
     def directions_inputs(self) -> dict[str, Any]:
         """What the directions depend on, and nothing else of the configuration."""
-        identity = self.identity()
         return {
             "base": self.base_hash,
-            "pairs": identity["data_hashes"]["train_pairs"],
-            "rendering": identity["rendering_hashes"],
+            "pairs": self.identity["data_hashes"]["train_pairs"],
+            "rendering": self.identity["rendering_hashes"],
             "num_pairs": len(self.pairs),
             "model": self.config.model.model_dump(mode="json", exclude={"path", "revision"}),
         }

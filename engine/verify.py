@@ -8,16 +8,16 @@ from typing import Any
 import torch
 
 from editing.adapter import merge_factors, read_adapter
-from editing.apply import edit_of
 from editing.audit import Finding, audit
 from editing.card import render_card
 from editing.checkpoint import Checkpoint, open_checkpoint
-from editing.compare import Comparison, differing_tensors, verify
+from editing.compare import Comparison, differing_tensors, prove_against
 from editing.errors import EditError
-from editing.plan import Scope, plan_edit
+from editing.folder import BASIS_FILE, EDIT_FILE
+from editing.plan import EditPlan, Scope, plan_edit
 from editing.projection import Edit
-from editing.proof import measure
-from editing.writer import BASIS_FILE, EDIT_FILE, write_edited
+from editing.proof import Proof
+from editing.writer import write_edited
 from engine.errors import EngineError
 from engine.models import checkpoint_hash
 
@@ -38,8 +38,8 @@ def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
     if record["base_hash"] != checkpoint_hash(base):
         raise EngineError(f"{directory} was made from the base {record['base_hash'][:16]}, not from {base_dir}.")
     edit = Edit(load_file(basis_file)["basis"], record["alpha"], record["keep_norms"])
-    found = verify(checkpoint, base, _plan_of(base, record), edit)
-    return _report(found, set(record["tensors"]))
+    proofs = prove_against(checkpoint, base, _plan_of(base, record).edited, edit)
+    return _report(differing_tensors(checkpoint, base), proofs, set(record["tensors"]))
 
 
 def _verify_unknown(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, Any]:
@@ -48,14 +48,14 @@ def _verify_unknown(checkpoint: Checkpoint, base: Checkpoint) -> dict[str, Any]:
     found = differing_tensors(checkpoint, base)
     finding = audit(checkpoint, base)
     if finding.count == 0 or finding.alpha is None:
-        return _report(found, None) | {
+        return _report(found, [], None) | {
             "note": "made elsewhere; the difference shows no removed direction: " + " ".join(finding.evidence)
         }
     edit = Edit(finding.directions_HK, finding.alpha)
     changed = [tensor for tensor in plan_edit(base).edited if tensor.name in set(found.differing)]
-    proofs = [measure(base.read(t.name), checkpoint.read(t.name), t, edit_of(base, t, edit)) for t in changed]
+    proofs = prove_against(checkpoint, base, changed, edit)
     note = f"made elsewhere; {finding.count} direction(s) recovered from the difference, share removed {finding.alpha:.3f}"
-    return _report(replace(found, proofs=proofs), None) | {"note": note}
+    return _report(found, proofs, None) | {"note": note}
 
 
 def merge_adapter(adapter: Path, base_dir: Path, out: Path) -> dict[str, Any]:
@@ -74,14 +74,13 @@ def merge_adapter(adapter: Path, base_dir: Path, out: Path) -> dict[str, Any]:
 
     record = {**record, "form": "merged adapter"}
     edit = Edit(load_file(adapter / BASIS_FILE)["basis"], record["alpha"])
-    fields = {"label": record["variant"], "num_tensors": len(record["tensors"]), "k": record["basis_shape"][1]}
     proofs = write_edited(
         base,
         _plan_of(base, record),
         edit,
         out,
         record=record,
-        card=lambda proofs: render_card(**record, **fields, proof="merged from an adapter; `edit_report.json`"),
+        card=lambda proofs: render_card(record, "merged from an adapter; `edit_report.json`"),
         make=lambda tensor, scratch: merge_factors(base.read(tensor.name), *factors[tensor.name]),
     )
     return {**record, "worst_residual": max(proof.residual for proof in proofs)}
@@ -107,21 +106,16 @@ def _save_directions(finding: Finding, out: Path) -> None:
     save_file({"basis": finding.directions_HK.to(torch.float64).contiguous()}, out, {"format": "refusal-basis/1"})
 
 
-def _plan_of(base: Any, record: dict[str, Any]) -> Any:
-    """The plan of a record: its scope, and its tensors' own alphas."""
-    names = set(record["tensors"])
-    scope = Scope(
-        embeddings="embeddings" in record["scope"], biases="biases" in record["scope"], untie=record.get("untied", False)
-    )
-    plan = plan_edit(base, scope)
-    layers = frozenset(tensor.layer for tensor in plan.edited if tensor.name in names and tensor.layer is not None)
-    alphas = {t.layer: record["tensors"][t.name] for t in plan.edited if t.name in names and t.layer is not None}
-    return plan_edit(base, Scope(scope.embeddings, scope.biases, layers, alphas, scope.untie))
+def _plan_of(base: Checkpoint, record: dict[str, Any]) -> EditPlan:
+    """The plan of a record: its tensors, each with its own alpha."""
+    plan = plan_edit(base, Scope(embeddings=True, biases=True))
+    alphas = record["tensors"]
+    return replace(plan, writers=tuple(replace(t, alpha=alphas[t.name]) for t in plan.writers if t.name in alphas))
 
 
-def _report(found: Comparison, expected: set[str] | None) -> dict[str, Any]:
+def _report(found: Comparison, proofs: list[Proof], expected: set[str] | None) -> dict[str, Any]:
     unexpected = sorted(set(found.differing) - expected) if expected is not None else []
-    failed = [proof.tensor for proof in found.proofs if not proof.holds]
+    failed = [proof.tensor for proof in proofs if not proof.holds]
     return {
         "ok": expected is None or not (unexpected or failed or found.missing),
         "differing": found.differing,
@@ -129,5 +123,5 @@ def _report(found: Comparison, expected: set[str] | None) -> dict[str, Any]:
         "missing": found.missing,
         "added": found.added,
         "failed": failed,
-        "proofs": [vars(proof) for proof in found.proofs],
+        "proofs": [vars(proof) for proof in proofs],
     }
