@@ -5,9 +5,13 @@ engine.configfile; precedence is defaults < file (and what it extends) < flag.
 """
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator, model_validator
+
+from extraction.errors import ExtractionError
+from extraction.positions import POST_INSTRUCTION, check_position
 
 
 class Section(BaseModel):
@@ -52,6 +56,9 @@ class ModelConfig(Section):
 class DataConfig(Section):
     train_pairs: str = "embedded:train_pairs"
     """Pairs the directions come from."""
+    selection_pairs: str | None = None
+    """Pairs that a sweep chooses by; None takes the embedded ones beside embedded training pairs, else the last quarter of
+    the training pairs, which then make no directions."""
     test_requests: str = "embedded:test_requests"
     """Requests the base model is expected to decline; base and variant answer these."""
     test_answerable: str = "embedded:test_answerable"
@@ -70,6 +77,13 @@ class DirectionsConfig(Section):
     has published one: the command then asks for --layers."""
     k: int | None = Field(None, ge=1)
     """Dimension of the subspace; None takes one per layer, fewer takes the leading singular vectors."""
+    position: str = "last"
+    """Where directions are read: last, last_instruction, or post_instruction:N (the Nth template token after the text)."""
+
+    @field_validator("position")
+    @classmethod
+    def _position_known(cls, name: str) -> str:
+        return _known_position(name)
 
     @field_validator("layers")
     @classmethod
@@ -87,17 +101,26 @@ class DirectionsConfig(Section):
         return self
 
 
-def _layer_list(value: Any) -> Any:
-    """Blocks from 4-20,25 as a sorted list; a list stays."""
-    if not isinstance(value, str):
-        return value
-    layers: set[int] = set()
-    for part in value.split(","):
+def _known_position(name: str) -> str:
+    try:
+        return check_position(name)
+    except ExtractionError as error:
+        raise ValueError(str(error)) from None
+
+
+def parse_blocks(text: str) -> list[int]:
+    """Sorted numbers from 4-20,25."""
+    numbers: set[int] = set()
+    for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ValueError("expected blocks such as 4-20 or 4-20,25")
-        layers.update(range(int(first), int(last or first) + 1))
-    return sorted(layers)
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def _layer_list(value: Any) -> Any:
+    return parse_blocks(value) if isinstance(value, str) else value
 
 
 class EditConfig(Section):
@@ -133,6 +156,61 @@ class SamplingConfig(Section):
     """Of sampling; without effect when greedy."""
 
 
+class SweepConfig(Section):
+    """What bin/sweep tries, and how it chooses. Other commands do not read it."""
+
+    layers: Annotated[list[int] | None, BeforeValidator(_layer_list)] = None
+    """Layers whose directions are tried one by one, such as "4-20,25"; None tries 1 to L."""
+    alphas: list[FiniteNumber] = [1.0]
+    """Shares removed, each tried with every direction."""
+    positions: list[str] = ["last"]
+    """Tokens the directions are read at; post_instruction stands for every template token after the user's text."""
+    subspaces: list[str] = ["top3", "top5"]
+    """Subspaces tried beside single directions: topN of the best single ones, or layers such as "1-15"."""
+    exhaustive: bool = False
+    """Generate at full length with every candidate instead of screening and halving first."""
+    screen_prompts: int = Field(32, ge=2)
+    """Selection pairs that the screen reads, as in the paper."""
+    max_kl: FiniteNumber = 0.1
+    """The screen's limit on the KL of the next token on answered prompts, in nats; the paper's value."""
+    min_induce: FiniteNumber = 0.0
+    """The screen's limit on the refusal log-odds that adding a direction gives answered prompts; the paper's value."""
+    max_depth: float = Field(0.8, gt=0)
+    """The screen leaves out layers from this share of the depth on: they act on the words, not on the decision."""
+    keep: int = Field(8, ge=1)
+    """Candidates that the screen passes on, the strongest bypass first."""
+    first_round: int = Field(32, ge=4)
+    """Prompts of the first halving round; each further round doubles them."""
+    short_tokens: int = Field(32, ge=1)
+    """New tokens per response in the halving rounds."""
+    finalists: int = Field(3, ge=1)
+    """Single directions that reach the test prompts, beside the best of each subspace."""
+    random_directions: int = Field(5, ge=0)
+    """Controls: random subspaces of the winner's dimension and alpha. A shuffled-label direction comes with them."""
+    seed: int = 0
+    """Of the random directions and the shuffled labels."""
+
+    @field_validator("positions")
+    @classmethod
+    def _positions_known(cls, names: list[str]) -> list[str]:
+        return [name if name == POST_INSTRUCTION else _known_position(name) for name in names]
+
+    @field_validator("subspaces")
+    @classmethod
+    def _subspaces_known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not re.fullmatch(r"top([2-9]|[1-9]\d+)", name):
+                parse_blocks(name)
+        return names
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "SweepConfig":
+        for name in ("layers", "alphas", "positions"):
+            if getattr(self, name) == []:
+                raise ValueError(f"{name} is empty, so there is nothing to try")
+        return self
+
+
 class JudgeConfig(Section):
     name: Literal["offline"] = "offline"
     """`offline`: documented rules, no language model. The summary says so."""
@@ -158,6 +236,7 @@ class RunConfig(Section):
     edit: EditConfig = EditConfig()
     sampling: SamplingConfig = SamplingConfig()
     judge: JudgeConfig = JudgeConfig()
+    sweep: SweepConfig = SweepConfig()
     published: PublishedConfig | None = None
     vllm: dict[str, Any] = {}
     """Passed to vLLM's engine under vLLM's own names."""

@@ -45,6 +45,18 @@ def load_config(variant: str, overrides: Mapping[str, Any] | None = None) -> "Ru
     return validate(table, path.name)
 
 
+def load_without_file(overrides: Mapping[str, Any]) -> "RunConfig":
+    """A configuration of a model that has no file in configs/: what the flags say, the rest by default, layers to be found."""
+    path = overrides.get("model.path")
+    if path is None:
+        raise EngineError(f"Name a variant with --variant, or a model with --model. Variants: {', '.join(variant_names())}.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(path).rstrip("/").rsplit("/", 1)[-1]).strip("-._") or "model"
+    table: dict[str, Any] = {"variant": name, "directions": {"layers": "sweep"}}
+    for key, value in overrides.items():
+        _set(table, key.split("."), value)
+    return validate(table, "the command line")
+
+
 def validate(table: dict[str, Any], where: str) -> "RunConfig":
     """A table as RunConfig. Raises EngineError with every problem on a line of its own."""
     from pydantic import ValidationError

@@ -1,6 +1,7 @@
 """A variant as a checkpoint folder of its own: the run's directions, folded out of the base by editing.writer."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from engine.rundir import RunDir
 from engine.session import Session, model_name
 from engine.stages import DIRECTIONS, ensure_directions
 from engine.variants import Variant
-from extraction.directions import CONVENTION, POSITION
+from extraction.directions import CONVENTION
 from extraction.files import read_metadata
+from extraction.positions import LAST
 
 
 def check_export(session: Session, out: Path) -> None:
@@ -33,7 +35,13 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
         assert run_dir is not None
         ensure_directions(session, run_dir)
         return run_dir.file(DIRECTIONS)
-    made_from = read_metadata(file).get("base_hash", "an unknown base")
+    metadata = read_metadata(file)
+    wanted, found = session.config.directions.position, metadata.get("position", LAST)
+    if found != wanted:
+        raise EngineError(
+            f"{file} was read at position {found}, not {wanted}. If that is what you mean, add --set directions.position={found}."
+        )
+    made_from = metadata.get("base_hash", "an unknown base")
     if made_from != session.base_hash and not allow_other_base:
         raise EngineError(
             f"{file} was extracted from another base ({made_from[:16]}) than {session.config.model.path} "
@@ -42,8 +50,13 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
     return file
 
 
-def export(session: Session, variant: Variant, out: Path, *, as_adapter: bool = False) -> dict[str, Any]:
-    """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is."""
+def export(
+    session: Session, variant: Variant, out: Path, *, as_adapter: bool = False, layers: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is.
+
+    `layers` are those of the variant's directions; None takes the configuration's.
+    """
     assert variant.edit is not None
     if (out / EDIT_FILE).is_file():
         there = _read_record(out)
@@ -52,7 +65,7 @@ def export(session: Session, variant: Variant, out: Path, *, as_adapter: bool = 
             return there
     if variant.plan.edits_head:
         say("edit: the embedding is also the output head here, so the head changes with it (--untie keeps the head)")
-    record = edit_record(session, variant)
+    record = edit_record(session, variant, session.layers() if layers is None else layers)
     if as_adapter:
         base_model = str(session.checkpoint.directory)
         card = _card(record, [])
@@ -80,7 +93,7 @@ def _read_record(out: Path) -> dict[str, Any]:
         ) from error
 
 
-def edit_record(session: Session, variant: Variant) -> dict[str, Any]:
+def edit_record(session: Session, variant: Variant, layers: Sequence[int]) -> dict[str, Any]:
     """What was removed, from what, by what: the content of edit.json."""
     assert variant.edit is not None
     scope = variant.plan.scope
@@ -94,9 +107,9 @@ def edit_record(session: Session, variant: Variant) -> dict[str, Any]:
         "basis_shape": list(variant.edit.basis_HK.shape),
         "alpha": variant.edit.alpha,
         "keep_norms": variant.edit.keep_norms,
-        "layers": session.layers,
+        "layers": list(layers),
         "convention": CONVENTION,
-        "position": POSITION,
+        "position": session.config.directions.position,
         "scope": scope.label,
         "untied": scope.untie,
         "edits_head": variant.plan.edits_head,

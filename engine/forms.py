@@ -4,14 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from editing.adapter import merge_factors, read_adapter
 from editing.apply import edited_tensor
 from editing.plan import PlannedTensor
+from engine.folding import FoldedModel
 from engine.rundir import write_json
 from engine.session import Session
 from engine.variants import Variant
+from extraction.prefill import Prefill
+from extraction.screening import kl_divergence, next_token_logprobs
 
 NUM_PROMPTS = 16
 
@@ -37,18 +40,13 @@ def report_divergence(session: Session, variant: Variant, adapter: Path) -> dict
     def adapted(tensor: PlannedTensor) -> Tensor:
         return merge_factors(session.checkpoint.read(tensor.name).float(), *factors[tensor.name])
 
+    target, prefill = FoldedModel(model, session.checkpoint, variant.plan), Prefill(prompts)
     logprobs = []
     for make in (folded, adapted):
         for tensor in variant.plan.edited:
-            model.get_parameter(tensor.name).data.copy_(make(tensor))
-        logprobs.append(_next_token_logprobs(model, prompts))
-    divergence = (logprobs[0].exp() * (logprobs[0] - logprobs[1])).sum(-1)
+            target.set(tensor.name, make(tensor))
+        logprobs.append(next_token_logprobs(model, prefill))
+    divergence = kl_divergence(*logprobs)
     report = {"kl_mean": float(divergence.mean()), "kl_max": float(divergence.max()), "prompts": len(prompts), "unit": "nats"}
     write_json(adapter / "edit_report.json", report)
     return report
-
-
-def _next_token_logprobs(model: nn.Module, prompts: list[list[int]]) -> Tensor:
-    with torch.inference_mode():
-        rows = [model(torch.tensor([ids]), use_cache=False).logits[0, -1] for ids in prompts]
-    return torch.stack(rows).double().log_softmax(-1)

@@ -15,6 +15,7 @@ BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
     session = Session(config)
+    session.layers()  # given, and in the model
     session.check_swappable()
     if not is_finished(path, session.identity):
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
@@ -41,6 +42,7 @@ def write_variant(
     from engine.export import check_export, directions_of, export
 
     session = Session(config)
+    session.layers()
     check_export(session, out)
     if directions is None:
         session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made

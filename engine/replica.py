@@ -93,6 +93,10 @@ class Replica:
         self.current = variant
         return max(errors)
 
+    def forget_prompts(self) -> None:
+        """Empty the prefix cache, so that what comes next does not depend on what came before."""
+        self.llm.reset_prefix_cache()
+
     def generate(self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> Iterator[Generation]:
         """Responses of the current variant, each as it finishes (not in order)."""
         from vllm import SamplingParams

@@ -17,6 +17,7 @@ from engine.environment import has_gpu, versions
 from engine.errors import EngineError
 from engine.models import checkpoint_hash, open_model
 from engine.progress import say
+from extraction.positions import expand_positions, offset_of
 from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
 
 if TYPE_CHECKING:
@@ -51,24 +52,29 @@ class Session:
             *_requests(data.test_requests, data.num_requests, DECLINED),
             *_requests(data.test_answerable, data.num_answerable, ANSWERABLE),
         ]
-        if config.directions.layers == "sweep":
-            raise EngineError(
-                f"Variant {config.variant} has no published layer, so the layer has to be found by a sweep over layers on "
-                "selection pairs. To try one now: --layers 14"
-            )
-        self.layers: list[int] = config.directions.layers
         self.checkpoint: Checkpoint = open_model(config.model)
         self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
-        self._check_layers()
         self._replica: Replica | None = None
 
-    def _check_layers(self) -> None:
+    def layers(self) -> list[int]:
+        """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
+        layers = self.config.directions.layers
+        if layers == "sweep":
+            raise EngineError(
+                f"Variant {self.config.variant} has no published layer. Find one with bin/sweep --variant {self.config.variant}, "
+                "or try one now: --layers 14"
+            )
+        self.check_layers(layers, "directions.layers or --layers")
+        return layers
+
+    def check_layers(self, layers: Sequence[int], setting: str) -> None:
+        """Raise EngineError for a layer that the model lacks, naming the setting to change."""
         last = self.checkpoint.num_layers
-        for layer in self.layers:
+        for layer in layers:
             if not 0 <= layer <= last:
                 raise EngineError(
                     f"Layer {layer} is out of range: {self.config.model.path} has layers 0 to {last} "
-                    f"(resid_pre numbering; {last} is the last block's output). Change directions.layers or --layers."
+                    f"(resid_pre numbering; {last} is the last block's output). Change {setting}."
                 )
 
     @property
@@ -91,6 +97,11 @@ class Session:
             raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
         return ChatRenderer(tokenizer, self.config.model.chat_template_kwargs)
+
+    def offsets(self, positions: Sequence[str]) -> dict[str, int]:
+        """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
+        names = expand_positions(positions, self.renderer.num_post_tokens)
+        return {name: offset_of(name, self.renderer.num_post_tokens) for name in names}
 
     @cached_property
     def base(self) -> "Variant":
@@ -118,7 +129,7 @@ class Session:
         }
         rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
         return {
-            "config": self.config.model_dump(mode="json"),
+            "config": self.config.model_dump(mode="json", exclude={"sweep": True, "data": {"selection_pairs"}}),
             "base_hash": self.base_hash,
             "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
             "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
@@ -131,6 +142,7 @@ class Session:
             "pairs": self.identity["data_hashes"]["train_pairs"],
             "rendering": self.identity["rendering_hashes"],
             "num_pairs": len(self.pairs),
+            "position": self.config.directions.position,
             "model": self.config.model.model_dump(mode="json", exclude={"path", "revision"}),
         }
 

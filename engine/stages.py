@@ -1,12 +1,14 @@
 """The stages of a run, each reading files and writing files: directions, rollouts, likelihoods, scores, summary."""
 
+import contextlib
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
+from engine.config import SamplingConfig
 from engine.environment import versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
@@ -15,7 +17,9 @@ from engine.session import DECLINED, Request, Session, model_name
 from engine.summary import summarise
 
 if TYPE_CHECKING:
+    from engine.replica import Generation
     from engine.variants import Variant
+    from extraction.directions import Extraction
 
 DIRECTIONS, ROLLOUTS, LIKELIHOODS = "directions.safetensors", "rollouts.parquet", "likelihoods.parquet"
 SCORES, SUMMARY = "scores.parquet", "summary.json"
@@ -60,26 +64,44 @@ def ensure_directions(session: Session, run_dir: RunDir) -> None:
 
 def make_directions(session: Session, run_dir: RunDir) -> None:
     """Extract every layer's direction from the training pairs."""
+    from extraction.files import save_directions
+
+    position = session.config.directions.position
+    extraction = extract(session, session.offsets([position]))
+    save_directions(run_dir.file(DIRECTIONS), extraction.directions[position], provenance(session))
+
+
+def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
+    """Directions of every layer at each position, and under shuffled labels, on the GPU where there is one."""
+    from extraction.directions import extract_at
+
+    pairs = session.rendered_pairs()
+    with transformers_model(session) as model, Progress("directions", 2 * len(pairs), "prompts") as progress:
+        return extract_at(model, pairs, positions, seed=session.config.sweep.seed, on_prompt=lambda done: progress.advance())
+
+
+def provenance(session: Session) -> dict[str, str]:
+    """What a direction file says of its origin."""
+    return {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
+
+
+@contextlib.contextmanager
+def transformers_model(session: Session) -> Iterator[Any]:
+    """The base as a transformers model, on the GPU where there is one; its memory is free again afterwards."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    from extraction.directions import extract_directions
-    from extraction.files import save_directions
-
     logging.disable_progress_bar()
-    pairs = session.rendered_pairs()
-    directory = session.checkpoint.directory
     dtype = getattr(torch, session.config.model.dtype)
-    model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, trust_remote_code=False).eval()
+    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, dtype=dtype, trust_remote_code=False).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    with Progress("directions", 2 * len(pairs), "prompts") as progress:
-        directions = extract_directions(model, pairs, lambda done: progress.advance())
-    del model
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # vLLM starts next and asks for the card's free memory
-    provenance = {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
-    save_directions(run_dir.file(DIRECTIONS), directions, provenance)
+    try:
+        yield model
+    finally:
+        del model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # vLLM starts next and asks for the card's free memory
 
 
 def load_variant(session: Session, directions_file: Path) -> "Variant":
@@ -90,8 +112,8 @@ def load_variant(session: Session, directions_file: Path) -> "Variant":
     from extraction.files import load_directions
 
     config = session.config
-    units_KH = unit_directions(load_directions(directions_file), session.layers)
-    names = [f"layer {layer}'s direction" for layer in session.layers]
+    units_KH = unit_directions(load_directions(directions_file), session.layers())
+    names = [f"layer {layer}'s direction" for layer in session.layers()]
     basis_HK = orthonormal_basis(units_KH, k=config.directions.k, names=names)
     return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha, config.edit.keep_norms))
 
@@ -120,38 +142,42 @@ def generate_rows(session: Session, variant: "Variant", requests: list[Request],
     prompts = session.render(requests, "test requests")
     replica = session.replica()
     replica.swap(variant)
-    constant = _constant_columns(session, variant)
+    sampling = session.config.sampling
+    constant = row_identity(session, variant, sampling)
     try:
         with Progress(f"rollouts {variant.name}", len(requests)) as progress:
-            for generation in replica.generate(prompts, session.config.sampling):
-                request = requests[generation.index]
-                table.append(
-                    {
-                        **constant,
-                        "prompt_id": request.prompt_id,
-                        "split": request.split,
-                        "kind": request.kind,
-                        "category": request.category,
-                        "prompt": request.text,
-                        "response": generation.text,
-                        "response_token_ids": generation.token_ids,
-                        "num_prompt_tokens": len(prompts[generation.index]),
-                        "num_output_tokens": len(generation.token_ids),
-                        "finish_reason": generation.finish_reason,
-                    }
-                )
-                progress.advance(tokens=len(generation.token_ids))
+            for generation in replica.generate(prompts, sampling):
+                place = generation.index
+                table.append(constant | response_columns(requests[place], prompts[place], generation))
+                progress.advance(1, len(generation.token_ids))
     finally:
-        table.flush()
+        table.flush()  # rows that are finished are kept, whatever comes
 
 
-def _constant_columns(session: Session, variant: "Variant") -> dict[str, Any]:
+def response_columns(request: Request, prompt: Sequence[int], generation: "Generation") -> dict[str, Any]:
+    """The columns of a rollout that its prompt and response give."""
+    return {
+        "prompt_id": request.prompt_id,
+        "split": request.split,
+        "kind": request.kind,
+        "category": request.category,
+        "prompt": request.text,
+        "response": generation.text,
+        "response_token_ids": generation.token_ids,
+        "num_prompt_tokens": len(prompt),
+        "num_output_tokens": len(generation.token_ids),
+        "finish_reason": generation.finish_reason,
+    }
+
+
+def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig) -> dict[str, Any]:
+    """The columns of a rollout that all of a variant's rows share."""
     installed = versions()
     return {
         "variant": variant.name,
         "variant_hash": variant.hash,
-        "sampling": json.dumps(session.config.sampling.model_dump(exclude={"seed"}), sort_keys=True),
-        "seed": session.config.sampling.seed,
+        "sampling": json.dumps(sampling.model_dump(exclude={"seed"}), sort_keys=True),
+        "seed": sampling.seed,
         "engine": f"vllm {installed['vllm']}, torch {installed['torch']}",
         "model": model_name(session.config, session.base_hash),
         "form": "base" if variant.edit is None else "in_place",

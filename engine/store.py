@@ -7,7 +7,7 @@ the others. No row is kept twice.
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,33 +60,44 @@ SCORE_SCHEMA = pa.schema(
 )
 Row = dict[str, Any]
 FLUSH_ROWS, FLUSH_SECONDS = 128, 5.0
+ROLLOUT_KEY = ("variant_hash", "prompt_id")
 
 
-def key_of(row: Row) -> tuple[str, str]:
-    """What makes a rollout unique."""
-    return row["variant_hash"], row["prompt_id"]
+def key_of(row: Row, columns: Sequence[str] = ROLLOUT_KEY) -> tuple[Any, ...]:
+    """What makes a row unique; a rollout's key by default."""
+    return tuple(row[column] for column in columns)
 
 
 class ShardedTable:
     """A growing Parquet table `path` of unique rows; `shards` beside it holds what is not merged yet."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, key: Sequence[str] = ROLLOUT_KEY) -> None:
         self.path = path
         self.schema = schema
+        self.key = list(key)
         self.shards = path.with_suffix(".shards")
         self._pending: list[Row] = []
         self._flushed = time.monotonic()
 
-    def keys(self) -> set[tuple[str, str]]:
+    def keys(self) -> set[tuple[Any, ...]]:
         """Keys of every row on disk."""
-        columns = ["variant_hash", "prompt_id"]
-        return {key_of(row) for file in self._files() for row in read_rows(file, columns)}
+        return {key_of(row, self.key) for file in self._files() for row in read_rows(file, self.key)}
+
+    def rows(self) -> list[Row]:
+        """Every row on disk, once."""
+        return list({key_of(row, self.key): row for file in self._files() for row in read_rows(file)}.values())
 
     def append(self, row: Row) -> None:
         """Add a row; it is on disk after at most FLUSH_ROWS rows or FLUSH_SECONDS."""
         self._pending.append(row)
         if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Add rows that belong together: all of them are on disk, in one shard, or none."""
+        self.flush()
+        self._pending = list(rows)
+        self.flush()
 
     def flush(self) -> None:
         """Write the pending rows as one shard."""
@@ -99,8 +110,7 @@ class ShardedTable:
     def merge(self, order: Callable[[Row], Any], keep: Callable[[Row], bool] = lambda row: True) -> None:
         """One file with every row that is kept, once, sorted by `order`; the shards are removed after it is in place."""
         self.flush()
-        rows = {key_of(row): row for file in self._files() for row in read_rows(file) if keep(row)}
-        write_table(self.path, sorted(rows.values(), key=order), self.schema)
+        write_table(self.path, sorted(filter(keep, self.rows()), key=order), self.schema)
         shutil.rmtree(self.shards, ignore_errors=True)
 
     def _files(self) -> list[Path]:

@@ -1,11 +1,13 @@
 """Difference-in-means directions: mean residual stream of declined minus answered requests, one vector per layer.
 
-The estimator of Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction", at the last token
+The estimator of Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction", at named positions
 of the rendered prompt. Takes a model and token ids; knows nothing of files.
 """
-# L = decoder blocks, H = hidden size, T = tokens, N = prompts
+# L = decoder blocks, H = hidden size, P = positions, G = groups of prompts
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 
 from extraction.errors import ExtractionError
 from extraction.hooks import ResidualCapture, decoder_body
+from extraction.positions import LAST
 from extraction.rendering import RenderedPair
 
 CONVENTION = "resid_pre"
-POSITION = "last"
+LAST_TOKEN: Mapping[str, int] = {LAST: -1}
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Directions:
     declined_mean_LH: Tensor
     answered_mean_LH: Tensor
     num_pairs: int
+    position: str = LAST
 
     @property
     def mean_difference_LH(self) -> Tensor:
@@ -38,37 +42,81 @@ class Directions:
         return self.mean_difference_LH.norm(dim=-1)
 
 
+@dataclass(frozen=True)
+class Extraction:
+    """Directions by position, and those of the same prompts under shuffled labels: what no difference looks like."""
+
+    directions: dict[str, Directions]
+    shuffled: dict[str, Directions]
+
+
 def extract_directions(
     model: nn.Module, pairs: Sequence[RenderedPair], on_prompt: Callable[[int], None] = lambda done: None
 ) -> Directions:
-    """Directions of every layer from rendered pairs, one prompt at a time.
+    """Directions of every layer at the last token, one prompt at a time; see `extract_at`."""
+    return extract_at(model, pairs, LAST_TOKEN, on_prompt=on_prompt).directions[LAST]
 
-    `on_prompt` is told how many of the 2 N prompts are done. Memory does not grow with the number of pairs.
+
+def extract_at(
+    model: nn.Module,
+    pairs: Sequence[RenderedPair],
+    positions: Mapping[str, int],
+    *,
+    seed: int = 0,
+    on_prompt: Callable[[int], None] = lambda done: None,
+) -> Extraction:
+    """Directions of every layer at each position (a name and its offset from the prompt's end), one prompt at a time.
+
+    `on_prompt` is told how many of the 2 N prompts are done. Shuffled labels swap the sides of half of the pairs, drawn
+    by `seed`. Memory does not grow with the number of pairs.
     """
     if not pairs:
         raise ExtractionError("No pairs to extract from; expected at least one.")
-    declined = mean_residual(model, (pair.declined for pair in pairs), on_prompt)
-    answered = mean_residual(model, (pair.answered for pair in pairs), lambda done: on_prompt(len(pairs) + done))
-    return Directions(declined, answered, len(pairs))
+    swapped = set(random.Random(seed).sample(range(len(pairs)), len(pairs) // 2))
+    prompts = [pair.declined for pair in pairs] + [pair.answered for pair in pairs]
+    true_side = [0] * len(pairs) + [1] * len(pairs)
+    groups = [(side, 2 + (side ^ (place % len(pairs) in swapped))) for place, side in enumerate(true_side)]
+    means_GPLH = group_means(model, prompts, groups, list(positions.values()), on_prompt)
+    named = [(name, means_GPLH[:, place]) for place, name in enumerate(positions)]
+    return Extraction(
+        {name: Directions(means[0], means[1], len(pairs), name) for name, means in named},
+        {name: Directions(means[2], means[3], len(pairs), name) for name, means in named},
+    )
 
 
 def mean_residual(
     model: nn.Module, prompts: Iterable[Sequence[int]], on_prompt: Callable[[int], None] = lambda done: None
 ) -> Tensor:
     """Mean over prompts of the last token's residual stream, summed in float64: (L+1, H)."""
-    total_LH: Tensor | None = None
-    count = 0
+    return group_means(model, prompts, itertools.repeat((0,)), [-1], on_prompt)[0, 0]
+
+
+def group_means(
+    model: nn.Module,
+    prompts: Iterable[Sequence[int]],
+    groups: Iterable[Sequence[int]],
+    offsets: Sequence[int],
+    on_prompt: Callable[[int], None] = lambda done: None,
+) -> Tensor:
+    """Means of the residual stream over the prompts of each group, summed in float64: (G, P, L+1, H).
+
+    `groups` names, prompt by prompt, the groups it counts in.
+    """
+    sums: dict[int, Tensor] = {}
+    counts: dict[int, int] = {}
     body = decoder_body(model)
     device = next(model.parameters()).device
-    with torch.inference_mode(), ResidualCapture(model) as capture:
-        for count, token_ids in enumerate(prompts, 1):
+    with torch.inference_mode(), ResidualCapture(model, offsets) as capture:
+        for done, (token_ids, members) in enumerate(zip(prompts, groups, strict=False), 1):
             body(input_ids=torch.tensor([token_ids], device=device), use_cache=False)
-            resid_LH = capture.read().to("cpu", torch.float64)
-            total_LH = resid_LH if total_LH is None else total_LH.add_(resid_LH)
-            on_prompt(count)
-    if total_LH is None:
+            resid_PLH = capture.read().to("cpu", torch.float64).transpose(0, 1)
+            for group in members:
+                sums[group] = sums[group].add_(resid_PLH) if group in sums else resid_PLH.clone()
+                counts[group] = counts.get(group, 0) + 1
+            on_prompt(done)
+    if not sums:
         raise ExtractionError("No prompts to average; expected at least one.")
-    return total_LH / count
+    return torch.stack([sums[group] / counts[group] for group in sorted(sums)])
 
 
 def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:

@@ -5,8 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from extraction.directions import CONVENTION, POSITION, Directions
+from extraction.directions import CONVENTION, Directions
 from extraction.errors import ExtractionError
+from extraction.positions import LAST
 
 FORMAT = "refusal-directions/1"
 
@@ -27,7 +28,7 @@ def save_directions(path: Path, directions: Directions, provenance: Mapping[str,
         **provenance,
         "format": FORMAT,
         "convention": CONVENTION,
-        "position": POSITION,
+        "position": directions.position,
         "num_pairs": str(directions.num_pairs),
         "norms": json.dumps([float(f"{norm:.6g}") for norm in directions.norms_L.tolist()]),
     }
@@ -44,7 +45,9 @@ def load_directions(path: Path) -> Directions:
     from safetensors.torch import load_file
 
     tensors = load_file(path)
-    return Directions(tensors["declined_mean"], tensors["answered_mean"], int(metadata["num_pairs"]))
+    return Directions(
+        tensors["declined_mean"], tensors["answered_mean"], int(metadata["num_pairs"]), metadata.get("position", LAST)
+    )
 
 
 def read_metadata(path: Path) -> dict[str, str]:

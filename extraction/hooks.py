@@ -1,9 +1,9 @@
-"""Forward hooks that read the residual stream of a transformers model at one token position.
+"""Forward hooks that read the residual stream of a transformers model at chosen token positions.
 
 Layer l = 0..L-1 is what enters block l; layer L is what leaves the last block. transformers' `hidden_states[-1]` comes
 after the final norm, so layer L is hooked here and never read from there.
 """
-# L = decoder blocks, H = hidden size, T = tokens
+# L = decoder blocks, P = positions, H = hidden size, T = tokens
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -37,17 +37,19 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
 
 
 class ResidualCapture:
-    """Context manager: after each forward pass of one sequence, `read()` gives the last token's residual stream.
+    """Context manager: after each forward pass of one sequence, `read()` gives the residual stream at `offsets`.
 
-    with ResidualCapture(model) as capture:
+    with ResidualCapture(model, [-1]) as capture:
         body(input_ids=ids_1T)
-        capture.read()            # (L+1, H), the model's dtype
+        capture.read()            # (L+1, 1, H), the model's dtype
 
-    Only the wanted token's vectors leave the pass; a batch of more than one sequence is refused.
+    Offsets count from the sequence's end. Only the wanted tokens' vectors leave the pass; a batch of more than one sequence
+    is refused.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, offsets: Sequence[int] = (-1,)) -> None:
         self.blocks = decoder_blocks(model)
+        self.offsets = list(offsets)
         self._captured: dict[int, Tensor] = {}
         self._handles: list[Any] = []
 
@@ -63,12 +65,12 @@ class ResidualCapture:
         self._handles.clear()
 
     def read(self) -> Tensor:
-        """The last token's residual stream of the pass just made, (L+1, H)."""
+        """The residual stream of the pass just made, (L+1, P, H)."""
         if len(self._captured) != len(self.blocks) + 1:
             raise ExtractionError(f"{len(self._captured)} of {len(self.blocks) + 1} layers were reached by the forward pass.")
-        resid_LH = torch.stack([self._captured[layer] for layer in range(len(self.blocks) + 1)])
+        resid_LPH = torch.stack([self._captured[layer] for layer in range(len(self.blocks) + 1)])
         self._captured.clear()
-        return resid_LH
+        return resid_LPH
 
     def _before(self, layer: int) -> Any:
         def hook(block: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
@@ -82,4 +84,4 @@ class ResidualCapture:
     def _keep(self, layer: int, hidden_states_1TH: Tensor) -> None:
         if hidden_states_1TH.shape[0] != 1:
             raise ExtractionError(f"Extraction takes one sequence at a time, got a batch of {hidden_states_1TH.shape[0]}.")
-        self._captured[layer] = hidden_states_1TH[0, -1].detach()
+        self._captured[layer] = hidden_states_1TH[0, self.offsets].detach()

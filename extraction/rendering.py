@@ -5,6 +5,7 @@ The tokenizer's own chat template writes the special tokens; they are never adde
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from extraction.errors import ExtractionError
@@ -39,6 +40,13 @@ class ChatRenderer:
     def render_pairs(self, pairs: Iterable[Pair]) -> list[RenderedPair]:
         """Both sides of every pair, rendered."""
         return [RenderedPair(self.render(pair.declined), self.render(pair.answered)) for pair in pairs]
+
+    @cached_property
+    def num_post_tokens(self) -> int:
+        """Tokens that the template writes after the user's text: what renderings of different texts have in common there."""
+        probes = [self.render(text) for text in ("zebra crossing", "How are you?", "1 2 3", "Stop it!", "(see above)")]
+        endings = zip(*(reversed(token_ids) for token_ids in probes), strict=False)
+        return next(count for count, tokens in enumerate(endings) if len(set(tokens)) > 1)
 
     def check_lengths(self, rendered: Sequence[Sequence[int]], limit: int, what: str) -> None:
         """Raise for a prompt of more than `limit` tokens, by its index: nothing is cut in silence."""

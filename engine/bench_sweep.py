@@ -1,0 +1,176 @@
+"""What a sweep costs: exhaustive and screened, against plain `LLM.generate`, hooks in transformers, and an engine a variant."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.environment import describe, has_gpu
+from engine.export import export
+from engine.progress import say
+from engine.replica import engine_arguments
+from engine.rundir import RunDir, open_run_dir
+from engine.session import Session
+from engine.stages import transformers_model
+from engine.store import ShardedTable
+from engine.sweep.faithful import GENERATE
+from engine.sweep.grid import Candidate, Grid
+from engine.sweep.inputs import SweepInputs, with_selection
+from engine.sweep.rows import Rollouts
+from engine.sweep.run import sweep_identity
+from engine.sweep.screen import SCREEN_SCHEMA
+from engine.sweep.search import Search, directions_of_sweep
+from engine.sweep.work import LocalEngine, Result, Task
+
+PLAIN_EVERY = 3  # variants between two that plain LLM.generate does too
+SLOW_LAYERS = 2  # for hooks and restarts, scaled to all
+
+
+class WatchedEngine(LocalEngine):
+    """Notes each generation's wall, and after some of them times plain `LLM.generate` on the same weights and prompts."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self.ours: list[float] = []
+        self.plain: list[float] = []
+        self.swaps: list[float] = []
+        self.plain_total = 0.0
+        self._count = 0
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+        for task in tasks:
+            started = time.monotonic()
+            result = self._do(task)
+            worked = time.monotonic() - started
+            compared = task.responses is None and self._count % PLAIN_EVERY == 1
+            if compared:
+                self.plain.append(plain_seconds(self.session, task))
+                self.plain_total += self.plain[-1]
+            resumed = time.monotonic()
+            yield result
+            if compared:
+                self.ours.append(worked + time.monotonic() - resumed)
+                self.swaps.append(result.swap_seconds)
+            self._count += task.responses is None
+
+
+def plain_seconds(session: Session, task: Task) -> float:
+    """Wall of `LLM.generate` on a task's prompts, with the weights that are there."""
+    from vllm import SamplingParams
+
+    llm = session.replica().llm
+    llm.reset_prefix_cache()
+    sampling = SamplingParams(temperature=0, max_tokens=task.sampling.max_tokens)
+    started = time.monotonic()
+    llm.generate([{"prompt_token_ids": list(ids)} for ids in task.prompts], sampling, use_tqdm=False)
+    return time.monotonic() - started
+
+
+def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
+    """Every figure of the issue's comparison, each scaled to all layers, in one run on this machine."""
+    session, inputs = _prepare(config, num_prompts)
+    with tempfile.TemporaryDirectory(prefix="refusal-bench-") as name:
+        folder = Path(name)
+        run_dir = open_run_dir(folder / "directions", sweep_identity(session))
+        grid = directions_of_sweep(session, run_dir)
+        engine = WatchedEngine(session)
+        session.replica().swap(session.base)  # both searches find it started
+        say(f"exhaustive: {len(grid.singles())} layers x {len(inputs.pairs)} prompts x {config.sampling.max_tokens} tokens")
+        exhaustive = _search(session, inputs, grid, engine, folder / "exhaustive", exhaustive=True)
+        exhaustive["seconds"] -= engine.plain_total
+        screened = _search(session, inputs, grid, LocalEngine(session), folder / "screened", exhaustive=False)
+        session.close()
+        layers = grid.singles()[:: max(len(grid.singles()) // SLOW_LAYERS, 1)][:SLOW_LAYERS]
+        hooked = _hooked_seconds(session, inputs, layers)
+        restarted = [_restarted_seconds(session, inputs, candidate, folder) for candidate in layers]
+    count = len(grid.singles())
+    generation = sum(engine.ours) / len(engine.ours) * count
+    return {
+        "speedup_over_hooks": round(hooked / len(layers) * count / generation, 2),
+        "speedup_over_restarts": round(sum(restarted) / len(restarted) * count / generation, 2),
+        "speedup_screened": round(exhaustive["seconds"] / screened["seconds"], 2),
+        "switch_seconds": round(sum(engine.swaps) / len(engine.swaps), 4),
+        "ratio_to_plain": round(sum(engine.ours) / sum(engine.plain), 4),
+        "exhaustive": exhaustive,
+        "screened": screened,
+        "generation_seconds_all_layers": round(generation, 1),
+        "hooks_seconds_all_layers": round(hooked / len(layers) * count, 1),
+        "restarts_seconds_all_layers": round(sum(restarted) / len(restarted) * count, 1),
+        "layers": count,
+        "prompts": len(inputs.pairs),
+        "max_tokens": config.sampling.max_tokens,
+        "model": config.model.path,
+        **describe(),
+    }
+
+
+def _prepare(config: RunConfig, num_prompts: int) -> tuple[Session, SweepInputs]:
+    sweep = config.sweep.model_copy(update={"subspaces": [], "finalists": 1, "random_directions": 0})
+    config, pairs = with_selection(config.model_copy(update={"sweep": sweep}))
+    return Session(config), SweepInputs(pairs[:num_prompts], [])
+
+
+def _search(
+    session: Session, inputs: SweepInputs, grid: Grid, engine: LocalEngine, folder: Path, *, exhaustive: bool
+) -> dict[str, Any]:
+    """The search for a winner, up to its full-length run on the selection prompts."""
+    folder.mkdir()
+    run_dir = RunDir(folder, {"stages": {}})
+    rollouts = Rollouts(session, run_dir, engine)
+    search = Search(session, inputs, grid, rollouts)
+    started = time.monotonic()
+    if exhaustive:
+        winner = search.selected(grid.singles())[0]
+        screened = started
+    else:
+        candidates = search.screened(ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"]))
+        screened = time.monotonic()
+        winner = search.selected(search.raced(candidates)[:1])[0]
+    seconds = time.monotonic() - started
+    rollouts.scoring.close()
+    row = next(row for row in search.stages if row["stage"] == "selection" and row["variant"] == winner.name)
+    totals = rollouts.times.totals
+    return {
+        "seconds": round(seconds, 1),
+        "screen_seconds": round(screened - started, 1),
+        **{name: value for name, value in totals.items() if name.endswith("_seconds")},
+        "generated_tokens": int(sum(totals.get(f"{split}_tokens", 0) for split in ("race", "selection"))),
+        "winner": winner.name,
+        **{name: round(row[name], 4) for name in ("product", "product_low", "product_high")},
+    }
+
+
+def _hooked_seconds(session: Session, inputs: SweepInputs, candidates: Sequence[Candidate]) -> float:
+    """transformers `generate`, batch 32, with the same projections ablated by hooks."""
+    from extraction.generate import greedy
+    from extraction.intervention import ablation
+
+    prompts = session.render(inputs.selection, "selection prompts")
+    writers = [tensor.name.removesuffix(".weight") for tensor in session.plan.edited]
+    with transformers_model(session) as model:
+        greedy(model, prompts[:32], 4)  # warm-up
+        started = time.monotonic()
+        for candidate in candidates:
+            assert candidate.variant.edit is not None
+            say(f"hooks: {candidate.name}")
+            with ablation(model, writers, candidate.variant.edit.basis_HK):
+                greedy(model, prompts, session.config.sampling.max_tokens)
+        return time.monotonic() - started
+
+
+def _restarted_seconds(session: Session, inputs: SweepInputs, candidate: Candidate, folder: Path) -> float:
+    """Write the variant's checkpoint, start an engine on it, generate, stop."""
+    prompts = session.render(inputs.selection, "selection prompts")
+    out = folder / f"model-{candidate.name}"
+    started = time.monotonic()
+    export(session, candidate.variant, out, layers=candidate.layers)
+    arguments = engine_arguments(session.config, out, has_gpu=has_gpu()) | {"worker_extension_cls": ""}
+    sent = json.dumps([arguments, prompts, session.config.sampling.max_tokens, has_gpu()])
+    say(f"restart: {candidate.name}")
+    subprocess.run([sys.executable, "-c", GENERATE], input=sent, capture_output=True, text=True, check=True)
+    return time.monotonic() - started

@@ -1,0 +1,48 @@
+"""bin/bench-sweep: a sweep over all layers against plain vLLM, hooks in transformers, and an engine a variant."""
+
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def bench_sweep(
+    variant: cli.VariantOption = "smollm2_135m_k1",
+    model: cli.ModelOption = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="Layers tried, such as 4-20,25; the default is all.")] = None,
+    num_prompts: Annotated[int, typer.Option(help="Selection prompts.", min=4)] = 100,
+    settings: cli.SetOption = None,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Search all layers exhaustively and screened, and compare with the other ways to do it (about 10 minutes on 2 cores)."""
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+
+        overrides = cli.variant_overrides(settings, None, None, model, None, sweep__layers=layers)
+        config = load_config(variant, overrides)
+        from engine.bench_sweep import bench_sweep as measure
+
+        result = measure(config, num_prompts)
+        if as_json:
+            cli.print_json(result)
+            return
+        names = ("speedup_over_hooks", "speedup_over_restarts", "speedup_screened", "ratio_to_plain", "switch_seconds")
+        for name in names:
+            print(f"{name}: {result[name]}")
+        for name in ("exhaustive", "screened"):
+            part = result[name]
+            print(
+                f"{name}: {part['seconds']} s, {part['generated_tokens']} tokens, winner {part['winner']} "
+                f"{part['product']:.3f} [{part['product_low']:.3f}, {part['product_high']:.3f}]"
+            )
+        print(f"{result['layers']} layers x {result['prompts']} prompts x {result['max_tokens']} tokens, {result['model']}")
+        print(f"{result['hardware']}; vllm {result['versions']['vllm']}; commit {result['commit']}")
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/bench-sweep")

@@ -1,0 +1,131 @@
+"""bin/sweep: every layer, alpha and subspace of a model, screened, raced, and confirmed on prompts that did not choose."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+VariantOption = Annotated[str | None, typer.Option("--variant", help="A name in configs/, or a TOML file.", metavar="NAME")]
+SelectionOption = Annotated[str | None, typer.Option("--selection", help="Pairs that choose; no training or test prompts.")]
+LayersOption = Annotated[str | None, typer.Option("--layers", help="Layers tried one by one, such as 4-20,25.")]
+AlphasOption = Annotated[str | None, typer.Option("--alphas", help="Shares removed, such as 0.5,1,1.5.")]
+PositionsOption = Annotated[str | None, typer.Option("--positions", help="Such as last,last_instruction or post_instruction.")]
+SubspacesOption = Annotated[str | None, typer.Option("--subspaces", help="Such as top3,top5,1-15,3+9+12; or none.")]
+ExhaustiveOption = Annotated[bool, typer.Option("--exhaustive", help="Every candidate at full length; no screen, no race.")]
+CheckOption = Annotated[
+    str | None, typer.Option("--check-export", help="Compare a variant's hot swap with its checkpoint, and stop.", metavar="NAME")
+]
+
+
+@app.command()
+def sweep(
+    variant: VariantOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    selection: SelectionOption = None,
+    requests: cli.RequestsOption = None,
+    layers: LayersOption = None,
+    alphas: AlphasOption = None,
+    positions: PositionsOption = None,
+    subspaces: SubspacesOption = None,
+    exhaustive: ExhaustiveOption = False,
+    max_kl: Annotated[float | None, typer.Option(help="The screen's limit on the KL on answered prompts, nats.")] = None,
+    min_induce: Annotated[float | None, typer.Option(help="The screen's limit on the log-odds that adding induces.")] = None,
+    max_depth: Annotated[float | None, typer.Option(help="The screen's limit on the layer, as a share of the depth.")] = None,
+    num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
+    engines: Annotated[int | None, typer.Option(help="Engines side by side; the default is one per visible GPU.", min=1)] = None,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME-sweep.")] = None,
+    clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier sweep left there.")] = False,
+    check_export: CheckOption = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Try every layer, alpha and position, and subspaces of the best; print the study's table and write the winner.
+
+    Results land in the run directory: sweep.parquet, screen.parquet, rollouts, likelihoods and scores, winner.toml,
+    product_by_layer.png. Run it again to continue an interrupted sweep, or to print a finished one.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        overrides = cli.variant_overrides(
+            settings,
+            None,
+            None,
+            model,
+            pairs,
+            data__selection_pairs=cli.existing_or_embedded(selection),
+            data__test_requests=cli.existing_or_embedded(requests),
+            data__num_requests=num_requests,
+            data__num_answerable=0,
+            sweep__layers=layers,
+            sweep__alphas=_items(alphas),
+            sweep__positions=_items(positions),
+            sweep__subspaces=_subspaces(subspaces),
+            sweep__exhaustive=exhaustive or None,
+            sweep__max_kl=max_kl,
+            sweep__min_induce=min_induce,
+            sweep__max_depth=max_depth,
+        )
+        if check_export is not None:
+            _check_export(check_export, overrides, as_json)
+            return
+        _sweep(variant, overrides, dry_run=dry_run, as_json=as_json, out=out, engines=engines, clean=clean)
+
+
+def _sweep(
+    variant: str | None, overrides: dict[str, Any], *, dry_run: bool, as_json: bool, out: Path | None, **options: Any
+) -> None:
+    from engine.configfile import load_config, load_without_file
+    from engine.paths import default_run_dir
+
+    config = load_config(variant, overrides) if variant else load_without_file(overrides)
+    if dry_run:
+        cli.print_json(config.model_dump(mode="json"))
+        return
+    from engine.sweep.run import run_sweep
+    from engine.sweep.table import print_sweep
+
+    folder = out or default_run_dir(f"{config.variant}-sweep")
+    summary = run_sweep(config, folder, **options)
+    if as_json:
+        cli.print_json(summary)
+    else:
+        print_sweep(summary, folder)
+    if summary["failures"]:
+        raise typer.Exit(1)
+
+
+def _check_export(name: str, overrides: dict[str, Any], as_json: bool) -> None:
+    from engine.configfile import load_config
+    from engine.sweep.faithful import check_export
+
+    kept = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}
+    report = check_export(load_config(name, kept))
+    if as_json:
+        cli.print_json(report)
+    else:
+        counted = f"{report['variant']} ({report['variant_hash']}): {report['equal']} of {report['prompts']} greedy responses"
+        print(f"{counted} of the hot swap equal, token for token, those of a new engine on the checkpoint bin/edit writes")
+    if report["equal"] < report["prompts"]:
+        raise typer.Exit(1)
+
+
+def _items(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _subspaces(text: str | None) -> list[str] | None:
+    """topN and layer lists; a list of several parts takes plus signs, as 3+9+12, for the comma parts subspaces."""
+    if text is None or text == "none":
+        return None if text is None else []
+    return [part.replace("+", ",") for part in _items(text) or []]
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/sweep")

@@ -1,0 +1,149 @@
+"""What a sweep tries: single directions over layers, alphas and positions, subspaces of them, and controls."""
+# H = hidden size, K = directions of a subspace
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from editing.projection import Edit, orthonormal_basis
+from engine.config import SweepConfig, parse_blocks
+from engine.errors import EngineError
+from engine.session import Session
+from engine.variants import Variant
+from extraction.directions import Directions, unit_directions
+
+SINGLE, SUBSPACE, RANDOM, SHUFFLED, BASE = "single", "subspace", "random", "shuffled", "base"
+Sources = Sequence[tuple[str, int]]  # position and layer of each direction
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A variant and where it comes from. `group` joins the alphas of one direction or subspace."""
+
+    kind: str
+    group: str
+    sources: tuple[tuple[str, int], ...]
+    alpha: float
+    variant: Variant
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    @property
+    def k(self) -> int:
+        """Dimension of what is removed; 0 for the base."""
+        return 0 if self.variant.edit is None else self.variant.edit.basis_HK.shape[1]
+
+    @property
+    def layers(self) -> list[int]:
+        return [layer for _, layer in self.sources]
+
+
+class Grid:
+    """Makes candidates from the directions of a sweep, by position."""
+
+    def __init__(self, session: Session, directions: Mapping[str, Directions], shuffled: Mapping[str, Directions]) -> None:
+        self.session = session
+        self.config: SweepConfig = session.config.sweep
+        self.directions = directions
+        self.shuffled = shuffled
+
+    @property
+    def layers(self) -> list[int]:
+        """The layers tried one by one."""
+        return grid_layers(self.session)
+
+    @property
+    def top_sizes(self) -> list[int]:
+        """N of every topN asked for."""
+        return top_sizes(self.config)
+
+    def base(self) -> Candidate:
+        return Candidate(BASE, "base", (), 0.0, self.session.base)
+
+    def singles(self) -> list[Candidate]:
+        """Every position, layer and alpha."""
+        sources = [(position, layer) for position in self.directions for layer in self.layers]
+        return [self._candidate(SINGLE, [source], alpha) for source in sources for alpha in self.config.alphas]
+
+    def listed(self) -> list[Candidate]:
+        """The subspaces whose layers the configuration names, at the first position."""
+        position = next(iter(self.directions))
+        named = [name for name in self.config.subspaces if not name.startswith("top")]
+        return [
+            self._candidate(SUBSPACE, [(position, layer) for layer in parse_blocks(name)], alpha)
+            for name in named
+            for alpha in self.config.alphas
+        ]
+
+    def best_of(self, ranked: Sequence[Candidate]) -> list[Candidate]:
+        """topN: the subspaces of the best single directions, `ranked` best first."""
+        sources = list(dict.fromkeys(candidate.sources[0] for candidate in ranked))
+        sizes = [size for size in top_sizes(self.config) if size <= len(sources)]
+        return [self._candidate(SUBSPACE, sources[:size], alpha, f"top{size}") for size in sizes for alpha in self.config.alphas]
+
+    def controls(self, winner: Candidate) -> list[Candidate]:
+        """Random subspaces and a shuffled-label direction of the winner's dimension, layers and alpha."""
+        generator = torch.Generator().manual_seed(self.config.seed)
+        found = []
+        for number in range(self.config.random_directions):
+            random_KH = torch.randn(winner.k, self.session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
+            found.append(self._control(RANDOM, f"random{number + 1}", random_KH, winner))
+        if self.config.random_directions:
+            found.append(self._control(SHUFFLED, "shuffled", self._units(self.shuffled, winner.sources), winner))
+        return found
+
+    def _candidate(self, kind: str, sources: Sources, alpha: float, group: str | None = None) -> Candidate:
+        group = group or "+".join(_label(position, layer) for position, layer in sources)
+        if kind == SUBSPACE and not group.startswith("top"):
+            group = "subspace" + "-".join(str(layer) for _, layer in sources)
+        name = group if self.config.alphas == [alpha] else f"{group}-a{alpha:g}"
+        names = [f"{group}: layer {layer}'s direction ({position})" for position, layer in sources]
+        basis_HK = orthonormal_basis(self._units(self.directions, sources), names=names)
+        return Candidate(kind, group, tuple(sources), alpha, self._variant(name, basis_HK, alpha))
+
+    def _control(self, kind: str, name: str, directions_KH: Tensor, winner: Candidate) -> Candidate:
+        variant = self._variant(name, orthonormal_basis(directions_KH), winner.alpha)
+        return Candidate(kind, name, winner.sources if kind == SHUFFLED else (), winner.alpha, variant)
+
+    def _units(self, directions: Mapping[str, Directions], sources: Sources) -> Tensor:
+        return torch.cat([unit_directions(directions[position], [layer]) for position, layer in sources])
+
+    def _variant(self, name: str, basis_HK: Tensor, alpha: float) -> Variant:
+        edit = Edit(basis_HK, alpha, self.session.config.edit.keep_norms)
+        return Variant(name, self.session.base_hash, self.session.plan, edit)
+
+
+def grid_layers(session: Session) -> list[int]:
+    """The layers that a sweep tries, all in the model. Raises EngineError for one that is not."""
+    last = session.checkpoint.num_layers
+    layers = session.config.sweep.layers or list(range(1, last + 1))
+    session.check_layers(layers, "sweep.layers or --layers")
+    for name in session.config.sweep.subspaces:
+        if not name.startswith("top"):
+            session.check_layers(parse_blocks(name), f"sweep.subspaces ('{name}')")
+    return layers
+
+
+def top_sizes(config: SweepConfig) -> list[int]:
+    """N of every topN."""
+    return [int(name.removeprefix("top")) for name in config.subspaces if name.startswith("top")]
+
+
+def check_grid(session: Session) -> None:
+    """Raise EngineError for a grid that cannot be tried, before a model loads."""
+    layers = grid_layers(session)
+    if 0 in layers and "last" in session.config.sweep.positions:
+        raise EngineError("Layer 0 has no direction at the last token, which is the same for every prompt. Leave layer 0 out.")
+    sizes = top_sizes(session.config.sweep)
+    if sizes and max(sizes) > len(layers) * len(session.config.sweep.positions):
+        raise EngineError(
+            f"top{max(sizes)} needs {max(sizes)} single directions and the grid has {len(layers)} layers. Widen it."
+        )
+
+
+def _label(position: str, layer: int) -> str:
+    return f"layer{layer}" if position == "last" else f"layer{layer}-{position.replace(':', '')}"

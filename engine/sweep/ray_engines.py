@@ -1,0 +1,188 @@
+"""Several engines as Ray actors, on this machine or on the cluster that RAY_ADDRESS names.
+
+Tasks go to whoever is free; results come back through Ray, so nodes share nothing but the model's path. A lost actor's
+task is done again by another, and the actor is replaced.
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from engine.environment import has_gpu
+from engine.errors import EngineError
+from engine.paths import PROJECT_DIR
+from engine.progress import say
+from engine.replica import Replica, engine_arguments, set_environment
+from engine.session import Session
+from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
+from engine.variants import Variant
+
+CONNECT_SECONDS = 5.0
+PACKAGES = ("engine", "extraction", "editing", "judging")
+
+
+class EngineActor:
+    """Runs in a Ray worker: an engine of its own, on its own GPUs or cores."""
+
+    def __init__(self, arguments: dict[str, Any], base: Variant, place: int, count: int) -> None:
+        if not has_gpu():  # CPU engines bind threads to cores; two on the same cores are twenty times slower
+            cores = share_of_cores(place, count)
+            os.sched_setaffinity(0, cores)
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        set_environment(has_gpu=has_gpu())
+        self.host = Host(Replica(arguments, base))
+
+    def do(self, task: Task) -> Result:
+        return self.host.do(task)
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+
+class RayEngines:
+    """`count` engines. Raises EngineError for an unreachable address or too few GPUs, before an engine starts."""
+
+    def __init__(self, session: Session, count: int) -> None:
+        self.session = session
+        self.count = count
+        self._started: list[Any] = []
+        self._connected = False
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+        """Results as they come, in no order."""
+        import ray
+
+        waiting = [(task, 1) for task in reversed(tasks)]
+        if waiting:
+            self._start(min(self.count, len(tasks)))
+        free = list(self._started)
+        running: dict[Any, tuple[Any, Task, int]] = {}
+        while waiting or running:
+            while waiting and free:
+                task, attempt = waiting.pop()
+                actor = free.pop(0)
+                running[actor.do.remote(task)] = (actor, task, attempt)
+            ready = ray.wait(list(running), num_returns=1)[0][0]
+            actor, task, attempt = running.pop(ready)
+            try:
+                yield ray.get(ready)
+                free.append(actor)
+            except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+                free.append(self._replace(actor))
+                reason = _reason(error)
+                say(f"{task.variant.name}: attempt {attempt} of {MAX_ATTEMPTS} failed ({reason})")
+                if attempt < MAX_ATTEMPTS:
+                    waiting.append((task, attempt + 1))
+                else:
+                    yield failed(task, reason)
+
+    def close(self) -> None:
+        if self._connected:
+            import ray
+
+            for actor in self._started:
+                ray.kill(actor)
+            ray.shutdown()
+            self._started, self._connected = [], False
+
+    def _start(self, count: int) -> None:
+        import ray
+
+        if not self._connected:
+            connect()
+            self._connected = True
+            self._check_resources()
+        new = [self._actor(place) for place in range(len(self._started), count)]
+        self._started += new
+        try:
+            ray.get([actor.process_id.remote() for actor in new])
+        except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+            raise EngineError(f"An engine did not start in its Ray actor: {_reason(error)}") from error
+
+    def _check_resources(self) -> None:
+        import ray
+
+        width = int(self.session.config.vllm.get("tensor_parallel_size", 1))
+        there = int(ray.cluster_resources().get("GPU", 0))
+        if has_gpu() and self.count * width > there:
+            raise EngineError(f"--engines {self.count} of {width} GPU(s) each; the Ray cluster has {there}. Ask for fewer.")
+
+    def _actor(self, place: int) -> Any:
+        import ray
+
+        gpu = has_gpu()
+        width = int(self.session.config.vllm.get("tensor_parallel_size", 1))
+        options = {"num_gpus": width} if gpu else {"num_cpus": 0}
+        arguments = engine_arguments(self.session.config, self.session.checkpoint.directory, has_gpu=gpu)
+        where = f"{width} GPU(s)" if gpu else "a share of the CPU cores"
+        say(f"engine {place + 1} of {self.count}: starting in a Ray actor ({where})")
+        return ray.remote(EngineActor).options(**options).remote(arguments, self.session.base, place, self.count)
+
+    def _replace(self, actor: Any) -> Any:
+        import ray
+
+        place = self._started.index(actor)
+        ray.kill(actor)
+        self._started[place] = self._actor(place)
+        return self._started[place]
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS, or start Ray here. Raises EngineError where the address does not answer."""
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "refusal-sweep"}
+    path = os.environ.get("PYTHONPATH", "")
+    if not address or address == "local":
+        env = {"env_vars": {"PYTHONPATH": f"{PROJECT_DIR}:{path}".rstrip(":")}}
+        ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, 2), runtime_env=env, **quiet)
+        return
+    check_address(address)
+    try:
+        ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]}") from error
+
+
+def check_address(address: str) -> None:
+    """Raise EngineError unless something listens at HOST:PORT (or ray://HOST:PORT); `auto` is Ray's to find."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"RAY_ADDRESS={address} cannot be reached ({error}). Expected HOST:PORT of a running cluster; unset it to run here."
+        ) from error
+
+
+def share_of_cores(place: int, count: int) -> list[int]:
+    """The cores of the `place`-th of `count` engines: an even share of those this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[place * len(cores) // count : (place + 1) * len(cores) // count]
+
+
+def check_engines(count: int | None, width: int) -> int:
+    """How many engines: those asked for, else one per visible GPU. Raises EngineError for more than the machine has."""
+    if os.environ.get("RAY_ADDRESS"):
+        return count or 1  # the cluster is asked once it is joined
+    there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
+    what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
+    if count is not None and count > there:
+        raise EngineError(f"--engines {count}, but this machine has {there} {what}. Ask for at most {there}.")
+    return count or (max(there, 1) if has_gpu() else 1)
+
+
+def visible_gpus() -> int:
+    """GPUs that this process may use."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def _reason(error: Exception) -> str:
+    lines = [line for line in str(getattr(error, "cause", None) or error).strip().splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,137 @@
+"""From a finished search to its table, its files and its winner: test rates beside selection rates, p-values, controls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from engine import store
+from engine.rundir import RunDir
+from engine.sweep.grid import BASE, RANDOM, SHUFFLED, Candidate
+from engine.sweep.rows import Rollouts
+from engine.sweep.search import Search, stage_row
+from judging.offline import NAME, NOTICE, rubric_hash
+from judging.paired import holm, mcnemar_p, product_difference
+
+FIGURES = ("compliance", "coherence", "product")
+SWEEP_SCHEMA = pa.schema(
+    [
+        ("stage", pa.string()),
+        ("variant", pa.string()),
+        ("variant_hash", pa.string()),
+        ("kind", pa.string()),
+        ("sources", pa.list_(pa.string())),
+        ("alpha", pa.float64()),
+        ("k", pa.int32()),
+        ("n", pa.int32()),
+        *((f"{name}{suffix}", pa.float64()) for name in FIGURES for suffix in ("", "_low", "_high")),
+        *((name, pa.float64()) for name in ("bypass", "induce", "kl")),
+        *((name, pa.float64()) for name in ("selection_product", "difference", "difference_low", "difference_high")),
+        *((name, pa.float64()) for name in ("p", "p_holm")),
+        ("kept", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+Row = dict[str, Any]
+
+
+def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
+    """A row per candidate on the test prompts, with its selection product and its paired tests against the base.
+
+    p: exact McNemar on responses that comply fully and read well; p_holm: corrected over all variants of the stage.
+    """
+    rollouts, inputs = search.rollouts, search.inputs
+    grades = {candidate.name: rollouts.grades(candidate, inputs.test) for candidate in rollouts.working(tested)}
+    base = grades[BASE]
+    variants = [candidate for candidate in tested if candidate.kind != BASE and candidate.name in grades]
+    p_values = {candidate.name: mcnemar_p(grades[candidate.name], base) for candidate in variants}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    rows = []
+    for candidate in tested:
+        if candidate.name not in grades:
+            rows.append(stage_row("confirm", candidate, reason=f"failed: {rollouts.failures[candidate.variant.hash]}"))
+            continue
+        selection = rollouts.grades(candidate, inputs.selection).product
+        row = stage_row("confirm", candidate, grades[candidate.name])
+        row |= {"selection_product": selection, "p": p_values.get(candidate.name), "p_holm": corrected.get(candidate.name)}
+        if candidate.kind != BASE:
+            difference = product_difference(grades[candidate.name], base)
+            row |= {"difference": difference.value, "difference_low": difference.low, "difference_high": difference.high}
+        rows.append(row)
+    return rows
+
+
+def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) -> dict[str, Any]:
+    """What bin/sweep prints and --json gives."""
+    config, rollouts = search.session.config, search.rollouts
+    winner = next(candidate for candidate in tested if candidate.kind not in (BASE, RANDOM, SHUFFLED))
+    return {
+        "variant": config.variant,
+        "model": next(iter(rollouts.rows.values()))["model"],
+        "judge": {"name": NAME, "rubric_hash": rubric_hash()[:16], "notice": NOTICE},
+        "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": "winner.toml"},
+        "exhaustive": config.sweep.exhaustive,
+        "selection_prompts": len(search.inputs.pairs),
+        "test_prompts": len(search.inputs.test),
+        "candidates": len(search.grid.singles()),
+        "confirm": [{name: _plain(value) for name, value in row.items()} for row in rows],
+        "stages": [{name: _plain(value) for name, value in row.items()} for row in search.stages],
+        "failures": _failures(search),
+    }
+
+
+def timing(rollouts: Rollouts) -> dict[str, Any]:
+    """Seconds and tokens by stage, over interruptions, and what the sweep waited for: generation or judging."""
+    totals = rollouts.times.totals
+    generation = sum(totals.get(f"{split}_seconds", 0) for split in ("race", "selection", "test"))
+    judging = totals.get("likelihood_seconds", 0) + rollouts.scoring.busy_seconds
+    return {
+        **totals,
+        "generation_seconds": round(generation, 2),
+        "generated_tokens": int(sum(totals.get(f"{split}_tokens", 0) for split in ("race", "selection", "test"))),
+        "judge_seconds": round(rollouts.scoring.busy_seconds, 2),
+        "waited_for_judge_seconds": round(rollouts.scoring.waited_seconds, 2),
+        "bound_by": "generation" if generation >= judging else "judging",
+    }
+
+
+def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
+    """sweep.parquet, scores.parquet, and the merged rollouts and likelihoods."""
+    store.write_table(run_dir.file("sweep.parquet"), [*search.stages, *rows], SWEEP_SCHEMA)
+    rollouts = search.rollouts
+    identity = {"rubric_hash": rubric_hash()[:16], "repeat": 0, "attempts": 1}
+    scores = []
+    for key in sorted(rollouts.rows, key=lambda key: (key[1], key[0])):
+        judge = NAME if key in rollouts.logprobs else f"{NAME}-text"  # graded by its text alone, without likelihoods
+        cells = {"variant_hash": key[0], "prompt_id": key[1], "judge": judge, **identity}
+        scores.append(cells | asdict(rollouts.scoring.grades[key]))
+    store.write_table(run_dir.file("scores.parquet"), scores, store.SCORE_SCHEMA)
+    for table in (rollouts.table, rollouts.likelihoods):
+        table.merge(lambda row: (row["prompt_id"], row["variant_hash"]))
+
+
+def winner_toml(search: Search, winner: Candidate) -> str:
+    """The winner as a configuration file that `bin/rollout --variant` accepts."""
+    import tomli_w
+
+    config = search.session.config
+    position = winner.sources[0][0]
+    table = config.model_dump(mode="json", exclude_none=True, exclude={"sweep", "published", "variant"})
+    table["description"] = (
+        f"{winner.name}: chosen by bin/sweep --variant {config.variant} on {len(search.inputs.pairs)} selection prompts"
+    )
+    table["directions"] = {"layers": winner.layers, "position": position}
+    table["edit"]["alpha"] = winner.alpha
+    return tomli_w.dumps(table)
+
+
+def _failures(search: Search) -> list[Mapping[str, str]]:
+    names = {row["variant_hash"]: row["variant"] for row in search.rollouts.rows.values()}
+    names |= {row["variant_hash"]: row["variant"] for row in search.stages}
+    return [{"variant": names.get(key, key), "reason": reason} for key, reason in search.rollouts.failures.items()]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    return None if isinstance(value, float) and value != value else value

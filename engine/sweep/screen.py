@@ -1,0 +1,192 @@
+"""Stage 1: every candidate's bypass, induce and KL, from prefills alone; nothing is generated with a candidate.
+
+transformers computes them (extraction.screening), in one process with the whole vocabulary; a GPU's memory is free again
+before vLLM starts.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from engine import store
+from engine.config import SweepConfig
+from engine.errors import EngineError
+from engine.folding import FoldedModel
+from engine.progress import Progress, say
+from engine.session import Session
+from engine.stages import transformers_model
+from engine.sweep.grid import Candidate, Grid
+from extraction.generate import greedy
+from extraction.intervention import addition
+from extraction.prefill import BATCH_TOKENS
+from extraction.prompts import Pair
+from extraction.screening import (
+    Panel,
+    RefusalTokens,
+    ablation_scores,
+    find_refusal_tokens,
+    forced_prefix,
+    induction_scores,
+    make_panel,
+)
+from judging.offline import OfflineJudge
+
+SCREEN_SCHEMA = pa.schema(
+    [
+        ("variant_hash", pa.string()),
+        ("variant", pa.string()),
+        ("position", pa.string()),
+        ("layer", pa.int32()),
+        ("alpha", pa.float64()),
+        ("n", pa.int32()),
+        ("bypass", pa.float64()),
+        ("induce", pa.float64()),
+        ("kl", pa.float64()),
+    ]
+)
+FIRST_WORDS = 24  # tokens in which a refusal shows
+GPU_BATCH_TOKENS = 32768
+HOPELESS = 2.0  # standard errors beyond a limit, after half of the prompts
+Row = dict[str, Any]
+
+
+@dataclass
+class Probe:
+    """The base, folded at will, and two halves of prompts that candidates are measured on."""
+
+    folded: FoldedModel
+    halves: list[Panel]
+    tokens: RefusalTokens
+    _induced: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)  # no matter which alpha
+
+    def measure(self, candidate: Candidate, difference_H: Tensor, config: SweepConfig) -> Row:
+        """bypass, induce and KL with their number of prompts; half of them where those settle that it cannot pass."""
+        bypass, induce, kl = [], [], []
+        for half, panel in enumerate(self.halves):
+            induce.append(self._induce(candidate, difference_H, half))
+            self.folded.fold(candidate.variant.edit)
+            scores = ablation_scores(self.folded.model, panel, self.tokens.token_ids)
+            bypass.append(scores.bypass_N)
+            kl.append(scores.kl_N)
+            if hopeless(torch.cat(kl), torch.cat(induce), config):
+                break
+        figures = {"bypass": torch.cat(bypass), "induce": torch.cat(induce), "kl": torch.cat(kl)}
+        return {"n": len(figures["kl"])} | {name: float(values.mean()) for name, values in figures.items()}
+
+    def _induce(self, candidate: Candidate, difference_H: Tensor, half: int) -> Tensor:
+        key = (*candidate.sources[0], half)
+        if key not in self._induced:
+            self.folded.fold(None)
+            with addition(self.folded.model, candidate.layers[0], difference_H):
+                self._induced[key] = induction_scores(self.folded.model, self.halves[half], self.tokens.token_ids)
+        return self._induced[key]
+
+
+def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store.ShardedTable) -> None:
+    """Fill `table` with a row per single-direction candidate; rows that are there already are not computed again.
+
+    A layer beyond the depth limit gets a row without numbers: nothing could make it pass.
+    """
+    done, config = table.keys(), session.config.sweep
+    todo = [candidate for candidate in grid.singles() if (candidate.variant.hash,) not in done]
+    limit = config.max_depth * session.checkpoint.num_layers
+    if not todo:
+        return
+    with transformers_model(session) as model, Progress("screen", len(todo), "candidates") as progress:
+        probe = make_probe(session, model, pairs)
+        for candidate in todo:
+            position, layer = candidate.sources[0]
+            row = {"variant_hash": candidate.variant.hash, "variant": candidate.name, "position": position, "layer": layer}
+            difference_H = grid.directions[position].mean_difference_LH[layer]
+            measured = probe.measure(candidate, difference_H, config) if layer < limit else {"n": 0}
+            table.append(row | {"alpha": candidate.alpha} | measured)
+            progress.advance()
+    table.flush()
+
+
+def make_probe(session: Session, model: Any, pairs: Sequence[Pair]) -> Probe:
+    """Lay out the prompts, find the refusal tokens, and remember the base's distributions."""
+    declined = [session.renderer.render(pair.declined) for pair in pairs]
+    answered = [session.renderer.render(pair.answered) for pair in pairs]
+    forced = forced_prefix(model, [*declined[:8], *answered[:8]])
+    responses = greedy(model, declined, len(forced) + FIRST_WORDS)
+    declined, answered = ([[*prompt, *forced] for prompt in side] for side in (declined, answered))
+    size = BATCH_TOKENS if next(model.parameters()).device.type == "cpu" else GPU_BATCH_TOKENS
+    middle = len(pairs) // 2
+    halves = [
+        make_panel(model, declined[part], answered[part], batch_tokens=size) for part in (slice(middle), slice(middle, None))
+    ]
+    answers = [int(token) for panel in halves for token in panel.base_logprobs_NV.argmax(-1)]
+    refusals = _first_tokens_of_refusals(session, pairs, responses, len(forced))
+    tokens = find_refusal_tokens(refusals, answers)
+    words = [session.renderer.tokenizer.decode([token]) for token in tokens.token_ids]
+    after = f", read after {len(forced)} forced tokens" if forced else ""
+    say(
+        f"screen: refusals begin with {words} ({tokens.share_of_refusals:.0%} of {len(refusals)} refusals, "
+        f"{tokens.share_of_answers:.0%} of {len(answers)} answers{after})"
+    )
+    return Probe(FoldedModel(model, session.checkpoint, session.plan), halves, tokens)
+
+
+def hopeless(kl_N: Tensor, induce_N: Tensor, config: SweepConfig) -> bool:
+    """Whether the KL is above its limit, or the induced log-odds below theirs, by more than HOPELESS standard errors."""
+    error = [float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.inf for values in (kl_N, induce_N)]
+    too_far = float(kl_N.mean()) - HOPELESS * error[0] > config.max_kl
+    return too_far or float(induce_N.mean()) + HOPELESS * error[1] < config.min_induce
+
+
+def _first_tokens_of_refusals(
+    session: Session, pairs: Sequence[Pair], responses: Sequence[list[int]], num_forced: int
+) -> list[int]:
+    judge = OfflineJudge()
+    texts = [session.renderer.tokenizer.decode(response, skip_special_tokens=True) for response in responses]
+    judged = zip(pairs, texts, responses, strict=True)
+    return [ids[num_forced] for pair, text, ids in judged if len(ids) > num_forced and judge.score(pair.declined, text).declined]
+
+
+def verdicts(rows: Sequence[Row], config: SweepConfig, num_layers: int) -> list[Row]:
+    """Each row with `kept` and `reason`; those that pass the filters go on, the strongest bypass first, `keep` at most."""
+    ranked = sorted(rows, key=lambda row: (math.inf if row["bypass"] is None else row["bypass"], row["variant"]))
+    left, judged = config.keep, []
+    for row in ranked:
+        reason = filtered(row, config, num_layers)
+        if reason is None and left == 0:
+            reason = f"{config.keep} others bypass more"
+        left -= reason is None
+        judged.append({**row, "kept": reason is None, "reason": reason or "passes the screen"})
+    return judged
+
+
+def filtered(row: Row, config: SweepConfig, num_layers: int) -> str | None:
+    """Why the screen leaves a candidate out; None where it passes."""
+    if row["layer"] >= config.max_depth * num_layers:
+        return f"depth {row['layer'] / num_layers:.2f} (limit {config.max_depth:g})"
+    if not row["kl"] <= config.max_kl:
+        return f"KL {row['kl']:.3f} (limit {config.max_kl:g})"
+    if not row["induce"] > config.min_induce:
+        return f"induces {row['induce']:.2f} (limit {config.min_induce:g})"
+    return None if math.isfinite(row["bypass"]) else "bypass is not finite"
+
+
+def check_survivors(rows: Sequence[Row], config: SweepConfig) -> None:
+    """Raise EngineError where the screen left nothing, with what came nearest."""
+    if any(row["kept"] for row in rows):
+        return
+    limits = f"KL <= {config.max_kl:g}, induce > {config.min_induce:g}, depth < {config.max_depth:g}"
+    advice = (
+        "screen.parquet has every candidate's. Set --max-kl, --min-induce or --max-depth to what this model allows, or search "
+        "without the screen: --exhaustive."
+    )
+    measured = [row for row in rows if row["n"]]
+    if not measured:
+        raise EngineError(f"No candidate passes the screen ({limits}): every layer is too deep. {advice}")
+    mildest, strongest = min(measured, key=lambda row: row["kl"]), max(measured, key=lambda row: row["induce"])
+    raise EngineError(
+        f"No candidate passes the screen ({limits}): the lowest KL is {mildest['kl']:.3f} ({mildest['variant']}), the highest "
+        f"induce {strongest['induce']:.2f} ({strongest['variant']}). {advice}"
+    )

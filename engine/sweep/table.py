@@ -1,0 +1,133 @@
+"""Prints a sweep for people, on stdout, in the form of the study's tables, and draws product by layer."""
+
+import math
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from engine.table import LOG_WIDTH
+
+COLUMNS = ("variant", "what", "k", "alpha", "Compliance", "Coherence", "Product", "on selection", "p (Holm)")
+PLOT = "product_by_layer.png"
+MARKERS = "osD^vP"
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito 2008: told apart by all eyes
+Row = dict[str, Any]
+
+
+def print_sweep(summary: dict[str, Any], folder: Path) -> None:
+    """The confirmed variants with their intervals, how the choice was made, and where everything is."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else LOG_WIDTH
+    console = Console(width=width, highlight=False)
+    how = "all at full length" if summary["exhaustive"] else "screened and raced"
+    console.print(
+        f"{summary['variant']}: {summary['model']}, {summary['candidates']} single directions {how} on "
+        f"{summary['selection_prompts']} selection prompts; rates on {summary['test_prompts']} test prompts that chose nothing",
+        markup=False,
+    )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, justify="right" if name in ("k", "alpha", "on selection", "p (Holm)") else "left")
+    for row in summary["confirm"]:
+        table.add_row(*cells_of(row))
+    console.print(table)
+    tested = sum(row.get("p") is not None for row in summary["confirm"])
+    console.print(
+        "In brackets: 95 % bootstrap intervals. p: exact McNemar against the base on the same prompts (complies fully and reads "
+        f"well), Holm over {tested} variants.",
+        markup=False,
+    )
+    judge = summary["judge"]
+    console.print(f"Judge: {judge['name']} = {judge['notice']}; rubric {judge['rubric_hash']}.", markup=False)
+    for failure in summary["failures"]:
+        console.print(f"failed: {failure['variant']}: {failure['reason']}", markup=False)
+    console.print(
+        f"Winner: {summary['winner']['name']}; run it with bin/rollout --variant {folder / 'winner.toml'}", markup=False
+    )
+
+
+def cells_of(row: Row) -> list[str]:
+    """One row of the table."""
+    if row.get("product") is None:
+        return [row["variant"], str(row.get("reason")), *[""] * (len(COLUMNS) - 2)]
+    base = row["kind"] == "base"
+    estimates = [rf"{row[name]:.3f} \[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in _names()]
+    selection = row.get("selection_product")
+    return [
+        row["variant"],
+        what(row),
+        "-" if base else str(row["k"]),
+        "-" if base else f"{row['alpha']:g}",
+        *estimates,
+        "-" if selection is None else f"{selection:.3f}",
+        "-" if base else _p(row["p_holm"]),
+    ]
+
+
+def what(row: Row) -> str:
+    """Where a variant's directions come from."""
+    named = {"base": "no edit", "random": "control: random", "shuffled": "control: shuffled labels"}
+    if row["kind"] in named:
+        return named[row["kind"]]
+    positions = {source.split("@")[0] for source in row["sources"]}
+    layers = ", ".join(source.split("@")[1] for source in row["sources"])
+    where = "" if positions == {"last"} else f" at {' '.join(sorted(positions))}"
+    return f"layer{'s' if len(row['sources']) > 1 else ''} {layers}{where}"
+
+
+def draw_products(stages: list[Row], base: Row | None, path: Path) -> None:
+    """Product by layer with 95 % intervals, one line per position and alpha, from the longest stage each candidate reached."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    last = {row["variant"]: row for row in stages if row["kind"] == "single" and row.get("product") is not None}
+    lines: dict[tuple[str, float], list[tuple[int, Row]]] = {}
+    for row in last.values():
+        position, _, layer = row["sources"][0].partition("@")
+        lines.setdefault((position, row["alpha"]), []).append((int(layer), row))
+    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
+    for number, ((position, alpha), points) in enumerate(sorted(lines.items())):
+        points.sort(key=lambda point: point[0])
+        rows = [row for _, row in points]
+        middle = [row["product"] for row in rows]
+        below = [row["product"] - row["product_low"] for row in rows]
+        above = [row["product_high"] - row["product"] for row in rows]
+        shift = 0.12 * (number - (len(lines) - 1) / 2)
+        axes.errorbar(
+            [layer + shift for layer, _ in points],
+            middle,
+            yerr=[below, above],
+            linewidth=1,
+            label=f"{position}, alpha {alpha:g}",
+            marker=MARKERS[number % len(MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            capsize=2,
+            markersize=4,
+        )
+    if base is not None:
+        axes.axhline(base["product"], color="black", linestyle="--", linewidth=1, label="base")
+        axes.axhspan(base["product_low"], base["product_high"], color="black", alpha=0.1, linewidth=0)
+    axes.set(
+        xlabel="layer of the direction (resid_pre: the stream that enters block l)", ylabel="compliance x coherence", ylim=(0, 1)
+    )
+    axes.legend(frameon=False, fontsize=8)
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=150, format="png")
+    pyplot.close(figure)
+    temporary.rename(path)
+
+
+def _names() -> tuple[str, ...]:
+    return ("compliance", "coherence", "product")
+
+
+def _p(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"

@@ -1,0 +1,46 @@
+"""Token positions by name: `last`, `last_instruction`, and the template's tokens after the user's text, `post_instruction:1` ...
+
+A position becomes an offset from the end of the rendered prompt (-1 is the last token), the same for every prompt: what
+follows the user's text is the template's.
+"""
+
+import re
+from collections.abc import Sequence
+
+from extraction.errors import ExtractionError
+
+LAST, LAST_INSTRUCTION, POST_INSTRUCTION = "last", "last_instruction", "post_instruction"
+NUMBERED = re.compile(rf"{POST_INSTRUCTION}:([1-9]\d*)")
+NAMES = f"{LAST}, {LAST_INSTRUCTION}, {POST_INSTRUCTION}:1 (the first template token after the text) and so on"
+
+
+def check_position(name: str) -> str:
+    """The name, if it is one of a single position. Raises ExtractionError otherwise."""
+    if name not in (LAST, LAST_INSTRUCTION) and not NUMBERED.fullmatch(name):
+        raise ExtractionError(f"Unknown position '{name}'; expected {NAMES}.")
+    return name
+
+
+def offset_of(name: str, num_post_tokens: int) -> int:
+    """Offset from the end of a rendered prompt whose last `num_post_tokens` tokens are the template's."""
+    check_position(name)
+    if name == LAST:
+        return -1
+    if name == LAST_INSTRUCTION:
+        return -num_post_tokens - 1
+    number = int(name.partition(":")[2])
+    if number > num_post_tokens:
+        raise ExtractionError(
+            f"Position {name} is not there: the template writes {num_post_tokens} tokens after the user's text."
+        )
+    return number - 1 - num_post_tokens
+
+
+def expand_positions(names: Sequence[str], num_post_tokens: int) -> list[str]:
+    """Position names, each once, with `post_instruction` standing for every template token; the final one is `last`."""
+    by_offset: dict[int, str] = {}
+    for name in names:
+        every = [*(f"{POST_INSTRUCTION}:{number}" for number in range(1, num_post_tokens)), LAST]
+        for single in every if name == POST_INSTRUCTION else [name]:
+            by_offset.setdefault(offset_of(single, num_post_tokens), single)
+    return list(by_offset.values())

@@ -1,0 +1,95 @@
+"""Next-token logits of many prompts, exactly as one by one: the common prefix is computed once, the rest in batches that
+are padded on the right, where causal attention never looks.
+
+Takes a transformers model and token ids; the model's weights and hooks may change between two passes.
+"""
+# B = prompts of a batch, T = tokens after the prefix, V = vocabulary
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from extraction.errors import ExtractionError
+
+BATCH_TOKENS = 2048
+SPREAD = 8  # lengths in one batch differ by fewer tokens than this: the head is computed for as many positions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts of similar length: their places, their tokens after the prefix, and each one's last token's place in it."""
+
+    indices: list[int]
+    token_ids_BT: Tensor
+    last_B: Tensor
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Next-token logits (B, V) of the prompts at `indices`."""
+
+    indices: list[int]
+    logits_BV: Tensor
+
+
+class Prefill:
+    """Prompts laid out for repeated passes. Raises ExtractionError where there are none or one is empty."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]], device: Any = "cpu", batch_tokens: int = BATCH_TOKENS) -> None:
+        if not prompts or not all(prompts):
+            raise ExtractionError("No tokens to compute; expected at least one prompt, each with tokens.")
+        self.num_prompts = len(prompts)
+        shared = common_prefix(prompts)
+        self.prefix = list(prompts[0][:shared])
+        suffixes = [list(prompt[shared:]) for prompt in prompts]
+        self.batches = [_pad(group, suffixes, device) for group in _groups([len(ids) for ids in suffixes], batch_tokens)]
+
+    @torch.inference_mode()
+    def logits(self, model: Any) -> Iterator[Logits]:
+        """Next-token logits, batch by batch, on the model's device and in its dtype."""
+        device = self.batches[0].token_ids_BT.device
+        prefix_cache = None
+        if self.prefix:
+            prefix_cache = model(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, logits_to_keep=1)
+            prefix_cache = prefix_cache.past_key_values
+        for batch in self.batches:
+            yield Logits(batch.indices, _batch_logits(model, batch, prefix_cache))
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens that all prompts share, at least one token of each left out."""
+    longest = min(len(prompt) for prompt in prompts) - 1
+    return next((n for n in range(longest) if len({prompt[n] for prompt in prompts}) > 1), longest)
+
+
+def _groups(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Places of prompts by length, in groups of at most `batch_tokens` padded tokens whose lengths differ by less than SPREAD."""
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        too_many = (len(group) + 1) * lengths[place] > batch_tokens
+        if group and (too_many or lengths[place] - lengths[group[0]] >= SPREAD):
+            yield group
+            group = []
+        group.append(place)
+    yield group
+
+
+def _pad(group: list[int], suffixes: list[list[int]], device: Any) -> Batch:
+    width = max(len(suffixes[index]) for index in group)
+    padded = [suffixes[index] + [0] * (width - len(suffixes[index])) for index in group]
+    last = [len(suffixes[index]) - 1 for index in group]
+    return Batch(group, torch.tensor(padded, device=device), torch.tensor(last, device=device))
+
+
+def _batch_logits(model: Any, batch: Batch, prefix_cache: Any) -> Tensor:
+    size, width = batch.token_ids_BT.shape
+    cache = copy.deepcopy(prefix_cache)  # a pass writes into it
+    if cache is not None:
+        cache.batch_repeat_interleave(size)
+    first = int(batch.last_B.min())
+    output = model(input_ids=batch.token_ids_BT, past_key_values=cache, use_cache=cache is not None, logits_to_keep=width - first)
+    return output.logits[torch.arange(size), batch.last_B - first]
