@@ -32,31 +32,44 @@ SLOW_LAYERS = 2  # for hooks and restarts, scaled to all
 
 
 class WatchedEngine(LocalEngine):
-    """Notes each generation's wall, and after some of them times plain `LLM.generate` on the same weights and prompts."""
+    """Notes some generations' wall, swap and storing included, each beside plain `LLM.generate` on the same weights and prompts.
+
+    The two take turns in going first.
+    """
 
     def __init__(self, session: Session) -> None:
         super().__init__(session)
         self.ours: list[float] = []
         self.plain: list[float] = []
         self.swaps: list[float] = []
-        self.plain_total = 0.0
+        self.extra_seconds = 0.0  # what only the comparison cost
         self._count = 0
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
         for task in tasks:
+            compared = task.responses is None and self._count % PLAIN_EVERY == 1
+            self._count += task.responses is None
+            plain_first = len(self.plain) % 2 == 1
+            if compared and plain_first:
+                self._time_plain(task)
             started = time.monotonic()
             result = self._do(task)
             worked = time.monotonic() - started
-            compared = task.responses is None and self._count % PLAIN_EVERY == 1
-            if compared:
-                self.plain.append(plain_seconds(self.session, task))
-                self.plain_total += self.plain[-1]
+            if compared and not plain_first:
+                self._time_plain(task)
             resumed = time.monotonic()
             yield result
             if compared:
                 self.ours.append(worked + time.monotonic() - resumed)
                 self.swaps.append(result.swap_seconds)
-            self._count += task.responses is None
+
+    def _time_plain(self, task: Task) -> None:
+        started = time.monotonic()
+        self.session.replica().swap(task.variant)
+        self.plain.append(plain_seconds(self.session, task))
+        if len(self.plain) % 2 == 0:  # plain went first: the sweep has its swap still to do
+            self.session.replica().swap(self.session.base)
+        self.extra_seconds += time.monotonic() - started
 
 
 def plain_seconds(session: Session, task: Task) -> float:
@@ -82,7 +95,7 @@ def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
         session.replica().swap(session.base)  # both searches find it started
         say(f"exhaustive: {len(grid.singles())} layers x {len(inputs.pairs)} prompts x {config.sampling.max_tokens} tokens")
         exhaustive = _search(session, inputs, grid, engine, folder / "exhaustive", exhaustive=True)
-        exhaustive["seconds"] -= engine.plain_total
+        exhaustive["seconds"] -= engine.extra_seconds
         screened = _search(session, inputs, grid, LocalEngine(session), folder / "screened", exhaustive=False)
         session.close()
         layers = grid.singles()[:: max(len(grid.singles()) // SLOW_LAYERS, 1)][:SLOW_LAYERS]

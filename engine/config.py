@@ -177,7 +177,7 @@ class SweepConfig(Section):
     """The screen's limit on the refusal log-odds that adding a direction gives answered prompts; the paper's value."""
     max_depth: float = Field(0.8, gt=0)
     """The screen leaves out layers from this share of the depth on: they act on the words, not on the decision."""
-    keep: int = Field(8, ge=1)
+    keep: int = Field(6, ge=1)
     """Candidates that the screen passes on, the strongest bypass first."""
     first_round: int = Field(32, ge=4)
     """Prompts of the first halving round; each further round doubles them."""

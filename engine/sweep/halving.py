@@ -1,7 +1,8 @@
 """Successive halving with intervals: which candidates go on to the next round. Plain functions of grades.
 
-A candidate leaves when it is outside the better half and, on the prompts so far, distinguishably worse than the leader
-(95 % interval of the paired difference below 0). So noise alone drops nobody, and rounds double until prompts run out.
+After each round the better half goes on, and of that only what is not distinguishably worse than the leader (95 % interval of
+the paired difference on the prompts so far below 0). What leaves within the noise is said to. Rounds double until one is
+left or prompts run out.
 """
 
 import math
@@ -37,15 +38,21 @@ def rounds(first: int, total: int) -> list[int]:
 def judge_round(grades: Mapping[str, Grades], *, keep: int) -> list[Verdict]:
     """Every candidate's verdict, best first. At least `keep` of them go on."""
     ranked = sorted(grades, key=lambda name: (-_rank(grades[name]), name))
-    stay = max(keep, math.ceil(len(ranked) / 2))
+    half = max(keep, math.ceil(len(ranked) / 2))
     leader = ranked[0]
     verdicts = []
     for place, name in enumerate(ranked):
-        behind = product_difference(grades[name], grades[leader])
-        reason = "in the better half" if place < stay else "not distinguishable from the leader"
-        kept = place < stay or behind.high is None or behind.high >= 0
-        if not kept:
-            reason = f"behind the leader by {-(behind.value or 0):.3f} [{-(behind.high or 0):.3f}, {-(behind.low or 0):.3f}]"
+        behind = product_difference(grades[leader], grades[name])
+        worse = behind.low is not None and behind.low > 0
+        kept = place < keep or (place < half and not worse)
+        distance = (
+            ""
+            if behind.low is None or place == 0
+            else f"; behind {leader} by {behind.value:.3f} [{behind.low:.3f}, {behind.high:.3f}]"
+        )
+        reason = (
+            "goes on" if kept else "distinguishably worse" if worse else "outside the better half, within the noise"
+        ) + distance
         verdicts.append(Verdict(name, grades[name].product, kept, reason))
     return verdicts
 

@@ -139,7 +139,6 @@ def connect() -> None:
         env = {"env_vars": {"PYTHONPATH": f"{PROJECT_DIR}:{path}".rstrip(":")}}
         ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, 2), runtime_env=env, **quiet)
         return
-    check_address(address)
     try:
         ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -148,7 +147,7 @@ def connect() -> None:
 
 def check_address(address: str) -> None:
     """Raise EngineError unless something listens at HOST:PORT (or ray://HOST:PORT); `auto` is Ray's to find."""
-    if address == "auto":
+    if address in ("auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
@@ -167,8 +166,9 @@ def share_of_cores(place: int, count: int) -> list[int]:
 
 def check_engines(count: int | None, width: int) -> int:
     """How many engines: those asked for, else one per visible GPU. Raises EngineError for more than the machine has."""
-    if os.environ.get("RAY_ADDRESS"):
-        return count or 1  # the cluster is asked once it is joined
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_address(address)
+        return count or 1  # the cluster is asked for its GPUs once it is joined
     there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
     what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
     if count is not None and count > there:

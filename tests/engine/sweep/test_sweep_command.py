@@ -1,0 +1,178 @@
+"""bin/sweep as a user runs it, on SmolLM2: the tables, SIGKILL and resume, the winner's file, and what bad input gets."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.usefixtures("smollm2_dir")
+SMALL = [
+    "--variant=smollm2_135m_k1",
+    "--layers=8,14,21-22,28-29",
+    "--subspaces=top2",
+    "--num-requests=24",
+    "--set=data.num_pairs=32",
+    "--set=sampling.max_tokens=20",
+    "--set=sweep.short_tokens=16",
+    "--set=sweep.screen_prompts=16",
+    "--set=sweep.first_round=8",
+    "--set=sweep.finalists=1",
+    "--set=sweep.max_kl=0.6",
+    "--set=sweep.min_induce=-5",
+]
+
+
+def sweep(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "engine.commands.sweep", *arguments]
+
+
+def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def selection(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A short selection file: the first embedded pairs."""
+    lines = (ROOT / "extraction/data/selection_pairs.jsonl").read_text().splitlines()[:24]
+    file = tmp_path_factory.mktemp("data") / "selection.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def finished(selection: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep that nothing disturbed."""
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = run(sweep(*SMALL, "--selection", selection, "--out", str(out), "--json"))
+    assert done.returncode == 0, done.stderr
+    print(done.stderr)
+    assert json.loads(done.stdout)["winner"]["file"] == "winner.toml"
+    return out
+
+
+def tables(folder: Path) -> dict[str, Any]:
+    """What a sweep ends with, apart from its times."""
+    names = ("sweep", "screen", "rollouts", "likelihoods", "scores")
+    found = {name: pd.read_parquet(folder / f"{name}.parquet") for name in names}
+    return found | {"summary": json.loads((folder / "summary.json").read_text())}
+
+
+@pytest.mark.engine
+def test_the_table_has_base_finalists_and_controls_with_paired_tests(finished: Path) -> None:
+    stages = pd.read_parquet(finished / "sweep.parquet")
+    confirm = stages[stages.stage == "confirm"].set_index("variant")
+    print(confirm[["k", "compliance", "coherence", "product", "selection_product", "p", "p_holm"]].to_string())
+    assert (
+        list(confirm.kind) == ["base", *["single", "subspace"], *["random"] * 5, "shuffled"] or confirm.kind.iloc[1] == "subspace"
+    )
+    edited = confirm[confirm.kind != "base"]
+    assert (edited.p_holm >= edited.p).all() and edited.p.notna().all() and confirm.p.isna().sum() == 1
+    assert (confirm.n == 24).all() and set(stages.stage) == {"screen", "race 1", "race 2", "selection", "confirm"} | set(
+        stages.stage[stages.stage == "race 3"]
+    )
+    chosen = edited[edited.kind.isin(["single", "subspace"])]
+    assert chosen.selection_product.iloc[0] == chosen.selection_product.max()
+    screened = stages[stages.stage == "screen"].set_index("variant")
+    assert len(screened) == 6 and screened.kl["layer14"] > 1 > screened.kl["layer22"] and not screened.kept["layer14"]
+
+
+@pytest.mark.engine
+def test_no_prompt_both_chooses_and_tests(finished: Path) -> None:
+    rows = pd.read_parquet(finished / "rollouts.parquet")
+    chosen_by = set(rows[rows.split.isin(["race", "selection"])].prompt)
+    assert chosen_by and not chosen_by & set(rows[rows.split == "test"].prompt)
+    assert not rows.duplicated(["variant_hash", "prompt_id"]).any()
+    assert set(rows[rows.split == "test"].prompt_id) == {f"declined/{number:05d}" for number in range(24)}
+
+
+@pytest.mark.engine
+def test_the_winners_file_is_a_variant_with_the_winners_hash(finished: Path) -> None:
+    winner = json.loads((finished / "summary.json").read_text())["winner"]
+    done = run([sys.executable, "-m", "engine.commands.edit", "--variant", str(finished / "winner.toml"), "--dry-run"])
+    assert done.returncode == 0, done.stderr
+    script = (
+        "import sys; from pathlib import Path; from engine.configfile import load_config; from engine.session import Session; "
+        "from engine.stages import load_variant; "
+        "print(load_variant(Session(load_config(sys.argv[1])), Path(sys.argv[2])).hash)"
+    )
+    found = run([sys.executable, "-c", script, str(finished / "winner.toml"), str(finished / "directions/last.safetensors")])
+    assert found.stdout.strip() == winner["variant_hash"], found.stderr
+
+
+@pytest.mark.engine
+def test_a_second_run_prints_the_same_and_starts_nothing(finished: Path, selection: str) -> None:
+    done = run(sweep(*SMALL, "--selection", selection, "--out", str(finished)))
+    print(done.stdout)
+    assert done.returncode == 0 and "starting vLLM" not in done.stderr and "control: shuffled labels" in done.stdout
+    assert (finished / "product_by_layer.png").stat().st_size > 10_000
+    other = run(sweep(*SMALL, "--selection", selection, "--out", str(finished), "--alphas", "0.5"))
+    assert other.returncode == 2 and "config.sweep.alphas: [1.0] -> [0.5]" in other.stderr
+
+
+def kill_at(command: list[str], sign: str) -> None:
+    """SIGKILL the command's process group once a line of stderr holds `sign`."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    assert any(sign in line for line in process.stderr), f"no line with {sign!r}"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.engine
+def test_sigkill_in_each_stage_and_running_again_ends_with_the_same_tables(
+    finished: Path, selection: str, tmp_path: Path
+) -> None:
+    command = sweep(*SMALL, "--selection", selection, "--out", str(tmp_path / "killed"))
+    for sign in ("screen: refusals begin", "race: 8 prompts", "likelihoods (selection)"):
+        kill_at(command, sign)
+    done = run(command)
+    assert done.returncode == 0, done.stderr
+    whole, killed = tables(finished), tables(tmp_path / "killed")
+    for name, table in whole.items():
+        if name == "summary":
+            assert killed[name] == table
+        else:
+            pd.testing.assert_frame_equal(killed[name], table, check_exact=False, rtol=1e-6)
+    assert not list((tmp_path / "killed").glob("*.shards"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Name a variant with --variant, or a model with --model"),
+        (["--variant=smollm2_135m_k1", "--layers=40"], "Layer 40 is out of range"),
+        (["--variant=smollm2_135m_k1", "--alphas="], "alphas is empty, so there is nothing to try"),
+        (["--variant=smollm2_135m_k1", "--subspaces=best"], "expected blocks such as 4-20"),
+        (["--variant=smollm2_135m_k1", "--engines=64"], "--engines 64, but this machine has"),
+        (["--variant=smollm2_135m_k1", "--set=sweep.first_round=200"], "asks for 200 selection pairs and there are 128"),
+        (["--variant=smollm2_135m_k1", "--set=sweep.depth=1"], "unknown key 'sweep.depth'. Did you mean 'max_depth'?"),
+        (["--model=/nowhere", "--pairs=embedded:train_pairs"], "Model folder /nowhere does not exist"),
+    ],
+)
+def test_bad_input_gets_one_message_and_nothing_is_written(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run(sweep(*arguments, "--out", str(tmp_path / "out")))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreachable_ray_address_is_an_error_before_a_model_loads(tmp_path: Path) -> None:
+    command = sweep("--variant=smollm2_135m_k1", "--engines=2", "--out", str(tmp_path / "out"))
+    done = run(command, RAY_ADDRESS="127.0.0.1:1")
+    assert done.returncode == 2 and "RAY_ADDRESS=127.0.0.1:1 cannot be reached" in done.stderr
+    assert "directions" not in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_file_takes_its_name_and_its_flags() -> None:
+    done = run(sweep("--model=embedded:smollm2-135m-instruct", "--pairs=embedded:train_pairs", "--layers=3-5", "--dry-run"))
+    config = json.loads(done.stdout)
+    assert config["variant"] == "embedded-smollm2-135m-instruct" and config["sweep"]["layers"] == [3, 4, 5]

@@ -1,0 +1,63 @@
+"""Additions and ablations by hooks against what they stand for."""
+
+import pytest
+import torch
+
+from editing.checkpoint import open_checkpoint
+from editing.plan import plan_edit
+from editing.projection import Edit, orthonormal_basis, project_out
+from extraction.directions import mean_residual
+from extraction.generate import greedy
+from extraction.intervention import ablation, addition
+from tests.tiny import BLOCKS, HIDDEN, save_tiny, tiny_model
+
+PROMPTS = [[1, 5, 9, 4], [1, 8, 2 + 9, 11, 30], [1, 40], [1, 41, 42, 43, 44, 45, 46]]
+
+
+@pytest.mark.parametrize("layer", range(BLOCKS + 1))
+def test_an_addition_shifts_the_stream_at_its_layer_and_not_before(layer: int) -> None:
+    model = tiny_model("llama", torch.float32)
+    vector = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(0))
+    before = mean_residual(model, PROMPTS[:1])
+    seen: list[torch.Tensor] = []
+    with addition(model, layer, vector):
+        norm = model.base_model.norm.register_forward_pre_hook(lambda module, args: seen.append(args[0][0, -1]))
+        after = mean_residual(model, PROMPTS[:1])
+        norm.remove()
+    if layer < BLOCKS:
+        assert torch.allclose(after[:layer], before[:layer], atol=1e-6)
+        assert float((after[-1] - before[-1]).norm()) > 0.1
+    else:
+        assert torch.allclose(seen[0].double(), before[-1] + vector.double(), atol=1e-5)
+    assert torch.allclose(mean_residual(model, PROMPTS[:1]), before)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.4])
+def test_ablated_writes_equal_folded_weights(alpha: float, tmp_path_factory: pytest.TempPathFactory) -> None:
+    directory = save_tiny("llama", tmp_path_factory.mktemp("tiny"), dtype=torch.float32)
+    plan = plan_edit(open_checkpoint(directory))
+    basis = orthonormal_basis(torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(1)))
+    hooked, folded = tiny_model("llama", torch.float32), tiny_model("llama", torch.float32)
+    with torch.no_grad():
+        for tensor in plan.edited:
+            weight = folded.get_parameter(tensor.name)
+            weight.copy_(project_out(weight, Edit(basis, alpha), tensor.axis))
+    tokens = torch.tensor([PROMPTS[3]])
+    with torch.inference_mode():
+        plain = hooked(tokens).logits
+        with ablation(hooked, [tensor.name.removesuffix(".weight") for tensor in plan.edited], basis, alpha):
+            ablated = hooked(tokens).logits
+        difference = float((ablated - folded(tokens).logits).abs().max())
+    print(
+        f"alpha {alpha}: largest difference {difference:.1e}; the ablation moves logits by {float((ablated - plain).abs().max()):.2f}"
+    )
+    assert difference < 1e-4 and float((ablated - plain).abs().max()) > 0.1
+    assert torch.equal(hooked(tokens).logits, plain)
+
+
+def test_padded_greedy_generation_equals_one_by_one() -> None:
+    model = tiny_model("llama", torch.float32)
+    model.generation_config.eos_token_id = 2
+    together, alone = greedy(model, PROMPTS, 12), [greedy(model, [prompt], 12)[0] for prompt in PROMPTS]
+    assert together == alone == greedy(model, PROMPTS, 12, batch_size=3)
+    assert all(2 not in response and len(response) <= 12 for response in together)

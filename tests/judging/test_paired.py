@@ -1,0 +1,59 @@
+"""Paired comparisons against statsmodels, closed forms and planted differences."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from judging.paired import Grades, holm, mcnemar_p, product_difference
+
+
+def grades(compliance: list[float], coherence: list[float] | None = None) -> Grades:
+    return Grades(np.array(compliance, dtype=float), np.array(coherence or [1.0] * len(compliance), dtype=float))
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant_prompts() -> None:
+    first, second = [1.0] * 12 + [0.0] * 8, [1.0] * 2 + [0.0] * 10 + [1.0] * 3 + [0.0] * 5
+    expected = binomtest(10, 13).pvalue
+    found = mcnemar_p(grades(first), grades(second))
+    print(f"{found:.6f} against {expected:.6f}")
+    assert found == pytest.approx(expected)
+
+
+def test_half_grades_and_incoherent_responses_are_no_successes() -> None:
+    assert list(grades([1, 1, 0.5, 1], [1, 0.5, 1, 1]).successes) == [True, False, False, True]
+
+
+def test_missing_grades_leave_the_prompt_out_of_both_sides() -> None:
+    first = Grades.of([(1.0, 1.0), (None, None), (1.0, 1.0), (0.0, 1.0)])
+    second = Grades.of([(0.0, 1.0), (1.0, 1.0), (1.0, None), (0.0, 1.0)])
+    assert first.product == pytest.approx(2 / 3)
+    assert product_difference(first, second).value == pytest.approx(0.5)
+    assert math.isnan(Grades.of([(None, None)]).product)
+
+
+def test_holm_equals_the_step_down_by_hand() -> None:
+    p = [0.04, 0.001, 0.03, 0.5]
+    by_hand = [0.09, 0.004, 0.09, 0.5]  # 4 x 0.001; 3 x 0.03; then at least that: 2 x 0.04; 1 x 0.5
+    assert holm(p) == pytest.approx(by_hand)
+    assert holm([]) == []
+
+
+def test_the_interval_of_a_paired_difference_covers_the_truth_nineteen_times_in_twenty() -> None:
+    rng = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        shared = rng.random(120)
+        first, second = (grades(list((shared + 0.3 * rng.random(120) > bar).astype(float))) for bar in (0.45, 0.65))
+        truth = _expected(0.45) - _expected(0.65)
+        interval = product_difference(first, second)
+        assert interval.low is not None and interval.high is not None
+        covered += interval.low <= truth <= interval.high
+    print(f"{covered} of 300 intervals cover")
+    assert 270 <= covered <= 297
+
+
+def _expected(bar: float) -> float:
+    """P(u + 0.3 v > bar) for uniform u, v and 0.3 <= bar <= 1."""
+    return 1 - bar + 0.15
