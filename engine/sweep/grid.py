@@ -9,8 +9,8 @@ from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
 from engine.config import SweepConfig, parse_blocks
-from engine.errors import EngineError
 from engine.session import Session
+from engine.sweep.inputs import grid_layers, top_sizes
 from engine.variants import Variant
 from extraction.directions import Directions, unit_directions
 
@@ -115,34 +115,6 @@ class Grid:
     def _variant(self, name: str, basis_HK: Tensor, alpha: float) -> Variant:
         edit = Edit(basis_HK, alpha, self.session.config.edit.keep_norms)
         return Variant(name, self.session.base_hash, self.session.plan, edit)
-
-
-def grid_layers(session: Session) -> list[int]:
-    """The layers that a sweep tries, all in the model. Raises EngineError for one that is not."""
-    last = session.checkpoint.num_layers
-    layers = session.config.sweep.layers or list(range(1, last + 1))
-    session.check_layers(layers, "sweep.layers or --layers")
-    for name in session.config.sweep.subspaces:
-        if not name.startswith("top"):
-            session.check_layers(parse_blocks(name), f"sweep.subspaces ('{name}')")
-    return layers
-
-
-def top_sizes(config: SweepConfig) -> list[int]:
-    """N of every topN."""
-    return [int(name.removeprefix("top")) for name in config.subspaces if name.startswith("top")]
-
-
-def check_grid(session: Session) -> None:
-    """Raise EngineError for a grid that cannot be tried, before a model loads."""
-    layers = grid_layers(session)
-    if 0 in layers and "last" in session.config.sweep.positions:
-        raise EngineError("Layer 0 has no direction at the last token, which is the same for every prompt. Leave layer 0 out.")
-    sizes = top_sizes(session.config.sweep)
-    if sizes and max(sizes) > len(layers) * len(session.config.sweep.positions):
-        raise EngineError(
-            f"top{max(sizes)} needs {max(sizes)} single directions and the grid has {len(layers)} layers. Widen it."
-        )
 
 
 def _label(position: str, layer: int) -> str:

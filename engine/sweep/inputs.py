@@ -1,11 +1,14 @@
-"""The prompts of a sweep: pairs that choose, requests that test, and the check that no prompt does both."""
+"""What goes into a sweep: pairs that choose, requests that test, layers to try; and what cannot be tried is refused.
+
+Imports nothing heavy: a finished sweep is printed, and a hopeless one refused, in a second.
+"""
 
 from dataclasses import dataclass
 
-from engine.config import RunConfig
+from engine.config import RunConfig, SweepConfig, parse_blocks
 from engine.errors import EngineError
 from engine.progress import say
-from engine.session import DECLINED, Request
+from engine.session import DECLINED, Request, Session
 from extraction.prompts import EMBEDDED_PREFIX, Pair, load_pairs
 
 EMBEDDED_SELECTION = "embedded:selection_pairs"
@@ -70,6 +73,34 @@ def check_inputs(config: RunConfig, train: list[Pair], inputs: SweepInputs) -> N
             raise EngineError(
                 f"{name} asks for {needed} selection pairs and there are {len(inputs.pairs)}. Give more, or lower it."
             )
+
+
+def grid_layers(session: Session) -> list[int]:
+    """The layers that a sweep tries, all in the model. Raises EngineError for one that is not."""
+    last = session.checkpoint.num_layers
+    layers = session.config.sweep.layers or list(range(1, last + 1))
+    session.check_layers(layers, "sweep.layers or --layers")
+    for name in session.config.sweep.subspaces:
+        if not name.startswith("top"):
+            session.check_layers(parse_blocks(name), f"sweep.subspaces ('{name}')")
+    return layers
+
+
+def top_sizes(config: SweepConfig) -> list[int]:
+    """N of every topN."""
+    return [int(name.removeprefix("top")) for name in config.subspaces if name.startswith("top")]
+
+
+def check_grid(session: Session) -> None:
+    """Raise EngineError for a grid that cannot be tried, before a model loads."""
+    layers = grid_layers(session)
+    if 0 in layers and "last" in session.config.sweep.positions:
+        raise EngineError("Layer 0 has no direction at the last token, which is the same for every prompt. Leave layer 0 out.")
+    sizes = top_sizes(session.config.sweep)
+    if sizes and max(sizes) > len(layers) * len(session.config.sweep.positions):
+        raise EngineError(
+            f"top{max(sizes)} needs {max(sizes)} single directions and the grid has {len(layers)} layers. Widen it."
+        )
 
 
 def _normal(text: str) -> str:

@@ -5,7 +5,6 @@ task is done again by another, and the actor is replaced.
 """
 
 import os
-import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,10 +14,10 @@ from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.replica import Replica, engine_arguments, set_environment
 from engine.session import Session
+from engine.sweep.placement import share_of_cores
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.variants import Variant
 
-CONNECT_SECONDS = 5.0
 PACKAGES = ("engine", "extraction", "editing", "judging")
 
 
@@ -143,44 +142,6 @@ def connect() -> None:
         ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]}") from error
-
-
-def check_address(address: str) -> None:
-    """Raise EngineError unless something listens at HOST:PORT (or ray://HOST:PORT); `auto` is Ray's to find."""
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise EngineError(
-            f"RAY_ADDRESS={address} cannot be reached ({error}). Expected HOST:PORT of a running cluster; unset it to run here."
-        ) from error
-
-
-def share_of_cores(place: int, count: int) -> list[int]:
-    """The cores of the `place`-th of `count` engines: an even share of those this process may use."""
-    cores = sorted(os.sched_getaffinity(0))
-    return cores[place * len(cores) // count : (place + 1) * len(cores) // count]
-
-
-def check_engines(count: int | None, width: int) -> int:
-    """How many engines: those asked for, else one per visible GPU. Raises EngineError for more than the machine has."""
-    if address := os.environ.get("RAY_ADDRESS"):
-        check_address(address)
-        return count or 1  # the cluster is asked for its GPUs once it is joined
-    there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
-    what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
-    if count is not None and count > there:
-        raise EngineError(f"--engines {count}, but this machine has {there} {what}. Ask for at most {there}.")
-    return count or (max(there, 1) if has_gpu() else 1)
-
-
-def visible_gpus() -> int:
-    """GPUs that this process may use."""
-    import torch
-
-    return int(torch.cuda.device_count())
 
 
 def _reason(error: Exception) -> str:

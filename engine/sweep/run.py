@@ -3,21 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from engine import store
 from engine.config import RunConfig
 from engine.progress import say
-from engine.rundir import RunDir, check_space, file_hash, is_finished, open_run_dir, write_json
+from engine.rundir import check_space, file_hash, is_finished, open_run_dir
 from engine.session import Session
 from engine.stages import read_summary
-from engine.sweep import result
-from engine.sweep.grid import check_grid
-from engine.sweep.inputs import SweepInputs, check_inputs, with_selection
-from engine.sweep.ray_engines import RayEngines, check_engines
-from engine.sweep.rows import Rollouts
-from engine.sweep.screen import SCREEN_SCHEMA
-from engine.sweep.search import Search, directions_of_sweep
-from engine.sweep.table import PLOT, draw_products
-from engine.sweep.work import Engines, LocalEngine
+from engine.sweep.inputs import SweepInputs, check_grid, check_inputs, with_selection
+from engine.sweep.placement import check_engines
 from extraction.prompts import resolve
 
 BYTES_PER_ROW = 4096
@@ -41,7 +33,9 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     say(f"run directory: {path}")
     with run_dir.locked():
         if not is_finished(path, identity) or read_summary(run_dir)["failures"]:
-            _search(session, run_dir, inputs, count)
+            from engine.sweep.conduct import conduct
+
+            conduct(session, run_dir, inputs, count)
         return read_summary(run_dir)
 
 
@@ -55,34 +49,3 @@ def sweep_identity(session: Session) -> dict[str, Any]:
     config = session.config.model_dump(mode="json")
     config.pop("directions")  # a sweep has its own
     return {**identity, "config": config, "data_hashes": hashes}
-
-
-def _search(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int) -> None:
-    grid = directions_of_sweep(session, run_dir)
-    grid.listed()  # a subspace whose directions are dependent is named before anything is generated
-    engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
-    rollouts = Rollouts(session, run_dir, engines)
-    search = Search(session, inputs, grid, rollouts)
-    try:
-        if session.config.sweep.exhaustive:
-            finalists = search.exhaust()
-        else:
-            screen_table = store.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
-            try:
-                screened = search.screened(screen_table)
-            finally:
-                screen_table.merge(lambda row: (row["position"], row["layer"], row["alpha"]))
-            finalists = search.selected(search.finalists(search.raced(screened)))
-        tested = search.confirmed(finalists)
-    finally:
-        rollouts.close()
-    rows = result.confirm_rows(search, tested)
-    result.write_tables(run_dir, search, rows)
-    run_dir.file("winner.toml").write_text(result.winner_toml(search, finalists[0]), encoding="utf-8")
-    base = next(row for row in search.stages if row["kind"] == "base" and row["stage"] == "selection")
-    draw_products(search.stages, base, run_dir.file(PLOT))
-    summary = result.summarise(search, tested, rows)
-    write_json(run_dir.file("timing.json"), result.timing(rollouts))
-    run_dir.run_stage(
-        "summary", {"rows": len(rows), "of": id(rows)}, [], lambda: write_json(run_dir.file("summary.json"), summary)
-    )

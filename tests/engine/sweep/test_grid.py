@@ -9,7 +9,8 @@ from editing.errors import EditError
 from engine.configfile import load_config
 from engine.errors import EngineError
 from engine.session import Session
-from engine.sweep.grid import Grid, check_grid
+from engine.sweep.grid import Grid
+from engine.sweep.inputs import check_grid
 from extraction.directions import Directions
 
 pytestmark = pytest.mark.usefixtures("smollm2_dir")

@@ -10,7 +10,7 @@ from engine.configfile import load_config
 from engine.errors import EngineError
 from engine.session import Session
 from engine.sweep.inputs import SweepInputs, check_inputs, with_selection
-from engine.sweep.ray_engines import check_address, check_engines, share_of_cores
+from engine.sweep.placement import check_address, check_engines, share_of_cores
 
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
 

@@ -1,0 +1,47 @@
+"""Where engines can run: GPUs and cores of this machine, and whether the Ray cluster that RAY_ADDRESS names answers."""
+
+import os
+import socket
+
+from engine.environment import has_gpu
+from engine.errors import EngineError
+
+CONNECT_SECONDS = 5.0
+
+
+def check_address(address: str) -> None:
+    """Raise EngineError unless something listens at HOST:PORT (or ray://HOST:PORT); `auto` is Ray's to find."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"RAY_ADDRESS={address} cannot be reached ({error}). Expected HOST:PORT of a running cluster; unset it to run here."
+        ) from error
+
+
+def share_of_cores(place: int, count: int) -> list[int]:
+    """The cores of the `place`-th of `count` engines: an even share of those this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[place * len(cores) // count : (place + 1) * len(cores) // count]
+
+
+def check_engines(count: int | None, width: int) -> int:
+    """How many engines: those asked for, else one per visible GPU. Raises EngineError for more than the machine has."""
+    if address := os.environ.get("RAY_ADDRESS"):
+        check_address(address)
+        return count or 1  # the cluster is asked for its GPUs once it is joined
+    there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
+    what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
+    if count is not None and count > there:
+        raise EngineError(f"--engines {count}, but this machine has {there} {what}. Ask for at most {there}.")
+    return count or (max(there, 1) if has_gpu() else 1)
+
+
+def visible_gpus() -> int:
+    """GPUs that this process may use."""
+    import torch
+
+    return int(torch.cuda.device_count())
