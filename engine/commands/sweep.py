@@ -62,7 +62,6 @@ def sweep(
             data__selection_pairs=cli.existing_or_embedded(selection),
             data__test_requests=cli.existing_or_embedded(requests),
             data__num_requests=num_requests,
-            data__num_answerable=0,
             sweep__layers=layers,
             sweep__alphas=_items(alphas),
             sweep__positions=_items(positions),

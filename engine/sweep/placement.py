@@ -29,14 +29,22 @@ def share_of_cores(place: int, count: int) -> list[int]:
 
 
 def check_engines(count: int | None, width: int) -> int:
-    """How many engines: those asked for, else one per visible GPU. Raises EngineError for more than the machine has."""
+    """How many engines of `width` GPUs: those asked for, else one per visible GPU; on a cluster, one per GPU it has.
+
+    Raises EngineError for more than the machine or the cluster holds, and for an address that does not answer.
+    """
     if address := os.environ.get("RAY_ADDRESS"):
         check_address(address)
-        return count or 1  # the cluster is asked for its GPUs once it is joined
-    there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
-    what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
+        from engine.sweep.ray_engines import cluster_gpus
+
+        there = cluster_gpus() // width if has_gpu() else count or 1
+        where = "the Ray cluster"
+    else:
+        there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
+        where = "this machine"
     if count is not None and count > there:
-        raise EngineError(f"--engines {count}, but this machine has {there} {what}. Ask for at most {there}.")
+        what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
+        raise EngineError(f"--engines {count}, but {where} has {there} {what}. Ask for at most {there}.")
     return count or (max(there, 1) if has_gpu() else 1)
 
 

@@ -19,6 +19,7 @@ from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.variants import Variant
 
 PACKAGES = ("engine", "extraction", "editing", "judging")
+Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 
 
 class EngineActor:
@@ -29,6 +30,8 @@ class EngineActor:
             cores = share_of_cores(place, count)
             os.sched_setaffinity(0, cores)
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        # The engine in this very process: killed, an actor leaves nothing behind that holds a GPU's memory.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         set_environment(has_gpu=has_gpu())
         self.host = Host(Replica(arguments, base))
 
@@ -40,72 +43,65 @@ class EngineActor:
 
 
 class RayEngines:
-    """`count` engines. Raises EngineError for an unreachable address or too few GPUs, before an engine starts."""
+    """`count` engines, started with the first tasks. Raises EngineError for one that does not start."""
 
     def __init__(self, session: Session, count: int) -> None:
         self.session = session
         self.count = count
         self._started: list[Any] = []
-        self._connected = False
+        self._losses = 0  # since a task came through
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        """Results as they come, in no order."""
+        """Results as they come, in no order. Raises EngineError where engines do nothing but fail."""
         import ray
 
         waiting = [(task, 1) for task in reversed(tasks)]
         if waiting:
             self._start(min(self.count, len(tasks)))
         free = list(self._started)
-        running: dict[Any, tuple[Any, Task, int]] = {}
+        running: dict[Any, Job] = {}
         while waiting or running:
-            while waiting and free:
-                task, attempt = waiting.pop()
-                actor = free.pop(0)
-                running[actor.do.remote(task)] = (actor, task, attempt)
+            _hand_out(waiting, free, running)
             ready = ray.wait(list(running), num_returns=1)[0][0]
             actor, task, attempt = running.pop(ready)
             try:
-                yield ray.get(ready)
-                free.append(actor)
+                result: Result | None = ray.get(ready)
+                self._losses = 0
             except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
-                free.append(self._replace(actor))
-                reason = _reason(error)
-                say(f"{task.variant.name}: attempt {attempt} of {MAX_ATTEMPTS} failed ({reason})")
-                if attempt < MAX_ATTEMPTS:
-                    waiting.append((task, attempt + 1))
-                else:
-                    yield failed(task, reason)
+                actor, result = self._replace(actor), self._lost(task, attempt, _reason(error))
+            if result is None:
+                waiting.append((task, attempt + 1))
+            free.append(actor)
+            _hand_out(waiting, free, running)  # no engine idles while the caller stores and grades
+            if result is not None:
+                yield result
+
+    def _lost(self, task: Task, attempt: int, reason: str) -> Result | None:
+        """The failed task's result; None where it is tried again."""
+        say(f"{task.variant.name}: attempt {attempt} of {MAX_ATTEMPTS} failed ({reason})")
+        self._losses += 1
+        if self._losses > MAX_ATTEMPTS * (self.count + 1):
+            raise EngineError(f"{self._losses} tasks in a row failed, the last with {reason}. Finished work is kept.")
+        return failed(task, reason) if attempt == MAX_ATTEMPTS else None
 
     def close(self) -> None:
-        if self._connected:
-            import ray
+        import ray
 
-            for actor in self._started:
-                ray.kill(actor)
-            ray.shutdown()
-            self._started, self._connected = [], False
+        for actor in self._started:
+            ray.kill(actor)
+        self._started = []
+        ray.shutdown()
 
     def _start(self, count: int) -> None:
         import ray
 
-        if not self._connected:
-            connect()
-            self._connected = True
-            self._check_resources()
+        connect()
         new = [self._actor(place) for place in range(len(self._started), count)]
         self._started += new
         try:
             ray.get([actor.process_id.remote() for actor in new])
         except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
             raise EngineError(f"An engine did not start in its Ray actor: {_reason(error)}") from error
-
-    def _check_resources(self) -> None:
-        import ray
-
-        width = int(self.session.config.vllm.get("tensor_parallel_size", 1))
-        there = int(ray.cluster_resources().get("GPU", 0))
-        if has_gpu() and self.count * width > there:
-            raise EngineError(f"--engines {self.count} of {width} GPU(s) each; the Ray cluster has {there}. Ask for fewer.")
 
     def _actor(self, place: int) -> Any:
         import ray
@@ -127,10 +123,19 @@ class RayEngines:
         return self._started[place]
 
 
+def _hand_out(waiting: list[tuple[Task, int]], free: list[Any], running: dict[Any, Job]) -> None:
+    while waiting and free:
+        task, attempt = waiting.pop()
+        actor = free.pop(0)
+        running[actor.do.remote(task)] = (actor, task, attempt)
+
+
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, or start Ray here. Raises EngineError where the address does not answer."""
+    """Join the cluster of RAY_ADDRESS, or start Ray here, unless that is done. Raises EngineError for an address that refuses."""
     import ray
 
+    if ray.is_initialized():
+        return
     address = os.environ.get("RAY_ADDRESS", "")
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "refusal-sweep"}
     path = os.environ.get("PYTHONPATH", "")
@@ -142,6 +147,14 @@ def connect() -> None:
         ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]}") from error
+
+
+def cluster_gpus() -> int:
+    """GPUs of the cluster that RAY_ADDRESS names."""
+    import ray
+
+    connect()
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def _reason(error: Exception) -> str:

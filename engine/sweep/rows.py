@@ -9,6 +9,7 @@ from typing import Any
 
 from engine import store
 from engine.environment import has_gpu
+from engine.errors import EngineError
 from engine.progress import Progress
 from engine.rundir import RunDir, write_json
 from engine.session import Request, Session
@@ -133,8 +134,16 @@ class Rollouts:
         return [(candidate.variant.hash, request.prompt_id) for candidate in candidates for request in requests]
 
     def working(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that no engine gave up on."""
-        return [candidate for candidate in candidates if candidate.variant.hash not in self.failures]
+        """Those that no engine gave up on. Raises EngineError where that is nobody, or where the base is not among them."""
+        left = [candidate for candidate in candidates if candidate.variant.hash not in self.failures]
+        base_failed = self.failures.get(self.session.base.hash)
+        if base_failed or (candidates and not left):
+            raise EngineError(f"{'The base' if base_failed else 'Every variant'} failed twice: {base_failed or self.reasons()}")
+        return left
+
+    def reasons(self) -> str:
+        """Why variants were given up, each reason once."""
+        return "; ".join(dict.fromkeys(self.failures.values()))
 
     def close(self) -> None:
         self.scoring.close()

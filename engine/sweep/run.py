@@ -1,5 +1,6 @@
 """One sweep from a configuration to its summary in a run directory."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine.sweep.placement import check_engines
 from extraction.prompts import resolve
 
 BYTES_PER_ROW = 4096
+TIMING = "timing.json"  # beside the summary, which is the same however often the sweep was interrupted
 
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, count)
-        return read_summary(run_dir)
+        return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
 
 
 def sweep_identity(session: Session) -> dict[str, Any]:

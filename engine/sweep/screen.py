@@ -6,7 +6,7 @@ before vLLM starts.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +28,7 @@ from extraction.prompts import Pair
 from extraction.screening import (
     Panel,
     RefusalTokens,
+    Scores,
     ablation_scores,
     find_refusal_tokens,
     forced_prefix,
@@ -55,36 +56,35 @@ HOPELESS = 2.0  # standard errors beyond a limit, after half of the prompts
 Row = dict[str, Any]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Probe:
-    """The base, folded at will, and two halves of prompts that candidates are measured on."""
+    """The base, folded at will, and two halves of prompts; the second is read where the first does not settle the matter."""
 
     folded: FoldedModel
     halves: list[Panel]
     tokens: RefusalTokens
-    _induced: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)  # no matter which alpha
 
-    def measure(self, candidate: Candidate, difference_H: Tensor, config: SweepConfig) -> Row:
-        """bypass, induce and KL with their number of prompts; half of them where those settle that it cannot pass."""
-        bypass, induce, kl = [], [], []
-        for half, panel in enumerate(self.halves):
-            induce.append(self._induce(candidate, difference_H, half))
-            self.folded.fold(candidate.variant.edit)
-            scores = ablation_scores(self.folded.model, panel, self.tokens.token_ids)
-            bypass.append(scores.bypass_N)
-            kl.append(scores.kl_N)
-            if hopeless(torch.cat(kl), torch.cat(induce), config):
+    def induce(self, layer: int, difference_H: Tensor, config: SweepConfig) -> Tensor:
+        """Refusal log-odds of answered prompts with the mean difference added at its layer; the base must be folded in."""
+        read: list[Tensor] = []
+        with addition(self.folded.model, layer, difference_H):
+            for panel in self.halves:
+                read.append(induction_scores(self.folded.model, panel, self.tokens.token_ids))
+                if too_low(torch.cat(read), config.min_induce):
+                    break
+        return torch.cat(read)
+
+    def ablate(self, candidate: Candidate, induce_N: Tensor, config: SweepConfig) -> Row:
+        """bypass and KL under the candidate's edit, with their number of prompts a side."""
+        self.folded.fold(candidate.variant.edit)
+        read: list[Scores] = []
+        for panel in self.halves:
+            read.append(ablation_scores(self.folded.model, panel, self.tokens.token_ids))
+            kl_N = torch.cat([scores.kl_N for scores in read])
+            if too_low(-kl_N, -config.max_kl) or too_low(induce_N, config.min_induce):
                 break
-        figures = {"bypass": torch.cat(bypass), "induce": torch.cat(induce), "kl": torch.cat(kl)}
-        return {"n": len(figures["kl"])} | {name: float(values.mean()) for name, values in figures.items()}
-
-    def _induce(self, candidate: Candidate, difference_H: Tensor, half: int) -> Tensor:
-        key = (*candidate.sources[0], half)
-        if key not in self._induced:
-            self.folded.fold(None)
-            with addition(self.folded.model, candidate.layers[0], difference_H):
-                self._induced[key] = induction_scores(self.folded.model, self.halves[half], self.tokens.token_ids)
-        return self._induced[key]
+        bypass_N = torch.cat([scores.bypass_N for scores in read])
+        return {"n": len(kl_N), "bypass": float(bypass_N.mean()), "kl": float(kl_N.mean()), "induce": float(induce_N.mean())}
 
 
 def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store.ShardedTable) -> None:
@@ -94,16 +94,21 @@ def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store
     """
     done, config = table.keys(), session.config.sweep
     todo = [candidate for candidate in grid.singles() if (candidate.variant.hash,) not in done]
-    limit = config.max_depth * session.checkpoint.num_layers
     if not todo:
         return
-    with transformers_model(session) as model, Progress("screen", len(todo), "candidates") as progress:
+    limit = config.max_depth * session.checkpoint.num_layers
+    sources = dict.fromkeys(candidate.sources[0] for candidate in todo if candidate.layers[0] < limit)
+    with transformers_model(session) as model, Progress("screen", len(todo) + len(sources), "steps") as progress:
         probe = make_probe(session, model, pairs)
+        induced = {}
+        for position, layer in sources:
+            difference_H = grid.directions[position].mean_difference_LH[layer]
+            induced[position, layer] = probe.induce(layer, difference_H, config)
+            progress.advance()
         for candidate in todo:
             position, layer = candidate.sources[0]
             row = {"variant_hash": candidate.variant.hash, "variant": candidate.name, "position": position, "layer": layer}
-            difference_H = grid.directions[position].mean_difference_LH[layer]
-            measured = probe.measure(candidate, difference_H, config) if layer < limit else {"n": 0}
+            measured = probe.ablate(candidate, induced[position, layer], config) if layer < limit else {"n": 0}
             table.append(row | {"alpha": candidate.alpha} | measured)
             progress.advance()
     table.flush()
@@ -133,11 +138,11 @@ def make_probe(session: Session, model: Any, pairs: Sequence[Pair]) -> Probe:
     return Probe(FoldedModel(model, session.checkpoint, session.plan), halves, tokens)
 
 
-def hopeless(kl_N: Tensor, induce_N: Tensor, config: SweepConfig) -> bool:
-    """Whether the KL is above its limit, or the induced log-odds below theirs, by more than HOPELESS standard errors."""
-    error = [float(values.std() / len(values) ** 0.5) if len(values) > 1 else math.inf for values in (kl_N, induce_N)]
-    too_far = float(kl_N.mean()) - HOPELESS * error[0] > config.max_kl
-    return too_far or float(induce_N.mean()) + HOPELESS * error[1] < config.min_induce
+def too_low(values_N: Tensor, limit: float) -> bool:
+    """Whether the mean is below the limit by more than HOPELESS standard errors, so that more prompts would not help."""
+    if len(values_N) < 2:
+        return False
+    return float(values_N.mean() + HOPELESS * values_N.std() / len(values_N) ** 0.5) < limit
 
 
 def _first_tokens_of_refusals(

@@ -43,10 +43,20 @@ def print_sweep(summary: dict[str, Any], folder: Path) -> None:
     )
     judge = summary["judge"]
     console.print(f"Judge: {judge['name']} = {judge['notice']}; rubric {judge['rubric_hash']}.", markup=False)
+    console.print(time_line(summary["timing"]), markup=False)
     for failure in summary["failures"]:
         console.print(f"failed: {failure['variant']}: {failure['reason']}", markup=False)
     console.print(
         f"Winner: {summary['winner']['name']}; run it with bin/rollout --variant {folder / 'winner.toml'}", markup=False
+    )
+
+
+def time_line(timing: dict[str, Any]) -> str:
+    """Where the time went, and what the sweep waited for."""
+    return (
+        f"{timing['generated_tokens']:,} tokens in {timing['generation_seconds']:.0f} s of generation, swaps "
+        f"{timing['swap_seconds']:.1f} s of them; likelihoods {timing.get('likelihood_seconds', 0):.0f} s; rules "
+        f"{timing['judge_seconds']:.1f} s ({timing['waited_for_judge_seconds']:.1f} s waited for): bound by {timing['bound_by']}."
     )
 
 

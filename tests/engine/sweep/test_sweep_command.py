@@ -110,6 +110,7 @@ def test_the_winners_file_is_a_variant_with_the_winners_hash(finished: Path) -> 
 def test_a_second_run_prints_the_same_and_starts_nothing(finished: Path, selection: str) -> None:
     done = run(sweep(*SMALL, "--selection", selection, "--out", str(finished)))
     print(done.stdout)
+    assert "bound by generation" in done.stdout or "bound by judging" in done.stdout
     assert done.returncode == 0 and "starting vLLM" not in done.stderr and "control: shuffled labels" in done.stdout
     assert (finished / "product_by_layer.png").stat().st_size > 10_000
     other = run(sweep(*SMALL, "--selection", selection, "--out", str(finished), "--alphas", "0.5"))
@@ -127,12 +128,25 @@ def kill_at(command: list[str], sign: str) -> None:
     process.wait()
 
 
+EVERY_STAGE = [
+    "stage: directions",
+    "screen: refusals begin",
+    "rollouts (race)",
+    "race: 8 prompts",
+    "rollouts (test)",
+    "likelihoods",
+]
+
+
 @pytest.mark.engine
-def test_sigkill_in_each_stage_and_running_again_ends_with_the_same_tables(
-    finished: Path, selection: str, tmp_path: Path
+@pytest.mark.parametrize(
+    "signs", [["rollouts (selection)"], pytest.param(EVERY_STAGE, marks=pytest.mark.slow)], ids=["once", "in every stage"]
+)
+def test_sigkill_and_running_again_ends_with_the_same_tables(
+    signs: list[str], finished: Path, selection: str, tmp_path: Path
 ) -> None:
     command = sweep(*SMALL, "--selection", selection, "--out", str(tmp_path / "killed"))
-    for sign in ("screen: refusals begin", "race: 8 prompts", "likelihoods (selection)"):
+    for sign in signs:
         kill_at(command, sign)
     done = run(command)
     assert done.returncode == 0, done.stderr
@@ -176,3 +190,38 @@ def test_a_model_without_a_file_takes_its_name_and_its_flags() -> None:
     done = run(sweep("--model=embedded:smollm2-135m-instruct", "--pairs=embedded:train_pairs", "--layers=3-5", "--dry-run"))
     config = json.loads(done.stdout)
     assert config["variant"] == "embedded-smollm2-135m-instruct" and config["sweep"]["layers"] == [3, 4, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_the_benchmark_prints_its_ratios_with_what_they_were_measured_on() -> None:
+    command = [sys.executable, "-m", "engine.commands.bench_sweep", "--layers=21-22", "--num-prompts=24", "--json"]
+    settings = ["sampling.max_tokens=12", "data.num_pairs=32", "sweep.first_round=8", "sweep.screen_prompts=16"]
+    done = run([*command, *(f"--set={setting}" for setting in settings)])
+    result = json.loads(done.stdout)
+    print(result)
+    names = {"speedup_over_hooks", "speedup_over_restarts", "speedup_screened", "switch_seconds", "ratio_to_plain"}
+    assert all(result[name] > 0 for name in names) and result["layers"] == 2
+    assert {"versions", "hardware", "commit", "model"} <= result.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_a_hot_swap_and_its_checkpoint_give_the_same_greedy_tokens() -> None:
+    done = run(sweep("--check-export=smollm2_135m_k3", "--num-requests=64", "--set=data.num_pairs=32", "--json"))
+    report = json.loads(done.stdout)
+    print(report)
+    assert done.returncode == 0 and report["equal"] == report["prompts"] == 64
+
+
+@pytest.mark.slow
+@pytest.mark.engine
+def test_two_engines_end_with_the_rows_of_one(finished: Path, selection: str, tmp_path: Path) -> None:
+    done = run(sweep(*SMALL, "--selection", selection, "--out", str(tmp_path / "two"), "--engines=2"))
+    assert done.returncode == 0, done.stderr
+    assert "engine 2 of 2: starting in a Ray actor" in done.stderr
+    one, two = tables(finished), tables(tmp_path / "two")
+    keys = ["variant_hash", "prompt_id"]
+    same = (one["rollouts"].response == two["rollouts"].response).mean()
+    print(f"{same:.1%} of the texts are equal")
+    assert two["rollouts"][keys].equals(one["rollouts"][keys]) and same > 0.9
