@@ -50,16 +50,16 @@ class Site:
 class HotSwap:
     """Swaps variants into `model`, whose base weights are `checkpoint`; `plan` names every projection that writes.
 
-    `keep_base` holds W0 of these layers on the model's device (a swap is then a few milliseconds on a GPU); without it
-    each swap reads them through mmap.
+    W0 of these layers stays at hand: copied to a GPU, and on the CPU as the mapped file's own pages, which cost no memory
+    of the process but are not mapped anew with each swap.
     """
 
-    def __init__(self, model: nn.Module, checkpoint: Checkpoint, plan: EditPlan, *, repacks: bool, keep_base: bool) -> None:
+    def __init__(self, model: nn.Module, checkpoint: Checkpoint, plan: EditPlan, *, repacks: bool) -> None:
         self.checkpoint = checkpoint
         self.repacks = repacks
         self.applied: Edits = {}
-        self._kept: dict[str, Tensor] = {}
-        self.sites = [self._site(model, tensor, keep_base) for tensor in plan.edited]
+        self._base: dict[str, Tensor] = {}
+        self.sites = [self._site(model, tensor) for tensor in plan.edited]
 
     def edits(self, basis_HK: Tensor, alphas: Mapping[str, float], *, keep_norms: bool = False) -> Edits:
         """Each named tensor's own edit: its alpha, and the basis behind the norm that may follow it."""
@@ -94,9 +94,7 @@ class HotSwap:
 
     def base_weight(self, site: Site) -> Tensor:
         """This worker's part of W0, (H, I), on the model's device."""
-        if site.name in self._kept:
-            return self._kept[site.name]
-        return _matrix(self.checkpoint, site.tensor)[:, site.columns].to(site.probe_PI.device)
+        return self._base[site.name]
 
     def _probe_site(self, site: Site, edits: Edits) -> float:
         expected_PH = self._expected(site, edits)
@@ -117,14 +115,13 @@ class HotSwap:
             return (site.probe_PI.float() @ weight_HI.float().T).to(torch.float64)
         return _edited_output(site.base_output_PH, edit)
 
-    def _site(self, model: nn.Module, tensor: PlannedTensor, keep_base: bool) -> Site:
+    def _site(self, model: nn.Module, tensor: PlannedTensor) -> Site:
         module = _linear(model, tensor.name.removesuffix(".weight"))
         width = module.input_size_per_partition
         columns = slice(module.tp_rank * width, (module.tp_rank + 1) * width)
         device = next(model.parameters()).device
         base_HI = _matrix(self.checkpoint, tensor)[:, columns]
-        if keep_base:
-            self._kept[tensor.name] = base_HI.to(device)
+        self._base[tensor.name] = base_HI.to(device)
         generator = torch.Generator().manual_seed(sum(tensor.name.encode()))
         probe_PI = torch.randn(NUM_PROBES, width, generator=generator).to(module.params_dtype)
         base_output_PH = probe_PI.float() @ base_HI.to(module.params_dtype).float().T

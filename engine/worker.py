@@ -23,7 +23,7 @@ class HotSwapWorker:
 
         checkpoint = open_checkpoint(Path(base_dir))
         on_cpu = bool(current_platform.is_cpu())
-        self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu, keep_base=not on_cpu)
+        self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu)
         return len(self.hotswap.sites)
 
     def hotswap_apply(self, basis_file: str | None, alphas: dict[str, float], keep_norms: bool) -> float:

@@ -4,12 +4,12 @@ from engine import store
 from engine.rundir import RunDir, write_json
 from engine.session import Session
 from engine.sweep import result
+from engine.sweep.figures import PRODUCTS, SCREEN, draw_products, draw_screen
 from engine.sweep.inputs import SweepInputs
 from engine.sweep.ray_engines import RayEngines
 from engine.sweep.rows import Rollouts
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
-from engine.sweep.table import PLOT, draw_products
 from engine.sweep.work import Engines, LocalEngine
 
 
@@ -28,7 +28,7 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int) 
             try:
                 screened = search.screened(screen_table)
             finally:
-                screen_table.merge(lambda row: (row["position"], row["layer"], row["alpha"]))
+                screen_table.merge(lambda row: (row["position"] or "", row["layer"] or -1, row["alpha"]))
             finalists = search.selected(search.finalists(search.raced(screened)))
         tested = search.confirmed(finalists)
     finally:
@@ -36,8 +36,8 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int) 
     rows = result.confirm_rows(search, tested)
     result.write_tables(run_dir, search, rows)
     run_dir.file("winner.toml").write_text(result.winner_toml(search, finalists[0]), encoding="utf-8")
-    base = next(row for row in search.stages if row["kind"] == "base" and row["stage"] == "selection")
-    draw_products(search.stages, base, run_dir.file(PLOT))
+    draw_products(search.stages, run_dir.file(PRODUCTS))
+    draw_screen(search.stages, session.config.sweep, run_dir.file(SCREEN))
     summary = result.summarise(search, tested, rows)
     write_json(run_dir.file("timing.json"), result.timing(rollouts))
     run_dir.run_stage(

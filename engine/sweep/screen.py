@@ -50,6 +50,7 @@ SCREEN_SCHEMA = pa.schema(
         ("kl", pa.float64()),
     ]
 )
+FIGURES = ("n", "bypass", "induce", "kl")
 FIRST_WORDS = 24  # tokens in which a refusal shows
 GPU_BATCH_TOKENS = 32768
 HOPELESS = 2.0  # standard errors beyond a limit, after half of the prompts
@@ -63,6 +64,14 @@ class Probe:
     folded: FoldedModel
     halves: list[Panel]
     tokens: RefusalTokens
+
+    def base_row(self, base: Candidate) -> Row:
+        """What the base itself reads, with nothing added or removed; it must be folded in."""
+        scores = [ablation_scores(self.folded.model, panel, self.tokens.token_ids) for panel in self.halves]
+        induce = [induction_scores(self.folded.model, panel, self.tokens.token_ids) for panel in self.halves]
+        figures = {"bypass": torch.cat([part.bypass_N for part in scores]), "kl": torch.cat([part.kl_N for part in scores])}
+        means = {name: float(values.mean()) for name, values in (figures | {"induce": torch.cat(induce)}).items()}
+        return {"variant_hash": base.variant.hash, "variant": base.name, "alpha": 0.0, "n": len(figures["kl"]), **means}
 
     def induce(self, layer: int, difference_H: Tensor, config: SweepConfig) -> Tensor:
         """Refusal log-odds of answered prompts with the mean difference added at its layer; the base must be folded in."""
@@ -100,6 +109,7 @@ def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store
     sources = dict.fromkeys(candidate.sources[0] for candidate in todo if candidate.layers[0] < limit)
     with transformers_model(session) as model, Progress("screen", len(todo) + len(sources), "steps") as progress:
         probe = make_probe(session, model, pairs)
+        table.append(probe.base_row(grid.base()))
         induced = {}
         for position, layer in sources:
             difference_H = grid.directions[position].mean_difference_LH[layer]

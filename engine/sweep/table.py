@@ -1,4 +1,4 @@
-"""Prints a sweep for people, on stdout, in the form of the study's tables, and draws product by layer."""
+"""Prints a sweep for people, on stdout, in the form of the study's tables."""
 
 import math
 import shutil
@@ -8,10 +8,7 @@ from typing import Any
 
 from engine.table import LOG_WIDTH
 
-COLUMNS = ("variant", "what", "k", "alpha", "Compliance", "Coherence", "Product", "on selection", "p (Holm)")
-PLOT = "product_by_layer.png"
-MARKERS = "osD^vP"
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito 2008: told apart by all eyes
+COLUMNS = ("variant", "Subspace", "k", "alpha", "Compliance", "Coherence", "Product", "on selection", "p (Holm)")
 Row = dict[str, Any]
 
 
@@ -87,50 +84,6 @@ def what(row: Row) -> str:
     layers = ", ".join(source.split("@")[1] for source in row["sources"])
     where = "" if positions == {"last"} else f" at {' '.join(sorted(positions))}"
     return f"layer{'s' if len(row['sources']) > 1 else ''} {layers}{where}"
-
-
-def draw_products(stages: list[Row], base: Row | None, path: Path) -> None:
-    """Product by layer with 95 % intervals, one line per position and alpha, from the longest stage each candidate reached."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    last = {row["variant"]: row for row in stages if row["kind"] == "single" and row.get("product") is not None}
-    lines: dict[tuple[str, float], list[tuple[int, Row]]] = {}
-    for row in last.values():
-        position, _, layer = row["sources"][0].partition("@")
-        lines.setdefault((position, row["alpha"]), []).append((int(layer), row))
-    figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
-    for number, ((position, alpha), points) in enumerate(sorted(lines.items())):
-        points.sort(key=lambda point: point[0])
-        rows = [row for _, row in points]
-        middle = [row["product"] for row in rows]
-        below = [row["product"] - row["product_low"] for row in rows]
-        above = [row["product_high"] - row["product"] for row in rows]
-        shift = 0.12 * (number - (len(lines) - 1) / 2)
-        axes.errorbar(
-            [layer + shift for layer, _ in points],
-            middle,
-            yerr=[below, above],
-            linewidth=1,
-            label=f"{position}, alpha {alpha:g}",
-            marker=MARKERS[number % len(MARKERS)],
-            color=COLOURS[number % len(COLOURS)],
-            capsize=2,
-            markersize=4,
-        )
-    if base is not None:
-        axes.axhline(base["product"], color="black", linestyle="--", linewidth=1, label="base")
-        axes.axhspan(base["product_low"], base["product_high"], color="black", alpha=0.1, linewidth=0)
-    axes.set(
-        xlabel="layer of the direction (resid_pre: the stream that enters block l)", ylabel="compliance x coherence", ylim=(0, 1)
-    )
-    axes.legend(frameon=False, fontsize=8)
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=150, format="png")
-    pyplot.close(figure)
-    temporary.rename(path)
 
 
 def _names() -> tuple[str, ...]:

@@ -80,7 +80,8 @@ def test_the_table_has_base_finalists_and_controls_with_paired_tests(finished: P
     chosen = edited[edited.kind.isin(["single", "subspace"])]
     assert chosen.selection_product.iloc[0] == chosen.selection_product.max()
     screened = stages[stages.stage == "screen"].set_index("variant")
-    assert len(screened) == 6 and screened.kl["layer14"] > 1 > screened.kl["layer22"] and not screened.kept["layer14"]
+    assert screened.kl["base"] < 1e-3 < screened.kl["layer22"] and screened.induce["base"] < 0
+    assert len(screened) == 7 and screened.kl["layer14"] > 1 > screened.kl["layer22"] and not screened.kept["layer14"]
 
 
 @pytest.mark.engine
@@ -112,7 +113,8 @@ def test_a_second_run_prints_the_same_and_starts_nothing(finished: Path, selecti
     print(done.stdout)
     assert "bound by generation" in done.stdout or "bound by judging" in done.stdout
     assert done.returncode == 0 and "starting vLLM" not in done.stderr and "control: shuffled labels" in done.stdout
-    assert (finished / "product_by_layer.png").stat().st_size > 10_000
+    for name in ("product_by_layer.png", "screen_by_layer.png"):
+        assert (finished / name).stat().st_size > 10_000
     other = run(sweep(*SMALL, "--selection", selection, "--out", str(finished), "--alphas", "0.5"))
     assert other.returncode == 2 and "config.sweep.alphas: [1.0] -> [0.5]" in other.stderr
 
