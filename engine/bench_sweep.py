@@ -15,17 +15,18 @@ from engine.export import export
 from engine.progress import say
 from engine.replica import engine_arguments
 from engine.rundir import RunDir, open_run_dir
-from engine.session import Session
+from engine.session import DECLINED, Session
 from engine.stages import transformers_model
 from engine.store import ShardedTable
 from engine.sweep.faithful import GENERATE
 from engine.sweep.grid import Candidate, Grid
-from engine.sweep.inputs import SweepInputs, with_selection
+from engine.sweep.inputs import SweepInputs, check_inputs, with_selection
 from engine.sweep.rows import Rollouts
 from engine.sweep.run import sweep_identity
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
 from engine.sweep.work import LocalEngine, Result, Task
+from extraction.prompts import take
 
 PLAIN_EVERY = 3  # variants between two that plain LLM.generate does too
 SLOW_LAYERS = 2  # for hooks and restarts, scaled to all
@@ -42,6 +43,7 @@ class WatchedEngine(LocalEngine):
         self.ours: list[float] = []
         self.plain: list[float] = []
         self.swaps: list[float] = []
+        self.compared_prompts = 0
         self.extra_seconds = 0.0  # what only the comparison cost
         self._count = 0
 
@@ -62,6 +64,7 @@ class WatchedEngine(LocalEngine):
             if compared:
                 self.ours.append(worked + time.monotonic() - resumed)
                 self.swaps.append(result.swap_seconds)
+                self.compared_prompts += len(task.prompts)
 
     def _time_plain(self, task: Task) -> None:
         started = time.monotonic()
@@ -85,36 +88,40 @@ def plain_seconds(session: Session, task: Task) -> float:
 
 
 def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
-    """Every figure of the issue's comparison, each scaled to all layers, in one run on this machine."""
+    """Every figure of the comparison, each scaled to all layers, in one run on this machine.
+
+    Both searches are for the best single direction alone (no subspaces, one finalist) and end with its full-length run.
+    """
     session, inputs = _prepare(config, num_prompts)
     with tempfile.TemporaryDirectory(prefix="refusal-bench-") as name:
         folder = Path(name)
-        run_dir = open_run_dir(folder / "directions", sweep_identity(session))
-        grid = directions_of_sweep(session, run_dir)
+        grid = directions_of_sweep(session, open_run_dir(folder / "directions", sweep_identity(session)))
+        layers = grid.singles()
         engine = WatchedEngine(session)
         session.replica().swap(session.base)  # both searches find it started
-        say(f"exhaustive: {len(grid.singles())} layers x {len(inputs.pairs)} prompts x {config.sampling.max_tokens} tokens")
+        say(f"exhaustive: {len(layers)} layers x {len(inputs.pairs)} prompts x {config.sampling.max_tokens} tokens")
         exhaustive = _search(session, inputs, grid, engine, folder / "exhaustive", exhaustive=True)
-        exhaustive["seconds"] -= engine.extra_seconds
         screened = _search(session, inputs, grid, LocalEngine(session), folder / "screened", exhaustive=False)
         session.close()
-        layers = grid.singles()[:: max(len(grid.singles()) // SLOW_LAYERS, 1)][:SLOW_LAYERS]
-        hooked = _hooked_seconds(session, inputs, layers)
-        restarted = [_restarted_seconds(session, inputs, candidate, folder) for candidate in layers]
-    count = len(grid.singles())
-    generation = sum(engine.ours) / len(engine.ours) * count
+        slow = layers[:: max(len(layers) // SLOW_LAYERS, 1)][:SLOW_LAYERS]
+        hooked = _hooked_seconds(session, inputs, slow) / len(slow) * len(layers)
+        restarted = sum(_restarted_seconds(session, inputs, one, folder) for one in slow) / len(slow) * len(layers)
+    ours, plain = (
+        sum(seconds) / engine.compared_prompts * len(inputs.pairs) * len(layers) for seconds in (engine.ours, engine.plain)
+    )
     return {
-        "speedup_over_hooks": round(hooked / len(layers) * count / generation, 2),
-        "speedup_over_restarts": round(sum(restarted) / len(restarted) * count / generation, 2),
+        "speedup_over_hooks": round(hooked / ours, 2),
+        "speedup_over_restarts": round(restarted / ours, 2),
         "speedup_screened": round(exhaustive["seconds"] / screened["seconds"], 2),
+        "ratio_to_plain": round(ours / plain, 4),
+        "ratio_to_plain_with_judging": round(exhaustive["seconds"] / plain, 4),
         "switch_seconds": round(sum(engine.swaps) / len(engine.swaps), 4),
-        "ratio_to_plain": round(sum(engine.ours) / sum(engine.plain), 4),
+        "same_winner": exhaustive["winner"] == screened["winner"],
+        "within_interval": exhaustive["product_low"] <= screened["product"] <= exhaustive["product_high"],
         "exhaustive": exhaustive,
         "screened": screened,
-        "generation_seconds_all_layers": round(generation, 1),
-        "hooks_seconds_all_layers": round(hooked / len(layers) * count, 1),
-        "restarts_seconds_all_layers": round(sum(restarted) / len(restarted) * count, 1),
-        "layers": count,
+        "seconds_all_layers": {"ours": ours, "plain": plain, "hooks": hooked, "restarts": restarted},
+        "layers": len(layers),
         "prompts": len(inputs.pairs),
         "max_tokens": config.sampling.max_tokens,
         "model": config.model.path,
@@ -125,7 +132,10 @@ def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
 def _prepare(config: RunConfig, num_prompts: int) -> tuple[Session, SweepInputs]:
     sweep = config.sweep.model_copy(update={"subspaces": [], "finalists": 1, "random_directions": 0})
     config, pairs = with_selection(config.model_copy(update={"sweep": sweep}))
-    return Session(config), SweepInputs(pairs[:num_prompts], [])
+    session = Session(config)
+    inputs = SweepInputs(take(pairs, num_prompts, "the selection"), [r for r in session.requests if r.kind == DECLINED])
+    check_inputs(config, session.pairs, inputs)
+    return session, inputs
 
 
 def _search(
@@ -144,15 +154,15 @@ def _search(
         candidates = search.screened(ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"]))
         screened = time.monotonic()
         winner = search.selected(search.raced(candidates)[:1])[0]
-    seconds = time.monotonic() - started
+    seconds = time.monotonic() - started - (engine.extra_seconds if isinstance(engine, WatchedEngine) else 0)
     rollouts.scoring.close()
     row = next(row for row in search.stages if row["stage"] == "selection" and row["variant"] == winner.name)
     totals = rollouts.times.totals
     return {
         "seconds": round(seconds, 1),
         "screen_seconds": round(screened - started, 1),
-        **{name: value for name, value in totals.items() if name.endswith("_seconds")},
-        "generated_tokens": int(sum(totals.get(f"{split}_tokens", 0) for split in ("race", "selection"))),
+        "likelihood_seconds": totals["likelihood_seconds"],
+        "generated_tokens": sum(row["num_output_tokens"] for row in rollouts.rows.values()),
         "winner": winner.name,
         **{name: round(row[name], 4) for name in ("product", "product_low", "product_high")},
     }
@@ -165,15 +175,15 @@ def _hooked_seconds(session: Session, inputs: SweepInputs, candidates: Sequence[
 
     prompts = session.render(inputs.selection, "selection prompts")
     writers = [tensor.name.removesuffix(".weight") for tensor in session.plan.edited]
-    with transformers_model(session) as model:
-        greedy(model, prompts[:32], 4)  # warm-up
-        started = time.monotonic()
-        for candidate in candidates:
-            assert candidate.variant.edit is not None
-            say(f"hooks: {candidate.name}")
-            with ablation(model, writers, candidate.variant.edit.basis_HK):
-                greedy(model, prompts, session.config.sampling.max_tokens)
-        return time.monotonic() - started
+    model = transformers_model(session)
+    greedy(model, prompts[:32], 4)  # warm-up
+    started = time.monotonic()
+    for candidate in candidates:
+        assert candidate.variant.edit is not None
+        say(f"hooks: {candidate.name}")
+        with ablation(model, writers, candidate.variant.edit.basis_HK):
+            greedy(model, prompts, session.config.sampling.max_tokens)
+    return time.monotonic() - started
 
 
 def _restarted_seconds(session: Session, inputs: SweepInputs, candidate: Candidate, folder: Path) -> float:

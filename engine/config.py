@@ -115,6 +115,8 @@ def parse_blocks(text: str) -> list[int]:
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise ValueError("expected blocks such as 4-20 or 4-20,25")
+        if int(last or first) < int(first):
+            raise ValueError(f"{part.strip()} runs backwards; expected the lower number first")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
 
@@ -205,9 +207,12 @@ class SweepConfig(Section):
 
     @model_validator(mode="after")
     def _not_empty(self) -> "SweepConfig":
-        for name in ("layers", "alphas", "positions"):
-            if getattr(self, name) == []:
+        for name in ("layers", "alphas", "positions", "subspaces"):
+            values = getattr(self, name)
+            if values == [] and name != "subspaces":
                 raise ValueError(f"{name} is empty, so there is nothing to try")
+            if values and len(set(values)) < len(values):
+                raise ValueError(f"{name} names one more than once")
         return self
 
 
@@ -240,3 +245,9 @@ class RunConfig(Section):
     published: PublishedConfig | None = None
     vllm: dict[str, Any] = {}
     """Passed to vLLM's engine under vLLM's own names."""
+
+    @model_validator(mode="after")
+    def _sweep_keeps_norms_whole(self) -> "RunConfig":
+        if self.edit.keep_norms and self.sweep.alphas != [1.0]:
+            raise ValueError("edit.keep_norms takes alpha 1, so sweep.alphas must be 1 alone")
+        return self

@@ -177,6 +177,11 @@ def file_hash(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by temporary name and rename."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text by temporary name and rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.write_text(text, encoding="utf-8")
     temporary.rename(path)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from editing.checkpoint import Checkpoint
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
 from engine.config import RunConfig
-from engine.environment import has_gpu, versions
+from engine.environment import has_gpu, release_gpu_memory, versions
 from engine.errors import EngineError
 from engine.models import checkpoint_hash, open_model
 from engine.progress import say
@@ -153,6 +153,7 @@ class Session:
 
             gpu = has_gpu()
             set_environment(has_gpu=gpu)
+            release_gpu_memory()
             say(f"engine: starting vLLM {versions()['vllm']} ({'GPU' if gpu else 'no GPU: CPU build, eager mode, slow'})")
             self._replica = Replica(engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu), self.base)
         return self._replica

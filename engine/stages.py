@@ -1,9 +1,8 @@
 """The stages of a run, each reading files and writing files: directions, rollouts, likelihoods, scores, summary."""
 
-import contextlib
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,8 @@ def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
     from extraction.directions import extract_at
 
     pairs = session.rendered_pairs()
-    with transformers_model(session) as model, Progress("directions", 2 * len(pairs), "prompts") as progress:
+    model = transformers_model(session)
+    with Progress("directions", 2 * len(pairs), "prompts") as progress:
         return extract_at(model, pairs, positions, seed=session.config.sweep.seed, on_prompt=lambda done: progress.advance())
 
 
@@ -85,9 +85,8 @@ def provenance(session: Session) -> dict[str, str]:
     return {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
 
 
-@contextlib.contextmanager
-def transformers_model(session: Session) -> Iterator[Any]:
-    """The base as a transformers model, on the GPU where there is one; its memory is free again afterwards."""
+def transformers_model(session: Session) -> Any:
+    """The base as a transformers model, on the GPU where there is one."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -95,13 +94,7 @@ def transformers_model(session: Session) -> Iterator[Any]:
     logging.disable_progress_bar()
     dtype = getattr(torch, session.config.model.dtype)
     model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, dtype=dtype, trust_remote_code=False).eval()
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        yield model
-    finally:
-        del model
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # vLLM starts next and asks for the card's free memory
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_variant(session: Session, directions_file: Path) -> "Variant":

@@ -31,9 +31,9 @@ def bench_sweep(
         if as_json:
             cli.print_json(result)
             return
-        names = ("speedup_over_hooks", "speedup_over_restarts", "speedup_screened", "ratio_to_plain", "switch_seconds")
-        for name in names:
-            print(f"{name}: {result[name]}")
+        for name, value in result.items():
+            if isinstance(value, int | float) and name not in ("layers", "prompts", "max_tokens"):
+                print(f"{name}: {value}")
         for name in ("exhaustive", "screened"):
             part = result[name]
             print(

@@ -1,12 +1,14 @@
 """Carries a sweep out: directions, screen, race, selection, confirmation, and the files that come of them."""
 
 from engine import store
-from engine.rundir import RunDir, write_json
+from engine.rundir import RunDir, hash_of, write_json, write_text
 from engine.session import Session
 from engine.sweep import result
 from engine.sweep.figures import PRODUCTS, SCREEN, draw_products, draw_screen
+from engine.sweep.grid import Candidate
 from engine.sweep.inputs import SweepInputs
 from engine.sweep.ray_engines import RayEngines
+from engine.sweep.result import TIMING, WINNER
 from engine.sweep.rows import Rollouts
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
@@ -20,26 +22,22 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int) 
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
     rollouts = Rollouts(session, run_dir, engines)
     search = Search(session, inputs, grid, rollouts)
+    screen_table = store.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
     try:
-        if session.config.sweep.exhaustive:
-            finalists = search.exhaust()
-        else:
-            screen_table = store.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
-            try:
-                screened = search.screened(screen_table)
-            finally:
-                screen_table.merge(lambda row: (row["position"] or "", row["layer"] or -1, row["alpha"]))
-            finalists = search.selected(search.finalists(search.raced(screened)))
-        tested = search.confirmed(finalists)
+        tested = search.confirmed(search.searched(screen_table))
     finally:
         rollouts.close()
+    _write(session, run_dir, search, tested)
+
+
+def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candidate]) -> None:
+    """Everything that comes of a search; `tested` is the base, the finalists with the winner first, and the controls."""
     rows = result.confirm_rows(search, tested)
     result.write_tables(run_dir, search, rows)
-    run_dir.file("winner.toml").write_text(result.winner_toml(search, finalists[0]), encoding="utf-8")
+    write_text(run_dir.file(WINNER), result.winner_toml(search, tested[1]))
     draw_products(search.stages, run_dir.file(PRODUCTS))
     draw_screen(search.stages, session.config.sweep, run_dir.file(SCREEN))
     summary = result.summarise(search, tested, rows)
-    write_json(run_dir.file("timing.json"), result.timing(rollouts))
-    run_dir.run_stage(
-        "summary", {"rows": len(rows), "of": id(rows)}, [], lambda: write_json(run_dir.file("summary.json"), summary)
-    )
+    write_json(run_dir.file(TIMING), result.timing(search.rollouts))
+    inputs = {"summary": hash_of(summary)}
+    run_dir.run_stage("summary", inputs, ["summary.json"], lambda: write_json(run_dir.file("summary.json"), summary))

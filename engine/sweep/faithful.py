@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.environment import describe, has_gpu
+from engine.environment import describe, has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.export import export
 from engine.progress import say
@@ -54,6 +54,7 @@ def check_export(config: RunConfig) -> dict[str, Any]:
 
 def _generate_elsewhere(session: Session, model: Path, prompts: list[list[int]]) -> list[list[int]]:
     arguments = engine_arguments(session.config, model, has_gpu=has_gpu()) | {"worker_extension_cls": ""}
+    release_gpu_memory()
     sent = json.dumps([arguments, prompts, session.config.sampling.max_tokens, has_gpu()])
     done = subprocess.run([sys.executable, "-c", GENERATE], input=sent, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("TOKENS ")]

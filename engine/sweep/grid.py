@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
 from engine.config import SweepConfig, parse_blocks
+from engine.progress import say
 from engine.session import Session
 from engine.sweep.inputs import grid_layers, top_sizes
 from engine.variants import Variant
@@ -80,10 +82,24 @@ class Grid:
         ]
 
     def best_of(self, ranked: Sequence[Candidate]) -> list[Candidate]:
-        """topN: the subspaces of the best single directions, `ranked` best first."""
-        sources = list(dict.fromkeys(candidate.sources[0] for candidate in ranked))
-        sizes = [size for size in top_sizes(self.config) if size <= len(sources)]
-        return [self._candidate(SUBSPACE, sources[:size], alpha, f"top{size}") for size in sizes for alpha in self.config.alphas]
+        """topN: the subspaces of the best single directions, `ranked` best first, all at the best one's position.
+
+        One position, so that a configuration file can say what the subspace is. A topN that cannot be built is left out aloud.
+        """
+        if not ranked:
+            return []
+        position = ranked[0].sources[0][0]
+        sources = list(dict.fromkeys(candidate.sources[0] for candidate in ranked if candidate.sources[0][0] == position))
+        made = []
+        for size in self.top_sizes:
+            if size > len(sources):
+                say(f"top{size}: left out, only {len(sources)} single directions at position {position} came this far")
+                continue
+            try:
+                made += [self._candidate(SUBSPACE, sources[:size], alpha, f"top{size}") for alpha in self.config.alphas]
+            except EditError as error:
+                say(f"top{size}: left out. {error}")
+        return made
 
     def controls(self, winner: Candidate) -> list[Candidate]:
         """Random subspaces and a shuffled-label direction of the winner's dimension, layers and alpha."""

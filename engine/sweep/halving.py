@@ -18,7 +18,6 @@ class Verdict:
     """What a round decided of one candidate."""
 
     name: str
-    product: float
     kept: bool
     reason: str
 
@@ -53,7 +52,7 @@ def judge_round(grades: Mapping[str, Grades], *, keep: int) -> list[Verdict]:
         reason = (
             "goes on" if kept else "distinguishably worse" if worse else "outside the better half, within the noise"
         ) + distance
-        verdicts.append(Verdict(name, grades[name].product, kept, reason))
+        verdicts.append(Verdict(name, kept, reason))
     return verdicts
 
 

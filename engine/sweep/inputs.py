@@ -9,7 +9,8 @@ from engine.config import RunConfig, SweepConfig, parse_blocks
 from engine.errors import EngineError
 from engine.progress import say
 from engine.session import DECLINED, Request, Session
-from extraction.prompts import EMBEDDED_PREFIX, Pair, load_pairs
+from extraction.positions import LAST_INSTRUCTION
+from extraction.prompts import EMBEDDED_PREFIX, Pair, load_pairs, take
 
 EMBEDDED_SELECTION = "embedded:selection_pairs"
 HELD_OUT = 4  # of this many training pairs, one chooses instead
@@ -44,7 +45,7 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
         data = data.model_copy(update={"selection_pairs": EMBEDDED_SELECTION})
     if data.selection_pairs is not None:
         return config.model_copy(update={"data": data}), load_pairs(data.selection_pairs)
-    pairs = load_pairs(data.train_pairs)[: data.num_pairs]
+    pairs = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
     kept = len(pairs) - len(pairs) // HELD_OUT
     if kept == len(pairs):
         raise EngineError(
@@ -58,21 +59,34 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
 
 
 def check_inputs(config: RunConfig, train: list[Pair], inputs: SweepInputs) -> None:
-    """Raise EngineError where a prompt would both choose and test, or where the selection is too small for its rounds."""
-    tested = {_normal(request.text) for request in inputs.test}
-    for what, pairs in (("selection", inputs.pairs), ("training", train)):
-        shared = [text for pair in pairs for text in (pair.declined, pair.answered) if _normal(text) in tested]
-        if shared:
-            raise EngineError(
-                f"{len(shared)} {what} prompt(s) are also test requests, such as {shared[0]!r}: a rate on prompts that chose the "
-                "winner flatters it. Take them out of one of the files."
-            )
+    """Raise EngineError where a prompt would do two of training, choosing and testing, or where there are too few."""
+    tested = [request.text for request in inputs.test]
+    chosen, trained = (_texts(pairs) for pairs in (inputs.pairs, train))
+    _check_apart("selection", chosen, "test", tested)
+    _check_apart("training", trained, "test", tested)
+    _check_apart("training", trained, "selection", chosen)
+    for what, number in (("test requests", len(tested)), ("selection pairs", len(inputs.pairs))):
+        if number < 2:
+            raise EngineError(f"A sweep takes two {what} or more, found {number}: one gives no interval.")
     settings = {"sweep.first_round": config.sweep.first_round, "sweep.screen_prompts": config.sweep.screen_prompts}
     for name, needed in settings.items():
         if not config.sweep.exhaustive and needed > len(inputs.pairs):
             raise EngineError(
                 f"{name} asks for {needed} selection pairs and there are {len(inputs.pairs)}. Give more, or lower it."
             )
+
+
+def _texts(pairs: list[Pair]) -> list[str]:
+    return [text for pair in pairs for text in (pair.declined, pair.answered)]
+
+
+def _check_apart(first: str, texts: list[str], second: str, others: list[str]) -> None:
+    known = {_normal(text) for text in others}
+    if shared := [text for text in texts if _normal(text) in known]:
+        raise EngineError(
+            f"{len(shared)} {first} prompt(s) are also {second} prompts, such as {shared[0]!r}. A rate on prompts that shaped "
+            "the winner flatters it: take them out of one of the files."
+        )
 
 
 def grid_layers(session: Session) -> list[int]:
@@ -93,9 +107,11 @@ def top_sizes(config: SweepConfig) -> list[int]:
 
 def check_grid(session: Session) -> None:
     """Raise EngineError for a grid that cannot be tried, before a model loads."""
-    layers = grid_layers(session)
-    if 0 in layers and "last" in session.config.sweep.positions:
-        raise EngineError("Layer 0 has no direction at the last token, which is the same for every prompt. Leave layer 0 out.")
+    config, layers = session.config.sweep, grid_layers(session)
+    listed = [parse_blocks(name) for name in config.subspaces if not name.startswith("top")]
+    fixed = [name for name in config.positions if name != LAST_INSTRUCTION]
+    if fixed and any(0 in numbers for numbers in (layers, *listed)):
+        raise EngineError(f"Layer 0 has no direction at {fixed[0]}: that token is the same in every prompt. Leave it out.")
     sizes = top_sizes(session.config.sweep)
     if sizes and max(sizes) > len(layers) * len(session.config.sweep.positions):
         raise EngineError(

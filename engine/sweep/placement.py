@@ -9,9 +9,15 @@ from engine.errors import EngineError
 CONNECT_SECONDS = 5.0
 
 
+def cluster_address() -> str | None:
+    """The cluster that RAY_ADDRESS names; None where Ray is to be started here."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return None if address in ("", "local") else address
+
+
 def check_address(address: str) -> None:
     """Raise EngineError unless something listens at HOST:PORT (or ray://HOST:PORT); `auto` is Ray's to find."""
-    if address in ("auto", "local"):
+    if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
@@ -33,14 +39,16 @@ def check_engines(count: int | None, width: int) -> int:
 
     Raises EngineError for more than the machine or the cluster holds, and for an address that does not answer.
     """
-    if address := os.environ.get("RAY_ADDRESS"):
+    cores = len(os.sched_getaffinity(0))
+    if address := cluster_address():
         check_address(address)
-        from engine.sweep.ray_engines import cluster_gpus
+        from engine.sweep.ray_engines import connect, room_on_cluster
 
-        there = cluster_gpus() // width if has_gpu() else count or 1
+        connect()
+        there = room_on_cluster("GPU", width) if has_gpu() else room_on_cluster("CPU", 1)
         where = "the Ray cluster"
     else:
-        there = visible_gpus() // width if has_gpu() else len(os.sched_getaffinity(0))
+        there = visible_gpus() // width if has_gpu() else cores
         where = "this machine"
     if count is not None and count > there:
         what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"

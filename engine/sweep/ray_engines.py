@@ -8,16 +8,17 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from engine.environment import has_gpu
+from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.replica import Replica, engine_arguments, set_environment
 from engine.session import Session
-from engine.sweep.placement import share_of_cores
+from engine.sweep.placement import cluster_address, share_of_cores
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.variants import Variant
 
+START_SECONDS = 1800  # an engine on a large model takes minutes
 PACKAGES = ("engine", "extraction", "editing", "judging")
 Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 
@@ -26,10 +27,8 @@ class EngineActor:
     """Runs in a Ray worker: an engine of its own, on its own GPUs or cores."""
 
     def __init__(self, arguments: dict[str, Any], base: Variant, place: int, count: int) -> None:
-        if not has_gpu():  # CPU engines bind threads to cores; two on the same cores are twenty times slower
-            cores = share_of_cores(place, count)
-            os.sched_setaffinity(0, cores)
-            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+        if not has_gpu():  # two engines with threads on the same cores are twenty times slower
+            os.sched_setaffinity(0, share_of_cores(place, count))
         # The engine in this very process: killed, an actor leaves nothing behind that holds a GPU's memory.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         set_environment(has_gpu=has_gpu())
@@ -49,6 +48,7 @@ class RayEngines:
         self.session = session
         self.count = count
         self._started: list[Any] = []
+        self._proven: set[Any] = set()  # engines that came up
         self._losses = 0  # since a task came through
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
@@ -67,10 +67,12 @@ class RayEngines:
             try:
                 result: Result | None = ray.get(ready)
                 self._losses = 0
-            except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
+                self._proven.add(actor)
+            except ray.exceptions.RayError as error:
+                attempt -= actor not in self._proven  # an engine that never came up is not the task's fault
                 actor, result = self._replace(actor), self._lost(task, attempt, _reason(error))
             if result is None:
-                waiting.append((task, attempt + 1))
+                waiting.insert(0, (task, attempt + 1))  # last: another engine is likely to take it
             free.append(actor)
             _hand_out(waiting, free, running)  # no engine idles while the caller stores and grades
             if result is not None:
@@ -78,7 +80,7 @@ class RayEngines:
 
     def _lost(self, task: Task, attempt: int, reason: str) -> Result | None:
         """The failed task's result; None where it is tried again."""
-        say(f"{task.variant.name}: attempt {attempt} of {MAX_ATTEMPTS} failed ({reason})")
+        say(f"{task.variant.name}: its engine was lost, {attempt} of {MAX_ATTEMPTS} attempts are used ({reason})")
         self._losses += 1
         if self._losses > MAX_ATTEMPTS * (self.count + 1):
             raise EngineError(f"{self._losses} tasks in a row failed, the last with {reason}. Finished work is kept.")
@@ -96,19 +98,22 @@ class RayEngines:
         import ray
 
         connect()
+        release_gpu_memory()
         new = [self._actor(place) for place in range(len(self._started), count)]
         self._started += new
         try:
-            ray.get([actor.process_id.remote() for actor in new])
-        except (ray.exceptions.RayActorError, ray.exceptions.RayTaskError) as error:
-            raise EngineError(f"An engine did not start in its Ray actor: {_reason(error)}") from error
+            ray.get([actor.process_id.remote() for actor in new], timeout=START_SECONDS)
+        except ray.exceptions.RayError as error:
+            raise EngineError(f"An engine did not start in its Ray actor within {START_SECONDS} s: {_reason(error)}") from error
+        self._proven |= set(new)
 
     def _actor(self, place: int) -> Any:
         import ray
 
         gpu = has_gpu()
         width = int(self.session.config.vllm.get("tensor_parallel_size", 1))
-        options = {"num_gpus": width} if gpu else {"num_cpus": 0}
+        threads = {"OMP_NUM_THREADS": str(len(share_of_cores(place, self.count)))}  # Ray's own choice is 1
+        options = {"num_gpus": width} if gpu else {"num_cpus": 0, "runtime_env": {"env_vars": threads}}
         arguments = engine_arguments(self.session.config, self.session.checkpoint.directory, has_gpu=gpu)
         where = f"{width} GPU(s)" if gpu else "a share of the CPU cores"
         say(f"engine {place + 1} of {self.count}: starting in a Ray actor ({where})")
@@ -131,15 +136,18 @@ def _hand_out(waiting: list[tuple[Task, int]], free: list[Any], running: dict[An
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, or start Ray here, unless that is done. Raises EngineError for an address that refuses."""
+    """Join the cluster of RAY_ADDRESS, or start Ray here, unless that is done.
+
+    Raises EngineError for an address that refuses.
+    """
     import ray
 
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS", "")
+    address = cluster_address()
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "refusal-sweep"}
     path = os.environ.get("PYTHONPATH", "")
-    if not address or address == "local":
+    if address is None:
         env = {"env_vars": {"PYTHONPATH": f"{PROJECT_DIR}:{path}".rstrip(":")}}
         ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, 2), runtime_env=env, **quiet)
         return
@@ -149,12 +157,11 @@ def connect() -> None:
         raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]}") from error
 
 
-def cluster_gpus() -> int:
-    """GPUs of the cluster that RAY_ADDRESS names."""
+def room_on_cluster(resource: str, width: int) -> int:
+    """Engines of `width` GPUs (or CPUs) that the nodes of the cluster hold: what an engine takes is on one node."""
     import ray
 
-    connect()
-    return int(ray.cluster_resources().get("GPU", 0))
+    return sum(int(node["Resources"].get(resource, 0)) // width for node in ray.nodes() if node["Alive"])
 
 
 def _reason(error: Exception) -> str:

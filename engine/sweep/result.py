@@ -14,6 +14,7 @@ from engine.sweep.search import Search, stage_row
 from judging.offline import NAME, NOTICE, rubric_hash
 from judging.paired import holm, mcnemar_p, product_difference
 
+TIMING, WINNER = "timing.json", "winner.toml"  # times stand apart: the summary is the same however often a sweep was stopped
 FIGURES = ("compliance", "coherence", "product")
 SWEEP_SCHEMA = pa.schema(
     [
@@ -70,29 +71,32 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
         "variant": config.variant,
         "model": next(iter(rollouts.rows.values()))["model"],
         "judge": {"name": NAME, "rubric_hash": rubric_hash()[:16], "notice": NOTICE},
-        "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": "winner.toml"},
+        "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": WINNER},
         "exhaustive": config.sweep.exhaustive,
         "selection_prompts": len(search.inputs.pairs),
         "test_prompts": len(search.inputs.test),
         "candidates": len(search.grid.singles()),
         "confirm": [{name: _plain(value) for name, value in row.items()} for row in rows],
         "stages": [{name: _plain(value) for name, value in row.items()} for row in search.stages],
-        "failures": _failures(search),
+        "failures": _failures(search, tested),
     }
 
 
 def timing(rollouts: Rollouts) -> dict[str, Any]:
-    """Seconds and tokens by stage, over interruptions, and what the sweep waited for: generation or judging."""
+    """Seconds by stage over interruptions, tokens, and what the sweep waited for.
+
+    The engines generate and read likelihoods, one after the other; the judge grades meanwhile. So the wall is the engines'
+    as long as they hardly wait for the judge.
+    """
     totals = rollouts.times.totals
     generation = sum(totals.get(f"{split}_seconds", 0) for split in ("race", "selection", "test"))
-    judging = totals.get("likelihood_seconds", 0) + rollouts.scoring.busy_seconds
+    engines = generation + totals.get("likelihood_seconds", 0)
     return {
         **totals,
         "generation_seconds": round(generation, 2),
-        "generated_tokens": int(sum(totals.get(f"{split}_tokens", 0) for split in ("race", "selection", "test"))),
-        "judge_seconds": round(rollouts.scoring.busy_seconds, 2),
-        "waited_for_judge_seconds": round(rollouts.scoring.waited_seconds, 2),
-        "bound_by": "generation" if generation >= judging else "judging",
+        "engine_seconds": round(engines, 2),
+        "generated_tokens": sum(row["num_output_tokens"] for row in rollouts.rows.values()),
+        "bound_by": "judging" if totals.get("waited_for_judge_seconds", 0) > 0.1 * engines else "the engine",
     }
 
 
@@ -126,9 +130,9 @@ def winner_toml(search: Search, winner: Candidate) -> str:
     return tomli_w.dumps(table)
 
 
-def _failures(search: Search) -> list[Mapping[str, str]]:
-    names = {row["variant_hash"]: row["variant"] for row in search.rollouts.rows.values()}
-    names |= {row["variant_hash"]: row["variant"] for row in search.stages}
+def _failures(search: Search, tested: Sequence[Candidate]) -> list[Mapping[str, str]]:
+    names = {row["variant_hash"]: row["variant"] for row in search.stages}
+    names |= {candidate.variant.hash: candidate.name for candidate in tested}
     return [{"variant": names.get(key, key), "reason": reason} for key, reason in search.rollouts.failures.items()]
 
 

@@ -1,39 +1,25 @@
 """The durable part of a sweep: responses and likelihoods on disk, tasks for what is missing, and where the time went."""
 
-import json
 import statistics
 import time
 from collections.abc import Container, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from engine import store
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.progress import Progress
-from engine.rundir import RunDir, write_json
+from engine.rundir import RunDir
 from engine.session import Request, Session
 from engine.stages import response_columns, row_identity
 from engine.sweep.grid import Candidate
 from engine.sweep.scoring import Key, Scoring
+from engine.sweep.times import Times
 from engine.sweep.work import Engines, Result, Task, chunks
 from judging.paired import Grades
 
 TASK_PROMPTS = {True: 1024, False: 256}  # with and without a GPU: as many as an engine runs side by side
 Row = dict[str, Any]
-
-
-class Times:
-    """Seconds and tokens, kept in the run directory over interruptions."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.totals: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
-
-    def add(self, **amounts: float) -> None:
-        for name, amount in amounts.items():
-            self.totals[name] = round(self.totals.get(name, 0) + amount, 3)
-        write_json(self.path, self.totals)
 
 
 class Rollouts:
@@ -124,22 +110,15 @@ class Rollouts:
         found = [self.scoring.grades.get(key) for key in self.keys([candidate], requests)]
         return Grades.of([(None, None) if grade is None else (grade.compliance, grade.coherence) for grade in found])
 
-    def responses(self, candidate: Candidate, requests: Sequence[Request]) -> list[Row]:
-        """The candidate's rows, each with its grades."""
-        keys = [key for key in self.keys([candidate], requests) if key in self.rows]
-        return [{**self.rows[key], **vars(self.scoring.grades[key])} for key in keys]
-
     def keys(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> list[Key]:
         """Keys of candidates' rows, in order."""
         return [(candidate.variant.hash, request.prompt_id) for candidate in candidates for request in requests]
 
     def working(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that no engine gave up on. Raises EngineError where that is nobody, or where the base is not among them."""
-        left = [candidate for candidate in candidates if candidate.variant.hash not in self.failures]
-        base_failed = self.failures.get(self.session.base.hash)
-        if base_failed or (candidates and not left):
-            raise EngineError(f"{'The base' if base_failed else 'Every variant'} failed twice: {base_failed or self.reasons()}")
-        return left
+        """Those that no engine gave up on. Raises EngineError where the base is not among them: nothing could be compared."""
+        if reason := self.failures.get(self.session.base.hash):
+            raise EngineError(f"The base failed twice: {reason}")
+        return [candidate for candidate in candidates if candidate.variant.hash not in self.failures]
 
     def reasons(self) -> str:
         """Why variants were given up, each reason once."""
@@ -147,4 +126,5 @@ class Rollouts:
 
     def close(self) -> None:
         self.scoring.close()
+        self.times.add(judge_seconds=self.scoring.busy_seconds, waited_for_judge_seconds=self.scoring.waited_seconds)
         self.engines.close()

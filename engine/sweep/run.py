@@ -14,7 +14,6 @@ from engine.sweep.placement import check_engines
 from extraction.prompts import resolve
 
 BYTES_PER_ROW = 4096
-TIMING = "timing.json"  # beside the summary, which is the same however often the sweep was interrupted
 
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
@@ -38,7 +37,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, count)
-        return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
+        return read_summary(run_dir) | {"timing": json.loads(run_dir.file("timing.json").read_text())}
 
 
 def sweep_identity(session: Session) -> dict[str, Any]:

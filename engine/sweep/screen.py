@@ -5,6 +5,7 @@ before vLLM starts.
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,8 @@ from engine.progress import Progress, say
 from engine.session import Session
 from engine.stages import transformers_model
 from engine.sweep.grid import Candidate, Grid
+from engine.sweep.inputs import top_sizes
+from engine.sweep.times import Times
 from extraction.generate import greedy
 from extraction.intervention import addition
 from extraction.prefill import BATCH_TOKENS
@@ -96,7 +99,7 @@ class Probe:
         return {"n": len(kl_N), "bypass": float(bypass_N.mean()), "kl": float(kl_N.mean()), "induce": float(induce_N.mean())}
 
 
-def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store.ShardedTable) -> None:
+def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store.ShardedTable, times: Times) -> None:
     """Fill `table` with a row per single-direction candidate; rows that are there already are not computed again.
 
     A layer beyond the depth limit gets a row without numbers: nothing could make it pass.
@@ -105,10 +108,11 @@ def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store
     todo = [candidate for candidate in grid.singles() if (candidate.variant.hash,) not in done]
     if not todo:
         return
+    started = time.monotonic()
     limit = config.max_depth * session.checkpoint.num_layers
     sources = dict.fromkeys(candidate.sources[0] for candidate in todo if candidate.layers[0] < limit)
-    with transformers_model(session) as model, Progress("screen", len(todo) + len(sources), "steps") as progress:
-        probe = make_probe(session, model, pairs)
+    with Progress("screen", len(todo) + len(sources), "steps") as progress:
+        probe = make_probe(session, transformers_model(session), pairs)
         table.append(probe.base_row(grid.base()))
         induced = {}
         for position, layer in sources:
@@ -122,6 +126,7 @@ def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store
             table.append(row | {"alpha": candidate.alpha} | measured)
             progress.advance()
     table.flush()
+    times.add(screen_seconds=time.monotonic() - started)
 
 
 def make_probe(session: Session, model: Any, pairs: Sequence[Pair]) -> Probe:
@@ -165,15 +170,22 @@ def _first_tokens_of_refusals(
 
 
 def verdicts(rows: Sequence[Row], config: SweepConfig, num_layers: int) -> list[Row]:
-    """Each row with `kept` and `reason`; those that pass the filters go on, the strongest bypass first, `keep` at most."""
+    """Each row with `kept` and `reason`: of those that pass the filters, all alphas of the strongest bypassing directions.
+
+    As many directions go on as `keep` says, or as the largest topN needs.
+    """
     ranked = sorted(rows, key=lambda row: (math.inf if row["bypass"] is None else row["bypass"], row["variant"]))
-    left, judged = config.keep, []
+    passing = [row for row in ranked if filtered(row, config, num_layers) is None]
+    directions = list(dict.fromkeys((row["position"], row["layer"]) for row in passing))
+    most = max([config.keep, *top_sizes(config)])
+    chosen = set(directions[:most])
+    judged = []
     for row in ranked:
         reason = filtered(row, config, num_layers)
-        if reason is None and left == 0:
-            reason = f"{config.keep} others bypass more"
-        left -= reason is None
-        judged.append({**row, "kept": reason is None, "reason": reason or "passes the screen"})
+        kept = reason is None and (row["position"], row["layer"]) in chosen
+        judged.append(
+            {**row, "kept": kept, "reason": reason or ("passes the screen" if kept else f"{most} directions bypass more")}
+        )
     return judged
 
 

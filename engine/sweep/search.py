@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
+from engine.errors import EngineError
 from engine.progress import say
 from engine.rundir import RunDir
 from engine.session import Request, Session
 from engine.stages import extract, provenance
 from engine.sweep import halving, screen
-from engine.sweep.grid import SINGLE, Candidate, Grid
+from engine.sweep.grid import Candidate, Grid
 from engine.sweep.inputs import SweepInputs
 from engine.sweep.rows import Rollouts
 from extraction.files import load_directions, save_directions
@@ -36,7 +37,10 @@ class Search:
     def screened(self, table: store.ShardedTable) -> list[Candidate]:
         """Stage 1: the single directions that pass the screen, the strongest bypass first."""
         config = self.session.config.sweep
-        screen.run_screen(self.session, self.grid, self.inputs.pairs[: config.screen_prompts], table)
+        try:
+            screen.run_screen(self.session, self.grid, self.inputs.pairs[: config.screen_prompts], table, self.rollouts.times)
+        finally:
+            table.merge(lambda row: (row["position"] or "", row["layer"] or -1, row["alpha"]))
         singles = {candidate.variant.hash: candidate for candidate in self.grid.singles()}
         rows = [row for row in table.rows() if row["variant_hash"] in singles]
         judged = screen.verdicts(rows, config, self.session.checkpoint.num_layers)
@@ -50,61 +54,84 @@ class Search:
         return kept
 
     def raced(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Stage 2: short generations on more and more selection prompts; returns the single directions, best first."""
-        config = self.session.config.sweep
-        cuts = [config.finalists, *self.grid.top_sizes]
-        requests, left, before = self.inputs.race, list(candidates), 0
-        ranked: list[Candidate] = []
+        """Stage 2: short generations on more and more selection prompts; returns all, best first; who left later is better."""
+        config, requests = self.session.config.sweep, self.inputs.race
+        left, before = list(candidates), 0
+        out: list[Candidate] = []
         for number, size in enumerate(halving.rounds(config.first_round, len(requests)), 1):
             self.rollouts.make(left, requests[before:size], config.short_tokens)
-            left, before = self.rollouts.working(left), size
-            verdicts = halving.judge_round({c.name: self.grades(c, requests[:size]) for c in left}, keep=max(cuts))
+            left, before = self._working(f"race {number}", left), size
             by_name = {candidate.name: candidate for candidate in left}
+            grades = {name: self.grades(candidate, requests[:size]) for name, candidate in by_name.items()}
+            verdicts = halving.judge_round(grades, keep=config.finalists) if left else []
             for verdict in verdicts:
-                grades = self.grades(by_name[verdict.name], requests[:size])
-                self._note(f"race {number}", by_name[verdict.name], grades, kept=verdict.kept, reason=verdict.reason)
-            ranked = [by_name[verdict.name] for verdict in verdicts]
+                candidate = by_name[verdict.name]
+                self._note(f"race {number}", candidate, grades[verdict.name], kept=verdict.kept, reason=verdict.reason)
             left = [by_name[verdict.name] for verdict in verdicts if verdict.kept]
-            say(f"race: {size} prompts, {len(left)} of {len(verdicts)} candidates go on; ahead: {ranked[0].name}")
-            if len(left) <= min(cuts):
+            out = [by_name[verdict.name] for verdict in verdicts if not verdict.kept] + out
+            ahead = left[0].name if left else "nobody"
+            say(f"race: {size} prompts, {len(left)} of {len(verdicts)} candidates go on; ahead: {ahead}")
+            if len(left) <= config.finalists:
                 break  # nothing is left to decide
-        return [candidate for candidate in ranked if candidate in left]
+        if not left:
+            raise EngineError(f"Every variant failed twice: {self.rollouts.reasons()}")
+        return left + out
 
     def finalists(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """The best single directions, and for each subspace its best alpha on the race's prompts."""
         config, requests = self.session.config.sweep, self.inputs.race
         subspaces = [*self.grid.best_of(ranked), *self.grid.listed()]
-        chosen = list(ranked[: config.finalists])
         if len(config.alphas) > 1 and subspaces:
             self.rollouts.make(subspaces, requests, config.short_tokens)
-            subspaces = self.rollouts.working(subspaces)
+            subspaces = self._working("race subspaces", subspaces)
             for candidate in subspaces:
                 self._note("race subspaces", candidate, self.grades(candidate, requests))
-        for group in dict.fromkeys(candidate.group for candidate in subspaces):
-            members = [candidate for candidate in subspaces if candidate.group == group]
-            chosen.append(max(members, key=lambda c: self.grades(c, requests).product) if len(members) > 1 else members[0])
-        return chosen
+        return [*ranked[: config.finalists], *self._best_alphas(subspaces, requests)]
 
     def selected(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Full length on all selection prompts; the candidates, best first."""
         requests, base = self.inputs.selection, self.grid.base()
-        everyone = [base, *candidates]
-        self.rollouts.make(everyone, requests, self.session.config.sampling.max_tokens)
-        self.rollouts.add_likelihoods(self.rollouts.working(everyone), requests)
-        working = self.rollouts.working(candidates)
+        self.rollouts.make([base, *candidates], requests, self.session.config.sampling.max_tokens)
+        working = self._working("selection", candidates)
+        self.rollouts.add_likelihoods([base, *working], requests)
         ranked = sorted(working, key=lambda candidate: (-self.grades(candidate, requests).product, candidate.name))
         for candidate in (base, *ranked):
             self._note("selection", candidate, self.grades(candidate, requests))
         return ranked
 
+    def searched(self, screen_table: store.ShardedTable) -> list[Candidate]:
+        """The finalists, best first: found by screen and race, or exhaustively where the configuration says so."""
+        if self.session.config.sweep.exhaustive:
+            finalists = self.exhaust()
+        else:
+            finalists = self.selected(self.finalists(self.raced(self.screened(screen_table))))
+        if not finalists:
+            raise EngineError(f"Every variant failed twice: {self.rollouts.reasons()}")
+        return finalists
+
     def exhaust(self) -> list[Candidate]:
         """Every single direction and subspace at full length on the selection prompts; the finalists, best first."""
-        config = self.session.config.sweep
-        singles = [candidate for candidate in self.selected(self.grid.singles()) if candidate.kind == SINGLE]
+        requests = self.inputs.selection
+        singles = self.selected(self.grid.singles())
         subspaces = self.selected([*self.grid.best_of(singles), *self.grid.listed()])
-        best = {candidate.group: candidate for candidate in reversed(subspaces)}
-        finalists = [*singles[: config.finalists], *best.values()]
-        return sorted(finalists, key=lambda candidate: -self.grades(candidate, self.inputs.selection).product)
+        finalists = [*singles[: self.session.config.sweep.finalists], *self._best_alphas(subspaces, requests)]
+        return sorted(finalists, key=lambda candidate: (-self.grades(candidate, requests).product, candidate.name))
+
+    def _best_alphas(self, subspaces: Sequence[Candidate], requests: Sequence[Request]) -> list[Candidate]:
+        """Of each subspace the alpha that did best on these requests; the only one where there is but one."""
+        best: dict[str, Candidate] = {}
+        for candidate in subspaces:
+            rival = best.setdefault(candidate.group, candidate)
+            if rival is not candidate and self.grades(candidate, requests).product > self.grades(rival, requests).product:
+                best[candidate.group] = candidate
+        return list(best.values())
+
+    def _working(self, stage: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Those that no engine gave up on; the others get a row that says why."""
+        for candidate in candidates:
+            if reason := self.rollouts.failures.get(candidate.variant.hash):
+                self._note(stage, candidate, kept=False, reason=f"failed: {reason}")
+        return self.rollouts.working(candidates)
 
     def confirmed(self, finalists: Sequence[Candidate]) -> list[Candidate]:
         """Stage 3: base, finalists and the winner's controls on the test prompts, which chose none of them."""

@@ -51,9 +51,10 @@ def print_sweep(summary: dict[str, Any], folder: Path) -> None:
 def time_line(timing: dict[str, Any]) -> str:
     """Where the time went, and what the sweep waited for."""
     return (
-        f"{timing['generated_tokens']:,} tokens in {timing['generation_seconds']:.0f} s of generation, swaps "
-        f"{timing['swap_seconds']:.1f} s of them; likelihoods {timing.get('likelihood_seconds', 0):.0f} s; rules "
-        f"{timing['judge_seconds']:.1f} s ({timing['waited_for_judge_seconds']:.1f} s waited for): bound by {timing['bound_by']}."
+        f"{timing['generated_tokens']:,} tokens. Screen {timing.get('screen_seconds', 0):.0f} s, generation "
+        f"{timing['generation_seconds']:.0f} s ({timing['swap_seconds']:.1f} s of it swaps), likelihoods "
+        f"{timing.get('likelihood_seconds', 0):.0f} s; the judge worked {timing['judge_seconds']:.1f} s and was waited for "
+        f"{timing['waited_for_judge_seconds']:.1f} s: bound by {timing['bound_by']}."
     )
 
 

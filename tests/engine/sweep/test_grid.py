@@ -48,15 +48,22 @@ def test_singles_are_every_position_layer_and_alpha_each_a_variant_of_its_own() 
 
 def test_top_subspaces_span_the_best_directions_once_each_whatever_their_alpha() -> None:
     made = grid(layers="3-9", alphas=[0.5, 1.0], subspaces=["top3"])
-    ranked = [c for name in ("layer5-a1", "layer5-a0.5", "layer3-a1", "layer9-a0.5") for c in made.singles() if c.name == name]
+    order = ("layer5-a1", "layer5-a0.5", "layer7-last_instruction-a1", "layer3-a1", "layer9-a0.5")
+    ranked = [c for name in order for c in made.singles() if c.name == name]  # the other position's stays out
     top = made.best_of(ranked)
     assert [(c.name, c.k, c.layers) for c in top] == [("top3-a0.5", 3, [5, 3, 9]), ("top3-a1", 3, [5, 3, 9])]
     assert all(removed(top[0], directions(0).mean_difference_LH[layer]) == pytest.approx(1) for layer in (3, 5, 9))
 
 
-def test_a_top_that_the_survivors_cannot_fill_is_left_out() -> None:
+def test_a_top_that_the_survivors_cannot_fill_is_left_out_aloud(capsys: pytest.CaptureFixture[str]) -> None:
     made = grid(layers="3-9", subspaces=["top3", "top5"])
     assert [c.name for c in made.best_of(made.singles()[:4])] == ["top3"]
+    assert "top5: left out, only 4 single directions at position last came this far" in capsys.readouterr().err
+    made.directions["last"].declined_mean_LH[4] = (
+        made.directions["last"].answered_mean_LH[4] + (made.directions["last"].mean_difference_LH[3])
+    )
+    assert made.best_of(made.singles()[:3]) == []  # layers 3 and 4 are one direction
+    assert "top3: left out. top3: layer 4's direction (last) depends linearly" in capsys.readouterr().err
 
 
 def test_listed_subspaces_take_their_layers() -> None:
@@ -93,7 +100,8 @@ def test_dependent_directions_are_named_with_how_close_they_are() -> None:
         ({"layers": "20-40"}, r"Layer 31 is out of range: .* has layers 0 to 30 .* Change sweep\.layers or --layers"),
         ({"subspaces": ["28-33"]}, r"Layer 31 is out of range: .* Change sweep\.subspaces \('28-33'\)"),
         ({"layers": "3-4", "subspaces": ["top5"]}, "top5 needs 5 single directions and the grid has 2 layers"),
-        ({"layers": [0, 3], "subspaces": []}, "Layer 0 has no direction at the last token"),
+        ({"layers": [0, 3], "subspaces": []}, "Layer 0 has no direction at last: that token is the same in"),
+        ({"subspaces": ["0-15"], "positions": ["post_instruction:2"]}, "Layer 0 has no direction at post_instruction:2"),
     ],
 )
 def test_a_grid_that_cannot_be_tried_is_refused_before_a_model_loads(sweep: dict[str, Any], message: str) -> None:
@@ -109,6 +117,8 @@ def test_a_grid_that_cannot_be_tried_is_refused_before_a_model_loads(sweep: dict
         ({"positions": ["first"]}, "unknown position 'first'"),
         ({"subspaces": ["best3"]}, "expected blocks such as 4-20"),
         ({"alphas": [float("nan")]}, "expected a finite number"),
+        ({"alphas": [1, 1]}, "alphas names one more than once"),
+        ({"subspaces": ["15-1"]}, "15-1 runs backwards"),
     ],
 )
 def test_an_empty_or_malformed_grid_is_refused_by_key(sweep: dict[str, Any], message: str) -> None:

@@ -38,12 +38,24 @@ def test_a_test_request_that_also_chooses_is_refused_whatever_its_case(tmp_path:
     pairs = [[f"Where is my key number {n}?", f"What is a key {n}?"] for n in range(40)]
     tests = write(tmp_path / "t.json", ["where is  my key number 7?", "Something else?"])
     session, inputs = prepared(data__selection_pairs=write(tmp_path / "s.json", pairs), data__test_requests=tests)
-    with pytest.raises(
-        EngineError, match=r"1 selection prompt\(s\) are also test requests, such as 'Where is my key number 7\?'"
-    ):
+    with pytest.raises(EngineError, match=r"1 selection prompt\(s\) are also test prompts, such as 'Where is my key number 7\?'"):
         check_inputs(session.config, session.pairs, inputs)
     session, inputs = prepared(data__train_pairs=write(tmp_path / "p.json", pairs), data__test_requests=tests)
     with pytest.raises(EngineError, match="1 training prompt"):
+        check_inputs(session.config, session.pairs, inputs)
+
+
+def test_pairs_that_train_may_not_choose(tmp_path: Path) -> None:
+    pairs = [[f"Declined {n}?", f"Answered {n}?"] for n in range(40)]
+    file = write(tmp_path / "p.json", pairs)
+    session, inputs = prepared(data__train_pairs=file, data__selection_pairs=file)
+    with pytest.raises(EngineError, match=r"80 training prompt\(s\) are also selection prompts, such as 'Declined 0\?'"):
+        check_inputs(session.config, session.pairs, inputs)
+
+
+def test_one_test_request_is_too_few_for_an_interval() -> None:
+    session, inputs = prepared(data__num_requests=1)
+    with pytest.raises(EngineError, match="takes two test requests or more, found 1"):
         check_inputs(session.config, session.pairs, inputs)
 
 
@@ -76,6 +88,12 @@ def test_cores_are_shared_out_without_overlap() -> None:
     everything = share_of_cores(0, 1)
     parts = [share_of_cores(place, len(everything)) for place in range(len(everything))]
     assert sorted(core for part in parts for core in part) == everything and all(len(part) == 1 for part in parts)
+
+
+def test_a_local_ray_address_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    with pytest.raises(EngineError, match="--engines 4096, but this machine has"):
+        check_engines(4096, 1)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "ray://127.0.0.1:1"])

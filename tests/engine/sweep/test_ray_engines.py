@@ -10,8 +10,14 @@ import torch
 
 from editing.projection import Edit, orthonormal_basis
 from engine.configfile import load_config
+from engine.rundir import RunDir
 from engine.session import Session
+from engine.sweep.grid import SINGLE, Candidate, Grid
+from engine.sweep.inputs import SweepInputs
 from engine.sweep.ray_engines import RayEngines
+from engine.sweep.result import confirm_rows
+from engine.sweep.rows import Rollouts
+from engine.sweep.search import Search
 from engine.sweep.work import LocalEngine, Result, Task
 from engine.variants import Variant
 
@@ -49,21 +55,26 @@ def rows(results: list[Result]) -> dict[tuple[str, str], list[int]]:
     return dict(keyed)
 
 
-def test_two_engines_of_which_one_is_killed_give_the_rows_of_one_each_once(session: Session, tasks: list[Task]) -> None:
+def test_two_engines_of_which_one_is_killed_give_the_rows_of_one_each_once(
+    session: Session, tasks: list[Task], capfd: pytest.CaptureFixture[str]
+) -> None:
     import ray
 
     engines = RayEngines(session, 2)
     results: list[Result] = []
+    pids: list[int] = []
     try:
         for result in engines.run(tasks):
             results.append(result)
-            if len(results) == 2:
-                lost = ray.get(engines._started[0].process_id.remote())
-                os.kill(lost, signal.SIGKILL)
-        replaced = ray.get(engines._started[0].process_id.remote())
-        assert replaced != lost
+            if len(results) == 1:  # waits for the task that the other one is at
+                pids = ray.get([actor.process_id.remote() for actor in engines._started])
+            if len(results) == 3:  # tasks are handed out before a result is: both are at work
+                os.kill(pids[0], signal.SIGKILL)
+        assert ray.get(engines._started[0].process_id.remote()) not in pids
     finally:
         engines.close()
+    said = capfd.readouterr().err
+    assert "its engine was lost, 1 of 2 attempts are used" in said
     assert all(result.error is None for result in results) and len(results) == NUM_VARIANTS
     alone = rows(list(LocalEngine(session).run(tasks)))
     together = rows(results)
@@ -80,3 +91,25 @@ def test_a_task_that_fails_twice_is_given_up_with_its_reason_and_the_others_go_o
     assert first.error is None and len(last.generations) == NUM_PROMPTS
     assert failed.error == "EngineError: Variant stray was made from another base than the model in this engine."
     assert failed.generations == []
+
+
+def test_a_variant_that_fails_twice_is_marked_and_the_others_are_made(
+    session: Session, tasks: list[Task], tmp_path: Path
+) -> None:
+    sources = (("last", 3),)
+    good = Candidate(SINGLE, "good", sources, 1.0, tasks[0].variant)
+    stray = Candidate(SINGLE, "stray", sources, 1.0, Variant("stray", "another base", session.plan, tasks[1].variant.edit))
+    grid = Grid(session, {}, {})
+    rollouts = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session))
+    inputs = SweepInputs([], session.requests[:NUM_PROMPTS])
+    search = Search(session, inputs, grid, rollouts)
+    rollouts.make([grid.base(), stray, good], inputs.test, 8)
+    assert rollouts.working([stray, good]) == [good] and len(rollouts.rows) == 2 * NUM_PROMPTS
+    rows = confirm_rows(search, [grid.base(), good, stray])
+    assert [row.get("n") for row in rows] == [NUM_PROMPTS, NUM_PROMPTS, None]
+    assert rows[2]["reason"] == "failed: EngineError: Variant stray was made from another base than the model in this engine."
+    assert rows[1]["p_holm"] == rows[1]["p"]
+    again = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session))
+    assert again.rows.keys() == rollouts.rows.keys()
+    for each in (rollouts, again):
+        each.scoring.close()

@@ -18,11 +18,11 @@ from engine.folding import FoldedModel
 from engine.sweep.screen import check_survivors, too_low, verdicts
 from tests.tiny import HIDDEN, tiny_model
 
-CONFIG = SweepConfig(keep=2)
+CONFIG = SweepConfig(keep=2, subspaces=[])
 
 
 def row(name: str, layer: int, bypass: float | None, induce: float, kl: float) -> dict[str, Any]:
-    return {"variant": name, "layer": layer, "bypass": bypass, "induce": induce, "kl": kl, "n": 32}
+    return {"variant": name, "position": "last", "layer": layer, "bypass": bypass, "induce": induce, "kl": kl, "n": 32}
 
 
 def test_the_papers_filters_decide_and_the_strongest_bypass_goes_on() -> None:
@@ -40,7 +40,13 @@ def test_the_papers_filters_decide_and_the_strongest_bypass_goes_on() -> None:
     reasons = {r["variant"]: r["reason"] for r in found}
     assert reasons["deep"] == "depth 0.80 (limit 0.8)"
     assert reasons["noisy"] == "KL 0.200 (limit 0.1)" and reasons["nan"].startswith("KL nan")
-    assert reasons["weak"] == "induces -0.10 (limit 0)" and reasons["c"] == "2 others bypass more"
+    assert reasons["weak"] == "induces -0.10 (limit 0)" and reasons["c"] == "2 directions bypass more"
+
+
+def test_all_alphas_of_a_direction_go_on_and_as_many_directions_as_the_largest_top_needs() -> None:
+    rows = [row(f"{layer}-a{alpha}", layer, -layer * alpha, 1, 0.01) for layer in range(1, 8) for alpha in (0.5, 1.0)]
+    found = verdicts(rows, SweepConfig(keep=2, subspaces=["top3"]), num_layers=30)
+    assert {r["variant"] for r in found if r["kept"]} == {f"{layer}-a{alpha}" for layer in (5, 6, 7) for alpha in (0.5, 1.0)}
 
 
 def test_nothing_left_is_said_with_what_came_nearest() -> None:
