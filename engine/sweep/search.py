@@ -42,12 +42,13 @@ class Search:
         finally:
             table.merge(lambda row: (row["position"] or "", row["layer"] or -1, row["alpha"]))
         singles = {candidate.variant.hash: candidate for candidate in self.grid.singles()}
-        rows = [row for row in table.rows() if row["variant_hash"] in singles]
-        judged = screen.verdicts(rows, config, self.session.checkpoint.num_layers)
+        rows = {row["variant_hash"]: row for row in table.rows()}
+        judged = screen.verdicts([rows[name] for name in singles], config, self.session.checkpoint.num_layers)
+        base = self.grid.base()
+        self._note("screen", base, **{name: rows[base.variant.hash][name] for name in screen.FIGURES})
         for row in judged:
-            self._note(
-                "screen", singles[row["variant_hash"]], **{k: row[k] for k in ("n", "bypass", "induce", "kl", "kept", "reason")}
-            )
+            candidate = singles[row["variant_hash"]]
+            self._note("screen", candidate, **{name: row[name] for name in (*screen.FIGURES, "kept", "reason")})
         screen.check_survivors(judged, config)
         kept = [singles[row["variant_hash"]] for row in judged if row["kept"]]
         say(f"screen: {len(kept)} of {len(judged)} candidates go on: {', '.join(candidate.name for candidate in kept)}")
