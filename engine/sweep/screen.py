@@ -82,8 +82,9 @@ class Probe:
         with addition(self.folded.model, layer, difference_H):
             for panel in self.halves:
                 read.append(induction_scores(self.folded.model, panel, self.tokens.token_ids))
-                if too_low(torch.cat(read), config.min_induce):
-                    break
+                induce_N = torch.cat(read)
+                if too_low(induce_N, config.min_induce) or too_low(-induce_N, -config.min_induce):
+                    break  # settled, one way or the other
         return torch.cat(read)
 
     def ablate(self, candidate: Candidate, induce_N: Tensor, config: SweepConfig) -> Row:
