@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 from editing.plan import EditPlan
 from editing.projection import Edit
@@ -19,7 +20,7 @@ class Variant:
     plan: EditPlan
     edit: Edit | None
 
-    @property
+    @cached_property
     def hash(self) -> str:
         """First 16 hex digits of the SHA-256 of base hash, basis hash, edited tensors with their alphas, and method."""
         identity = {

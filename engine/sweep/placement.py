@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 from engine.environment import has_gpu
 from engine.errors import EngineError
@@ -13,6 +14,12 @@ def cluster_address() -> str | None:
     """The cluster that RAY_ADDRESS names; None where Ray is to be started here."""
     address = os.environ.get("RAY_ADDRESS", "")
     return None if address in ("", "local") else address
+
+
+def token_at_hand() -> bool:
+    """Whether Ray would find an authentication token: clusters ask for one by default."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 def check_address(address: str) -> None:

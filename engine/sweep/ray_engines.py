@@ -14,12 +14,13 @@ from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.replica import Replica, engine_arguments, set_environment
 from engine.session import Session
-from engine.sweep.placement import cluster_address, share_of_cores
+from engine.sweep.placement import cluster_address, share_of_cores, token_at_hand
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.variants import Variant
 
 START_SECONDS = 1800  # an engine on a large model takes minutes
 PACKAGES = ("engine", "extraction", "editing", "judging")
+TOKEN_ADVICE = "If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
 Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 
 
@@ -140,11 +141,13 @@ def connect() -> None:
 
     Raises EngineError for an address that refuses.
     """
+    address = cluster_address()
+    if address is not None and token_at_hand():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
     import ray
 
     if ray.is_initialized():
         return
-    address = cluster_address()
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "refusal-sweep"}
     path = os.environ.get("PYTHONPATH", "")
     if address is None:
@@ -154,7 +157,7 @@ def connect() -> None:
     try:
         ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]}") from error
+        raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]} {TOKEN_ADVICE}") from error
 
 
 def room_on_cluster(resource: str, width: int) -> int:

@@ -92,6 +92,8 @@ class Rollouts:
 
     def _run(self, tasks: Sequence[Task], label: str, clock: str) -> Iterator[Result]:
         """Results that came through; a task that failed is remembered by its subject."""
+        if not tasks:
+            return
         with Progress(label, sum(len(task.prompts) for task in tasks)) as progress:
             started = time.monotonic()
             for result in self.engines.run(tasks):

@@ -101,9 +101,15 @@ def kill_at(command: list[str], sign: str, shards: Path | None = None) -> None:
     process.wait()
 
 
-def test_sigkill_in_each_stage_and_running_again_gives_the_same_rows_once(finished: Path, tmp_path: Path) -> None:
+EVERY_STAGE = ["stage: directions", "stage: rollouts", "stage: likelihoods", "stage: scores", "stage: summary"]
+
+
+@pytest.mark.parametrize(
+    "signs", [EVERY_STAGE[:2], pytest.param(EVERY_STAGE, marks=pytest.mark.slow)], ids=["twice", "in every stage"]
+)
+def test_sigkill_and_running_again_gives_the_same_rows_once(signs: list[str], finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    for sign in ("stage: directions", "stage: rollouts", "stage: likelihoods", "stage: scores", "stage: summary"):
+    for sign in signs:
         kill_at(rollout(out), sign, out / "rollouts.shards" if sign == "stage: rollouts" else None)
     done = run(rollout(out))
     assert done.returncode == 0, done.stderr
