@@ -6,7 +6,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.progress import say
 from engine.rundir import check_space, is_finished, open_for_directions, open_run_dir
-from engine.session import Session
+from engine.session import Session, given_layers
 from engine.stages import load_variant, run_all
 
 BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
@@ -14,8 +14,9 @@ BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 
 def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
+    given_layers(config)
     session = Session(config)
-    session.layers()  # given, and in the model
+    session.layers()  # all of them in the model
     session.check_swappable()
     if not is_finished(path, session.identity):
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
@@ -41,6 +42,7 @@ def write_variant(
     """
     from engine.export import check_export, directions_of, export
 
+    given_layers(config)
     session = Session(config)
     session.layers()
     check_export(session, out)

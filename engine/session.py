@@ -58,12 +58,7 @@ class Session:
 
     def layers(self) -> list[int]:
         """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
-        layers = self.config.directions.layers
-        if layers == "sweep":
-            raise EngineError(
-                f"Variant {self.config.variant} has no published layer. Find one with bin/sweep --variant {self.config.variant}, "
-                "or try one now: --layers 14"
-            )
+        layers = given_layers(self.config)
         self.check_layers(layers, "directions.layers or --layers")
         return layers
 
@@ -205,6 +200,17 @@ def _requests(source: str, count: int | None, kind: str) -> tuple[Request, ...]:
     return tuple(
         Request(f"{kind}/{index:05d}", "test", kind, prompt.category, prompt.text) for index, prompt in enumerate(prompts)
     )
+
+
+def given_layers(config: RunConfig) -> list[int]:
+    """The configured layers, whatever the model. Raises EngineError where they are still to be found."""
+    layers = config.directions.layers
+    if layers == "sweep":
+        raise EngineError(
+            f"Variant {config.variant} has no published layer. Find one with bin/sweep --variant {config.variant}, or try one "
+            "now: --layers 14"
+        )
+    return layers
 
 
 def scope_of(config: RunConfig) -> Scope:
