@@ -1,8 +1,5 @@
 """What a sweep costs: exhaustive and screened, against plain `LLM.generate`, hooks in transformers, and an engine a variant."""
 
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -10,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
-from engine.environment import describe, has_gpu
+from engine.environment import describe
 from engine.export import export
 from engine.progress import say
-from engine.replica import engine_arguments
 from engine.rundir import RunDir, open_run_dir
 from engine.session import DECLINED, Session
 from engine.stages import transformers_model
 from engine.store import ShardedTable
-from engine.sweep.faithful import GENERATE
+from engine.sweep.faithful import generate_elsewhere
 from engine.sweep.grid import Candidate, Grid
 from engine.sweep.inputs import SweepInputs, check_inputs, with_selection
 from engine.sweep.rows import Rollouts
@@ -192,8 +188,6 @@ def _restarted_seconds(session: Session, inputs: SweepInputs, candidate: Candida
     out = folder / f"model-{candidate.name}"
     started = time.monotonic()
     export(session, candidate.variant, out, layers=candidate.layers)
-    arguments = engine_arguments(session.config, out, has_gpu=has_gpu()) | {"worker_extension_cls": ""}
-    sent = json.dumps([arguments, prompts, session.config.sampling.max_tokens, has_gpu()])
     say(f"restart: {candidate.name}")
-    subprocess.run([sys.executable, "-c", GENERATE], input=sent, capture_output=True, text=True, check=True)
+    generate_elsewhere(session, out, prompts)
     return time.monotonic() - started

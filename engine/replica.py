@@ -89,7 +89,7 @@ class Replica:
             return 0.0
         self.current = None
         errors = self._apply(variant)
-        self.llm.reset_prefix_cache()  # keys and values of the old weights
+        self.forget_prompts()  # keys and values of the old weights
         self.current = variant
         return max(errors)
 

@@ -8,10 +8,11 @@ from engine.sweep.figures import PRODUCTS, SCREEN, draw_products, draw_screen
 from engine.sweep.grid import Candidate
 from engine.sweep.inputs import SweepInputs
 from engine.sweep.ray_engines import RayEngines
-from engine.sweep.result import TIMING, WINNER
+from engine.sweep.result import WINNER
 from engine.sweep.rows import Rollouts
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
+from engine.sweep.times import TIMING
 from engine.sweep.work import Engines, LocalEngine
 
 

@@ -43,7 +43,7 @@ def check_export(config: RunConfig) -> dict[str, Any]:
         variant = load_variant(session, run_dir.file(DIRECTIONS))
         export(session, variant, Path(folder) / "model")
         say("checkpoint: generating in an engine of its own, plain vLLM")
-        folded = _generate_elsewhere(session, Path(folder) / "model", prompts)
+        folded = generate_elsewhere(session, Path(folder) / "model", prompts)
         sampling = session.config.sampling.model_copy(update={"temperature": 0.0})
         task = Task(variant, variant.hash, tuple(r.prompt_id for r in session.requests), tuple(map(tuple, prompts)), sampling)
         swapped = [generation.token_ids for generation in Host(session.replica()).do(task).generations]
@@ -52,7 +52,8 @@ def check_export(config: RunConfig) -> dict[str, Any]:
     return {"variant": variant.name, "variant_hash": variant.hash, "prompts": len(prompts), "equal": equal, **describe()}
 
 
-def _generate_elsewhere(session: Session, model: Path, prompts: list[list[int]]) -> list[list[int]]:
+def generate_elsewhere(session: Session, model: Path, prompts: list[list[int]]) -> list[list[int]]:
+    """Greedy token ids of a plain vLLM engine on the checkpoint `model`, in a process of its own."""
     arguments = engine_arguments(session.config, model, has_gpu=has_gpu()) | {"worker_extension_cls": ""}
     release_gpu_memory()
     sent = json.dumps([arguments, prompts, session.config.sampling.max_tokens, has_gpu()])

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
-from engine.config import SweepConfig, parse_blocks
+from engine.config import SweepConfig
 from engine.progress import say
 from engine.session import Session
-from engine.sweep.inputs import grid_layers, top_sizes
+from engine.sweep.inputs import grid_layers, listed_subspaces, top_sizes
 from engine.variants import Variant
 from extraction.directions import Directions, unit_directions
 
@@ -58,11 +58,6 @@ class Grid:
         """The layers tried one by one."""
         return grid_layers(self.session)
 
-    @property
-    def top_sizes(self) -> list[int]:
-        """N of every topN asked for."""
-        return top_sizes(self.config)
-
     def base(self) -> Candidate:
         return Candidate(BASE, "base", (), 0.0, self.session.base)
 
@@ -74,10 +69,9 @@ class Grid:
     def listed(self) -> list[Candidate]:
         """The subspaces whose layers the configuration names, at the first position."""
         position = next(iter(self.directions))
-        named = [name for name in self.config.subspaces if not name.startswith("top")]
         return [
-            self._candidate(SUBSPACE, [(position, layer) for layer in parse_blocks(name)], alpha)
-            for name in named
+            self._candidate(SUBSPACE, [(position, layer) for layer in layers], alpha)
+            for layers in listed_subspaces(self.config).values()
             for alpha in self.config.alphas
         ]
 
@@ -91,7 +85,7 @@ class Grid:
         position = ranked[0].sources[0][0]
         sources = list(dict.fromkeys(candidate.sources[0] for candidate in ranked if candidate.sources[0][0] == position))
         made = []
-        for size in self.top_sizes:
+        for size in top_sizes(self.config):
             if size > len(sources):
                 say(f"top{size}: left out, only {len(sources)} single directions at position {position} came this far")
                 continue

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from engine.errors import EngineError
 from judging.paired import Grades, product_difference
+from judging.statistics import Estimate
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,15 @@ def judge_round(grades: Mapping[str, Grades], *, keep: int) -> list[Verdict]:
         behind = product_difference(grades[leader], grades[name])
         worse = behind.low is not None and behind.low > 0
         kept = place < keep or (place < half and not worse)
-        distance = (
-            ""
-            if behind.low is None or place == 0
-            else f"; behind {leader} by {behind.value:.3f} [{behind.low:.3f}, {behind.high:.3f}]"
-        )
-        reason = (
-            "goes on" if kept else "distinguishably worse" if worse else "outside the better half, within the noise"
-        ) + distance
-        verdicts.append(Verdict(name, kept, reason))
+        verdicts.append(Verdict(name, kept, _reason(leader, None if place == 0 else behind, kept=kept, worse=worse)))
     return verdicts
+
+
+def _reason(leader: str, behind: Estimate | None, *, kept: bool, worse: bool) -> str:
+    reason = "goes on" if kept else "distinguishably worse" if worse else "outside the better half, within the noise"
+    if behind is None or behind.low is None:
+        return reason
+    return f"{reason}; behind {leader} by {behind.value:.3f} [{behind.low:.3f}, {behind.high:.3f}]"
 
 
 def _rank(grades: Grades) -> float:

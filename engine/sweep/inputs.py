@@ -94,10 +94,14 @@ def grid_layers(session: Session) -> list[int]:
     last = session.checkpoint.num_layers
     layers = session.config.sweep.layers or list(range(1, last + 1))
     session.check_layers(layers, "sweep.layers or --layers")
-    for name in session.config.sweep.subspaces:
-        if not name.startswith("top"):
-            session.check_layers(parse_blocks(name), f"sweep.subspaces ('{name}')")
+    for name, numbers in listed_subspaces(session.config.sweep).items():
+        session.check_layers(numbers, f"sweep.subspaces ('{name}')")
     return layers
+
+
+def listed_subspaces(config: SweepConfig) -> dict[str, list[int]]:
+    """The subspaces named by their layers, and those layers."""
+    return {name: parse_blocks(name) for name in config.subspaces if not name.startswith("top")}
 
 
 def top_sizes(config: SweepConfig) -> list[int]:
@@ -108,12 +112,11 @@ def top_sizes(config: SweepConfig) -> list[int]:
 def check_grid(session: Session) -> None:
     """Raise EngineError for a grid that cannot be tried, before a model loads."""
     config, layers = session.config.sweep, grid_layers(session)
-    listed = [parse_blocks(name) for name in config.subspaces if not name.startswith("top")]
     fixed = [name for name in config.positions if name != LAST_INSTRUCTION]
-    if fixed and any(0 in numbers for numbers in (layers, *listed)):
+    if fixed and any(0 in numbers for numbers in (layers, *listed_subspaces(config).values())):
         raise EngineError(f"Layer 0 has no direction at {fixed[0]}: that token is the same in every prompt. Leave it out.")
-    sizes = top_sizes(session.config.sweep)
-    if sizes and max(sizes) > len(layers) * len(session.config.sweep.positions):
+    sizes = top_sizes(config)
+    if sizes and max(sizes) > len(layers) * len(config.positions):
         raise EngineError(
             f"top{max(sizes)} needs {max(sizes)} single directions and the grid has {len(layers)} layers. Widen it."
         )

@@ -14,7 +14,7 @@ from engine.sweep.search import Search, stage_row
 from judging.offline import NAME, NOTICE, rubric_hash
 from judging.paired import holm, mcnemar_p, product_difference
 
-TIMING, WINNER = "timing.json", "winner.toml"  # times stand apart: the summary is the same however often a sweep was stopped
+WINNER = "winner.toml"
 FIGURES = ("compliance", "coherence", "product")
 SWEEP_SCHEMA = pa.schema(
     [

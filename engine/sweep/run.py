@@ -11,6 +11,7 @@ from engine.session import Session
 from engine.stages import read_summary
 from engine.sweep.inputs import SweepInputs, check_grid, check_inputs, with_selection
 from engine.sweep.placement import check_engines
+from engine.sweep.times import TIMING
 from extraction.prompts import resolve
 
 BYTES_PER_ROW = 4096
@@ -37,7 +38,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, count)
-        return read_summary(run_dir) | {"timing": json.loads(run_dir.file("timing.json").read_text())}
+        return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
 
 
 def sweep_identity(session: Session) -> dict[str, Any]:

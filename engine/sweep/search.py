@@ -95,7 +95,7 @@ class Search:
         self.rollouts.make([base, *candidates], requests, self.session.config.sampling.max_tokens)
         working = self._working("selection", candidates)
         self.rollouts.add_likelihoods([base, *working], requests)
-        ranked = sorted(working, key=lambda candidate: (-self.grades(candidate, requests).product, candidate.name))
+        ranked = self._by_product(working, requests)
         for candidate in (base, *ranked):
             self._note("selection", candidate, self.grades(candidate, requests))
         return ranked
@@ -116,7 +116,10 @@ class Search:
         singles = self.selected(self.grid.singles())
         subspaces = self.selected([*self.grid.best_of(singles), *self.grid.listed()])
         finalists = [*singles[: self.session.config.sweep.finalists], *self._best_alphas(subspaces, requests)]
-        return sorted(finalists, key=lambda candidate: (-self.grades(candidate, requests).product, candidate.name))
+        return self._by_product(finalists, requests)
+
+    def _by_product(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> list[Candidate]:
+        return sorted(candidates, key=lambda candidate: (-self.grades(candidate, requests).product, candidate.name))
 
     def _best_alphas(self, subspaces: Sequence[Candidate], requests: Sequence[Request]) -> list[Candidate]:
         """Of each subspace the alpha that did best on these requests; the only one where there is but one."""

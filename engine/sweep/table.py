@@ -63,7 +63,10 @@ def cells_of(row: Row) -> list[str]:
     if row.get("product") is None:
         return [row["variant"], str(row.get("reason")), *[""] * (len(COLUMNS) - 2)]
     base = row["kind"] == "base"
-    estimates = [rf"{row[name]:.3f} \[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]" for name in _names()]
+    estimates = [
+        rf"{row[name]:.3f} \[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
+        for name in ("compliance", "coherence", "product")
+    ]
     selection = row.get("selection_product")
     return [
         row["variant"],
@@ -85,10 +88,6 @@ def what(row: Row) -> str:
     layers = ", ".join(source.split("@")[1] for source in row["sources"])
     where = "" if positions == {"last"} else f" at {' '.join(sorted(positions))}"
     return f"layer{'s' if len(row['sources']) > 1 else ''} {layers}{where}"
-
-
-def _names() -> tuple[str, ...]:
-    return ("compliance", "coherence", "product")
 
 
 def _p(value: float | None) -> str:

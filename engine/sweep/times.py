@@ -5,6 +5,8 @@ from pathlib import Path
 
 from engine.rundir import write_json
 
+TIMING = "timing.json"  # apart from the summary, which is the same however often a sweep was stopped
+
 
 class Times:
     """Seconds and tokens, kept in the run directory over interruptions."""
