@@ -9,6 +9,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.environment import describe
 from engine.export import export
+from engine.graders import OfflineGrader
 from engine.progress import say
 from engine.rundir import RunDir, open_run_dir
 from engine.session import DECLINED, Session
@@ -140,7 +141,7 @@ def _search(
     """The search for a winner, up to its full-length run on the selection prompts."""
     folder.mkdir()
     run_dir = RunDir(folder, {"stages": {}})
-    rollouts = Rollouts(session, run_dir, engine)
+    rollouts = Rollouts(session, run_dir, engine, OfflineGrader())
     search = Search(session, inputs, grid, rollouts)
     started = time.monotonic()
     if exhaustive:

@@ -75,6 +75,12 @@ def variant_overrides(
         **{name.replace("__", "."): value for name, value in others.items()},
     }
     chosen = {key: value for key, value in flags.items() if value is not None}
+    return chosen | parse_settings(settings)
+
+
+def parse_settings(settings: list[str] | None) -> dict[str, Any]:
+    """Dotted keys and values of --set."""
+    chosen: dict[str, Any] = {}
     for setting in settings or []:
         key, equals, text = setting.partition("=")
         if not equals or not key:

@@ -217,8 +217,12 @@ class SweepConfig(Section):
 
 
 class JudgeConfig(Section):
-    name: Literal["offline"] = "offline"
-    """`offline`: documented rules, no language model. The summary says so."""
+    name: str = Field("offline", min_length=1)
+    """`offline` (documented rules, no language model; the summary says so), a file in configs/judges/, or the path of one."""
+    repeat: int = Field(1, ge=1)
+    """How often a language model is asked about each response, to see how far it agrees with itself."""
+    max_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Stop before a job's calls can cost more than this, in the price table's currency; None: no limit."""
 
 
 class PublishedConfig(Section):

@@ -11,7 +11,7 @@ from engine.errors import EngineError
 from engine.paths import CONFIG_DIR
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from engine.config import RunConfig
 
@@ -38,9 +38,9 @@ def load_config(variant: str, overrides: Mapping[str, Any] | None = None) -> "Ru
     `overrides` maps dotted keys ("directions.layers") to values and wins over the file.
     """
     path = find_config(variant)
-    table = _read_extended(path)
+    table = read_extended(path)
     for key, value in (overrides or {}).items():
-        _set(table, key.split("."), value)
+        set_key(table, key.split("."), value)
     table.setdefault("variant", path.stem)
     return validate(table, path.name)
 
@@ -53,7 +53,7 @@ def load_without_file(overrides: Mapping[str, Any]) -> "RunConfig":
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(path).rstrip("/").rsplit("/", 1)[-1]).strip("-._") or "model"
     table: dict[str, Any] = {"variant": name, "directions": {"layers": "sweep"}}
     for key, value in overrides.items():
-        _set(table, key.split("."), value)
+        set_key(table, key.split("."), value)
     return validate(table, "the command line")
 
 
@@ -66,7 +66,7 @@ def validate(table: dict[str, Any], where: str) -> "RunConfig":
     try:
         config = RunConfig.model_validate(table)
     except ValidationError as error:
-        raise EngineError("\n".join(f"{where}: {line}" for line in _explain(error))) from error
+        raise EngineError("\n".join(f"{where}: {line}" for line in explain(error, RunConfig))) from error
     _check_vllm_keys(config.vllm, where)
     return config
 
@@ -110,7 +110,7 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = path.resolve()
     if path in seen:
         raise EngineError(f"{path.name} extends itself through {' -> '.join(other.name for other in seen)}.")
@@ -123,7 +123,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = table.pop("extends", None)
     if not isinstance(base, str | None):
         raise EngineError(f"{path.name}: extends = {base!r}; expected the path of a TOML file.")
-    return table if base is None else _merge(_read_extended(path.parent / base, (*seen, path)), table)
+    return table if base is None else _merge(read_extended(path.parent / base, (*seen, path)), table)
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _set(table: dict[str, Any], keys: list[str], value: Any) -> None:
+def set_key(table: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
@@ -142,13 +142,14 @@ def _set(table: dict[str, Any], keys: list[str], value: Any) -> None:
     table[keys[-1]] = value
 
 
-def _explain(error: "ValidationError") -> list[str]:
+def explain(error: "ValidationError", root: "type[BaseModel]") -> list[str]:
+    """A line for each problem of a table that should have been a `root`."""
     lines = []
     for problem in error.errors():
         location = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("list[", "literal["))]
         key = ".".join(location)
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{key}'. {_nearest_key(location)}")
+            lines.append(f"unknown key '{key}'. {_nearest_key(location, root)}")
         elif problem["type"] == "missing":
             lines.append(f"key '{key}' is missing.")
         else:
@@ -157,14 +158,16 @@ def _explain(error: "ValidationError") -> list[str]:
     return lines
 
 
-def _nearest_key(location: list[str]) -> str:
-    from engine.config import RunConfig, Section
+def _nearest_key(location: list[str], root: "type[BaseModel]") -> str:
+    from pydantic import BaseModel
 
-    section: type[Section] = RunConfig
+    section = root
     for part in location[:-1]:
+        if part not in section.model_fields:
+            break  # a key of a free table, such as a price's model
         annotation = section.model_fields[part].annotation
         candidates = getattr(annotation, "__args__", (annotation,))
-        section = next(item for item in candidates if isinstance(item, type) and issubclass(item, Section))
+        section = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), section)
     return _nearest(location[-1], list(section.model_fields))
 
 

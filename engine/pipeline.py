@@ -1,11 +1,13 @@
 """One run from a configuration to a summary in a run directory."""
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
 from engine.progress import say
 from engine.rundir import check_space, is_finished, open_for_directions, open_run_dir
+from engine.runjudge import RunJudge
 from engine.session import Session, given_layers
 from engine.stages import load_variant, run_all
 
@@ -18,13 +20,15 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     session = Session(config)
     session.layers()  # all of them in the model
     session.check_swappable()
+    judge = RunJudge(config.judge, 2 * len(session.requests))
     if not is_finished(path, session.identity):
+        judge.check()
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
         session.check_prompts()
     run_dir = open_run_dir(path, session.identity, clean=clean)
     say(f"run directory: {path}")
-    with run_dir.locked():
-        return run_all(session, run_dir)
+    with run_dir.locked(), contextlib.closing(judge):
+        return run_all(session, run_dir, judge)
 
 
 def write_variant(

@@ -39,13 +39,18 @@ def engine_arguments(config: RunConfig, model_dir: Path, *, has_gpu: bool) -> di
         "use_tqdm_on_load": False,
         "worker_extension_cls": "engine.worker.HotSwapWorker",
     }
-    if not has_gpu:
-        # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
-        arguments |= {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
-    arguments |= config.vllm
+    arguments |= hardware_arguments(has_gpu=has_gpu) | config.vllm
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
     return arguments
+
+
+def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
+    """What an engine needs on a machine without a GPU."""
+    if has_gpu:
+        return {}
+    # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
+    return {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
 
 
 def set_environment(*, has_gpu: bool) -> None:

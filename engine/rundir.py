@@ -24,8 +24,8 @@ from engine.errors import EngineError
 from engine.progress import say
 
 FORMAT = "refusal-run/1"
-# Keys that change what is printed, not what is computed.
-COSMETIC = ("description", "published")
+# Keys that change what is printed or added, not what is there. A sweep, whose judge decides, names it beside its configuration.
+COSMETIC = ("description", "published", "judge")
 
 
 class RunDir:

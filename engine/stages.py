@@ -1,19 +1,21 @@
 """The stages of a run, each reading files and writing files: directions, rollouts, likelihoods, scores, summary."""
 
 import json
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import store
-from engine.config import SamplingConfig
+from engine.config import RunConfig, SamplingConfig
 from engine.environment import versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir, file_hash, write_json
-from engine.session import DECLINED, Request, Session, model_name
-from engine.summary import summarise
+from engine.runjudge import RunJudge
+from engine.scores import count_missing, score_run
+from engine.session import Request, Session, model_name
+from engine.summary import calibrations_of, make_summary
 
 if TYPE_CHECKING:
     from engine.replica import Generation
@@ -24,10 +26,8 @@ DIRECTIONS, ROLLOUTS, LIKELIHOODS = "directions.safetensors", "rollouts.parquet"
 SCORES, SUMMARY = "scores.parquet", "summary.json"
 
 
-def run_all(session: Session, run_dir: RunDir) -> dict[str, Any]:
+def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any]:
     """Every stage that is not done yet; returns the summary."""
-    from judging.offline import rubric_hash
-
     config = run_dir.manifest["identity"]["config"]
     try:
         ensure_directions(session, run_dir)
@@ -35,15 +35,44 @@ def run_all(session: Session, run_dir: RunDir) -> dict[str, Any]:
             "directions": file_hash(run_dir.file(DIRECTIONS)),
             **_without(config, "judge", "published", "description"),
         }
-        run_dir.run_stage("rollouts", inputs, [ROLLOUTS], lambda: make_rollouts(session, run_dir))
-        inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS))}
-        run_dir.run_stage("likelihoods", inputs, [LIKELIHOODS], lambda: make_likelihoods(session, run_dir))
+        run_dir.run_stage("rollouts", inputs, [ROLLOUTS], lambda: make_rollouts(session, run_dir, judge.offer))
+        if judge.file is None:  # a language model reads fluency for itself
+            inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS))}
+            run_dir.run_stage("likelihoods", inputs, [LIKELIHOODS], lambda: make_likelihoods(session, run_dir))
     finally:
         session.close()
-    inputs |= {"likelihoods": file_hash(run_dir.file(LIKELIHOODS)), "judge": config["judge"], "rubric": rubric_hash()}
-    run_dir.run_stage("scores", inputs, [SCORES], lambda: make_scores(run_dir))
-    inputs = {"scores": file_hash(run_dir.file(SCORES)), "published": config["published"]}
-    run_dir.run_stage("summary", inputs, [SUMMARY], lambda: write_json(run_dir.file(SUMMARY), make_summary(session, run_dir)))
+    judge_run(run_dir, [judge])
+    return summarise_run(session.config, run_dir)
+
+
+def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
+    """Scores by each judge: those that are missing, and all of them where responses, judge or rubric have changed."""
+    inputs = {name: file_hash(run_dir.file(name)) for name in (ROLLOUTS, LIKELIHOODS) if run_dir.file(name).is_file()}
+    for judge in judges:
+        stage = f"scores by {judge.name}"
+        if judge.endpoint is not None and count_missing(run_dir.file(SCORES), {judge.name}):
+            run_dir.manifest["stages"].pop(stage, None)  # what failed is tried again
+        run_dir.run_stage(stage, inputs | judge.identity, [SCORES], partial(make_scores, run_dir, judge))
+
+
+def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
+    """One judge's grades of every response."""
+    say(f"scores: judge '{judge.name}' ({judge.grader.notice})")
+    score_run(run_dir.path, judge.grader, repeats=judge.config.repeat)
+    run_dir.manifest.setdefault("judging", {})[judge.name] = judge.grader.report
+    run_dir.save()
+
+
+def summarise_run(config: RunConfig, run_dir: RunDir) -> dict[str, Any]:
+    """summary.json of every judge's scores, made again where they have changed."""
+    inputs = {"scores": file_hash(run_dir.file(SCORES)), "published": run_dir.manifest["identity"]["config"]["published"]}
+    inputs["calibrations"] = calibrations_of(run_dir.file(SCORES))
+    run_dir.run_stage(
+        "summary",
+        inputs,
+        [SUMMARY],
+        lambda: write_json(run_dir.file(SUMMARY), make_summary(config, run_dir.path, run_dir.manifest)),
+    )
     return read_summary(run_dir)
 
 
@@ -111,17 +140,22 @@ def load_variant(session: Session, directions_file: Path) -> "Variant":
     return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha, config.edit.keep_norms))
 
 
-def make_rollouts(session: Session, run_dir: RunDir) -> None:
-    """Base and variant answer every request; rows that a shard holds already are not generated again."""
+def make_rollouts(session: Session, run_dir: RunDir, on_row: Callable[[Mapping[str, Any]], None] = lambda row: None) -> None:
+    """Base and variant answer every request; rows that a shard holds already are not generated again.
+
+    `on_row` sees every row, an earlier run's too.
+    """
     table = store.ShardedTable(run_dir.file(ROLLOUTS), store.ROLLOUT_SCHEMA)
     variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
     done = table.keys()
+    for row in table.rows() if done else ():
+        on_row(row)
     wanted = [(variant, [r for r in session.requests if (variant.hash, r.prompt_id) not in done]) for variant in variants]
     if done:
         say(f"rollouts: {len(done)} rows are there from an earlier run; {sum(len(rest) for _, rest in wanted)} to go")
     for variant, requests in wanted:
         if requests:
-            generate_rows(session, variant, requests, table)
+            generate_rows(session, variant, requests, table, on_row)
     order = {variant.hash: place for place, variant in enumerate(variants)}
     places = {request.prompt_id: place for place, request in enumerate(session.requests)}
     table.merge(
@@ -130,7 +164,13 @@ def make_rollouts(session: Session, run_dir: RunDir) -> None:
     )
 
 
-def generate_rows(session: Session, variant: "Variant", requests: list[Request], table: store.ShardedTable) -> None:
+def generate_rows(
+    session: Session,
+    variant: "Variant",
+    requests: list[Request],
+    table: store.ShardedTable,
+    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+) -> None:
     """Generate one variant's rows, each into the table as it finishes."""
     prompts = session.render(requests, "test requests")
     replica = session.replica()
@@ -141,7 +181,9 @@ def generate_rows(session: Session, variant: "Variant", requests: list[Request],
         with Progress(f"rollouts {variant.name}", len(requests)) as progress:
             for generation in replica.generate(prompts, sampling):
                 place = generation.index
-                table.append(constant | response_columns(requests[place], prompts[place], generation))
+                row = constant | response_columns(requests[place], prompts[place], generation)
+                table.append(row)
+                on_row(row)
                 progress.advance(1, len(generation.token_ids))
     finally:
         table.flush()  # rows that are finished are kept, whatever comes
@@ -190,32 +232,6 @@ def make_likelihoods(session: Session, run_dir: RunDir) -> None:
         for row, value in zip(rows, values, strict=True)
     ]
     store.write_table(run_dir.file(LIKELIHOODS), scored, store.LIKELIHOOD_SCHEMA)
-
-
-def make_scores(run_dir: RunDir) -> None:
-    """Offline grades of every response."""
-    from judging.offline import NAME, NOTICE, OfflineJudge, rubric_hash
-
-    say(f"scores: judge '{NAME}' ({NOTICE})")
-    rows = store.read_rows(run_dir.file(ROLLOUTS))
-    logprobs = {store.key_of(row): row["mean_logprob"] for row in store.read_rows(run_dir.file(LIKELIHOODS))}
-    of_base = [logprobs[store.key_of(row)] for row in rows if row["form"] == "base"]
-    known = [value for value in of_base if value is not None]
-    judge = OfflineJudge(statistics.median(known) if known else None)
-    identity = {"judge": NAME, "rubric_hash": rubric_hash()[:16], "repeat": 0, "attempts": 1}
-    scores = []
-    for row in rows:
-        key = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"]}
-        grades = judge.score(row["prompt"], row["response"], mean_logprob=logprobs[store.key_of(row)])
-        scores.append({**key, **identity, **vars(grades)})
-    store.write_table(run_dir.file(SCORES), scores, store.SCORE_SCHEMA)
-
-
-def make_summary(session: Session, run_dir: RunDir) -> dict[str, Any]:
-    """The summary of a run as JSON."""
-    scores = {store.key_of(row): row for row in store.read_rows(run_dir.file(SCORES))}
-    rows = [{**row, **scores[store.key_of(row)]} for row in store.read_rows(run_dir.file(ROLLOUTS))]
-    return summarise(rows, session.config, expects_decline=DECLINED)
 
 
 def _without(table: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -43,6 +43,7 @@ SCORE_SCHEMA = pa.schema(
         ("variant_hash", pa.string()),
         ("prompt_id", pa.string()),
         ("judge", pa.string()),
+        ("judge_model", pa.string()),
         ("rubric_hash", pa.string()),
         ("repeat", pa.int32()),
         ("compliance", pa.float64()),

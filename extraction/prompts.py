@@ -42,13 +42,13 @@ def load_pairs(source: str | Path) -> list[Pair]:
     Raises ExtractionError for an unreadable file, a row of another shape or an empty text, with the row's index.
     """
     path = resolve(source)
-    return [_as_pair(row, f"{path.name}, row {index}") for index, row in enumerate(_rows(path))]
+    return [_as_pair(row, f"{path.name}, row {index}") for index, row in enumerate(load_rows(path))]
 
 
 def load_prompts(source: str | Path) -> list[Prompt]:
     """Prompts of a file: JSON strings, or rows with columns prompt and, optionally, category. Errors as `load_pairs`."""
     path = resolve(source)
-    return [_as_prompt(row, f"{path.name}, row {index}") for index, row in enumerate(_rows(path))]
+    return [_as_prompt(row, f"{path.name}, row {index}") for index, row in enumerate(load_rows(path))]
 
 
 def take(items: Sequence[Any], count: int | None, source: str) -> list[Any]:
@@ -76,7 +76,10 @@ def _embedded_names() -> str:
     return ", ".join(EMBEDDED_PREFIX + path.stem for path in sorted(EMBEDDED_DIR.glob("*.jsonl")))
 
 
-def _rows(path: Path) -> list[Any]:
+def load_rows(path: Path) -> list[Any]:
+    """The rows of a table file, as they are. Raises ExtractionError for one that is not there, not readable or empty."""
+    if not path.is_file():
+        raise ExtractionError(f"{path} does not exist.")
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
     if path.suffix not in readers:
         raise ExtractionError(f"{path.name}: a prompt file ends in one of {', '.join(SUFFIXES)}; found '{path.suffix}'.")

@@ -1,5 +1,32 @@
-"""The base exception of this package; its messages say what was found, what was expected and what to do."""
+"""What can go wrong between a response and its grades.
+
+A user's mistake, or an endpoint that refuses everything, is a JudgeError and ends the command. What goes wrong with one call
+is a Fault, which stays inside the worker: it is tried again where that can help, and otherwise becomes the `error` of a
+missing score. Fault kinds:
+
+    busy         the endpoint asked for a slower pace (429)                      tried again until the call's deadline
+    passing      timeout, connection lost, 5xx, a body that is no reply          tried again, a few times
+    unreachable  nothing answers at the address                                  the same; at the start, the end
+    unusable     a reply without a verdict (garbage, wrong grade, cut, refusal)  asked once more
+    refused      the endpoint will not take this request (400, content filter)   not tried again in this run
+    barred       forbidden or not found (403, 404)                               before any success the end, later `refused`
+    fatal        key or account refused (401, 402)                               no call can succeed: all stop
+"""
+
+from typing import Literal
+
+FaultKind = Literal["busy", "passing", "unreachable", "unusable", "refused", "barred", "fatal"]
 
 
 class JudgeError(Exception):
     """A judge, rubric or table of scores that cannot be used as asked."""
+
+
+class Fault(Exception):
+    """One attempt of one call that brought no verdict. `retry_after`: seconds the endpoint asked to wait."""
+
+    def __init__(self, kind: FaultKind, message: str, *, retry_after: float | None = None, raw_reply: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.retry_after = retry_after
+        self.raw_reply = raw_reply

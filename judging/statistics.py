@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 CONFIDENCE = 0.95
 RESAMPLES = 5000
+NUMBERS_AT_ONCE = 10_000_000  # of resampled values held in memory
 SEED = 0
 
 
@@ -57,6 +58,7 @@ def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
         statistic,
         paired=len(columns) > 1,
         n_resamples=RESAMPLES,
+        batch=max(NUMBERS_AT_ONCE // len(columns[0]), 1),
         method="percentile",
         confidence_level=CONFIDENCE,
         rng=rng,

@@ -1,6 +1,7 @@
 """Carries a sweep out: directions, screen, race, selection, confirmation, and the files that come of them."""
 
 from engine import store
+from engine.graders import Grader
 from engine.rundir import RunDir, hash_of, write_json, write_text
 from engine.session import Session
 from engine.sweep import result
@@ -16,12 +17,12 @@ from engine.sweep.times import TIMING
 from engine.sweep.work import Engines, LocalEngine
 
 
-def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int) -> None:
-    """Everything that is not done yet, on `count` engines."""
+def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, grader: Grader) -> None:
+    """Everything that is not done yet, on `count` engines, chosen by what `grader` says."""
     grid = directions_of_sweep(session, run_dir)
     grid.listed()  # a subspace whose directions are dependent is named before anything is generated
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
-    rollouts = Rollouts(session, run_dir, engines)
+    rollouts = Rollouts(session, run_dir, engines, grader)
     search = Search(session, inputs, grid, rollouts)
     screen_table = store.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
     try:

@@ -8,19 +8,17 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from engine.cluster import connect
 from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
-from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.replica import Replica, engine_arguments, set_environment
 from engine.session import Session
-from engine.sweep.placement import cluster_address, share_of_cores, token_at_hand
+from engine.sweep.placement import share_of_cores
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.variants import Variant
 
 START_SECONDS = 1800  # an engine on a large model takes minutes
-PACKAGES = ("engine", "extraction", "editing", "judging")
-TOKEN_ADVICE = "If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
 Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 
 
@@ -134,30 +132,6 @@ def _hand_out(waiting: list[tuple[Task, int]], free: list[Any], running: dict[An
         task, attempt = waiting.pop()
         actor = free.pop(0)
         running[actor.do.remote(task)] = (actor, task, attempt)
-
-
-def connect() -> None:
-    """Join the cluster of RAY_ADDRESS, or start Ray here, unless that is done.
-
-    Raises EngineError for an address that refuses.
-    """
-    address = cluster_address()
-    if address is not None and token_at_hand():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
-    import ray
-
-    if ray.is_initialized():
-        return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "refusal-sweep"}
-    path = os.environ.get("PYTHONPATH", "")
-    if address is None:
-        env = {"env_vars": {"PYTHONPATH": f"{PROJECT_DIR}:{path}".rstrip(":")}}
-        ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, 2), runtime_env=env, **quiet)
-        return
-    try:
-        ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]} {TOKEN_ADVICE}") from error
 
 
 def room_on_cluster(resource: str, width: int) -> int:

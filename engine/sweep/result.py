@@ -1,17 +1,18 @@
 """From a finished search to its table, its files and its winner: test rates beside selection rates, p-values, controls."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
 from engine import store
+from engine.calibrations import judge_of
+from engine.graders import TEXT_ONLY, OfflineGrader
 from engine.rundir import RunDir
+from engine.scores import kept_scores, names_of, score_row
 from engine.sweep.grid import BASE, RANDOM, SHUFFLED, Candidate
 from engine.sweep.rows import Rollouts
 from engine.sweep.search import Search, stage_row
-from judging.offline import NAME, NOTICE, rubric_hash
 from judging.paired import holm, mcnemar_p, product_difference
 
 WINNER = "winner.toml"
@@ -70,7 +71,7 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
     return {
         "variant": config.variant,
         "model": next(iter(rollouts.rows.values()))["model"],
-        "judge": {"name": NAME, "rubric_hash": rubric_hash()[:16], "notice": NOTICE},
+        "judge": judge_of(rollouts.scoring.grader),
         "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": WINNER},
         "exhaustive": config.sweep.exhaustive,
         "selection_prompts": len(search.inputs.pairs),
@@ -104,12 +105,14 @@ def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
     """sweep.parquet, scores.parquet, and the merged rollouts and likelihoods."""
     store.write_table(run_dir.file("sweep.parquet"), [*search.stages, *rows], SWEEP_SCHEMA)
     rollouts = search.rollouts
-    identity = {"rubric_hash": rubric_hash()[:16], "repeat": 0, "attempts": 1}
-    scores = []
-    for key in sorted(rollouts.rows, key=lambda key: (key[1], key[0])):
-        judge = NAME if key in rollouts.logprobs else f"{NAME}-text"  # graded by its text alone, without likelihoods
-        cells = {"variant_hash": key[0], "prompt_id": key[1], "judge": judge, **identity}
-        scores.append(cells | asdict(rollouts.scoring.grades[key]))
+    judge, keys = rollouts.scoring.grader, sorted(rollouts.rows, key=lambda key: (key[1], key[0]))
+    by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge
+    scores = [
+        row for table in kept_scores(run_dir.file("scores.parquet"), set(names_of(judge.name))) for row in table.to_pylist()
+    ]
+    for key in keys:
+        by = judge if key in rollouts.logprobs else by_text
+        scores.append(score_row(by, rollouts.rows[key], 0, rollouts.scoring.grades[key]))
     store.write_table(run_dir.file("scores.parquet"), scores, store.SCORE_SCHEMA)
     for table in (rollouts.table, rollouts.likelihoods):
         table.merge(lambda row: (row["prompt_id"], row["variant_hash"]))

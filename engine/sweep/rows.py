@@ -8,6 +8,7 @@ from typing import Any
 from engine import store
 from engine.environment import has_gpu
 from engine.errors import EngineError
+from engine.graders import Grader
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.session import Request, Session
@@ -25,14 +26,14 @@ Row = dict[str, Any]
 class Rollouts:
     """Responses of candidates to requests: what is on disk, what has to be made, and its grades."""
 
-    def __init__(self, session: Session, run_dir: RunDir, engines: Engines) -> None:
+    def __init__(self, session: Session, run_dir: RunDir, engines: Engines, grader: Grader) -> None:
         self.session = session
         self.engines = engines
         self.table = store.ShardedTable(run_dir.file("rollouts.parquet"), store.ROLLOUT_SCHEMA)
         self.likelihoods = store.ShardedTable(run_dir.file("likelihoods.parquet"), store.LIKELIHOOD_SCHEMA)
         self.rows: dict[Key, Row] = {store.key_of(row): row for row in self.table.rows()}
         self.logprobs: dict[Key, float | None] = {store.key_of(row): row["mean_logprob"] for row in self.likelihoods.rows()}
-        self.scoring = Scoring()
+        self.scoring = Scoring(grader)
         self.scoring.submit(list(self.rows.values()))
         self.times = Times(run_dir.file("times.json"))
         self.failures: dict[str, str] = {}
@@ -59,7 +60,12 @@ class Rollouts:
         self.scoring.drain()
 
     def add_likelihoods(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> None:
-        """Read every response under the base weights, and grade again with what that says of its fluency."""
+        """Read every response under the base weights, and grade again with what that says of its fluency.
+
+        Not where a language model judges: it reads fluency for itself.
+        """
+        if not self.scoring.reads_likelihoods:
+            return
         tasks = []
         for subject, ids, prompts in self._parts(candidates, requests, self.logprobs):
             if all((subject, prompt_id) in self.rows for prompt_id in ids):

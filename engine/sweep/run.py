@@ -7,6 +7,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.progress import say
 from engine.rundir import check_space, file_hash, is_finished, open_run_dir
+from engine.runjudge import RunJudge
 from engine.session import Session
 from engine.stages import read_summary
 from engine.sweep.inputs import SweepInputs, check_grid, check_inputs, with_selection
@@ -15,6 +16,7 @@ from engine.sweep.times import TIMING
 from extraction.prompts import resolve
 
 BYTES_PER_ROW = 4096
+EXPECTED_RESPONSES = 1000  # a sweep has thousands: what judges them is worth its start
 
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
@@ -27,7 +29,9 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     check_inputs(config, session.pairs, inputs)
     count = check_engines(engines, int(config.vllm.get("tensor_parallel_size", 1)))
     identity = sweep_identity(session)
+    judge = RunJudge(config.judge, EXPECTED_RESPONSES)
     if not is_finished(path, identity):
+        judge.check(in_sweep=True)
         session.check_prompts()
         session.render(inputs.selection, "selection prompts")
         check_space(path, BYTES_PER_ROW * 40 * (len(inputs.pairs) + len(inputs.test)) + session.directions_bytes)
@@ -37,7 +41,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
         if not is_finished(path, identity) or read_summary(run_dir)["failures"]:
             from engine.sweep.conduct import conduct
 
-            conduct(session, run_dir, inputs, count)
+            conduct(session, run_dir, inputs, count, judge.grader)
         return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
 
 
@@ -50,4 +54,4 @@ def sweep_identity(session: Session) -> dict[str, Any]:
         hashes["selection_pairs"] = file_hash(resolve(data.selection_pairs))
     config = session.config.model_dump(mode="json")
     config.pop("directions")  # a sweep has its own
-    return {**identity, "config": config, "data_hashes": hashes}
+    return {**identity, "config": config, "data_hashes": hashes, "judge": config["judge"]["name"]}

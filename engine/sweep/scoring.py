@@ -1,13 +1,14 @@
-"""Grades responses in a thread while engines generate; a bounded queue between the two holds memory and says who waited."""
+"""Grades responses while engines generate: a thread and a bounded queue between the two hold memory and say who waited."""
 
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from judging.judgement import Judgement
-from judging.offline import OfflineJudge
+from engine.errors import EngineError
+from engine.graders import Grader, OfflineGrader
+from judging.judgement import Item, Judgement
 
 QUEUED_BATCHES = 8
 Row = dict[str, Any]
@@ -15,18 +16,26 @@ Key = tuple[Any, ...]
 
 
 class Scoring:
-    """The rule judge behind a queue. `grades` holds what is graded; `drain` waits until that is everything submitted.
+    """A judge behind a queue. `grades` holds what is graded; `drain` waits until that is everything submitted.
 
-    It grades the text alone; `regrade` adds what the base's likelihoods say, once they are there.
+    The rules grade the text alone; `regrade` adds what the base's likelihoods say, once they are there. A language model's
+    judgements are asked for meanwhile and read by `drain`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grader: Grader) -> None:
+        self.grader = grader
         self.grades: dict[Key, Judgement] = {}
         self.busy_seconds = self.waited_seconds = 0.0
+        self._asked: list[tuple[Key, Item]] = []
         self._rows: queue.Queue[Sequence[Row] | None] = queue.Queue(QUEUED_BATCHES)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
         self._thread.start()
+
+    @property
+    def reads_likelihoods(self) -> bool:
+        """Whether the judge wants to know how likely the base finds a response."""
+        return not self.grader.model
 
     def submit(self, rows: Sequence[Row]) -> None:
         """Queue rows; waits where the judge is behind by more than the queue holds."""
@@ -36,38 +45,53 @@ class Scoring:
         self.waited_seconds += time.monotonic() - started
 
     def drain(self) -> None:
-        """Wait for the judge."""
+        """Wait for the judge. Raises EngineError where it has stopped: nothing can be chosen by grades that are missing."""
         started = time.monotonic()
         self._rows.join()
-        self.waited_seconds += time.monotonic() - started
         self._check()
+        self.grader.drain()
+        self._read()
+        self.waited_seconds += time.monotonic() - started
+        if self.grader.stopped is not None:
+            raise EngineError(f"The judge stopped: {self.grader.stopped}. What is there is kept; run again to continue.")
 
     def close(self) -> None:
-        """Stop the thread."""
+        """Stop the thread and the judge."""
         self._rows.put(None)
         self._thread.join()
+        self.grader.close()
 
-    def regrade(self, rows: Sequence[Row], reference: float | None, logprobs: dict[Key, float | None]) -> None:
+    def regrade(self, rows: Sequence[Row], reference: float | None, logprobs: Mapping[Key, float | None]) -> None:
         """Grade rows again with their log-probability under the base and the base's own median, both nats a token."""
         started = time.monotonic()
-        judge = OfflineJudge(reference)
-        for row in rows:
-            key = row["variant_hash"], row["prompt_id"]
-            self.grades[key] = judge.score(row["prompt"], row["response"], mean_logprob=logprobs.get(key))
+        keys = [(row["variant_hash"], row["prompt_id"]) for row in rows]
+        items = [_item(row, logprobs.get(key)) for key, row in zip(keys, rows, strict=True)]
+        self.grades |= dict(zip(keys, OfflineGrader(reference).grade(items), strict=True))
         self.busy_seconds += time.monotonic() - started
 
     def _work(self) -> None:
-        judge = OfflineJudge()
         while (rows := self._rows.get()) is not None:
             started = time.thread_time()
             try:
-                for row in rows:
-                    self.grades[row["variant_hash"], row["prompt_id"]] = judge.score(row["prompt"], row["response"])
+                asked = [((row["variant_hash"], row["prompt_id"]), _item(row)) for row in rows]
+                self._asked += asked
+                self.grader.submit([item for _, item in asked])
+                if self.reads_likelihoods:
+                    self._read()  # rules answer at once
             except Exception as error:  # handed to the thread that waits
                 self._error = error
             self.busy_seconds += time.thread_time() - started
             self._rows.task_done()
 
+    def _read(self) -> None:
+        asked, self._asked = self._asked, []
+        judgements = self.grader.grade([item for _, item in asked])
+        self.grades |= {key: one for (key, _), one in zip(asked, judgements, strict=True)}
+
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+def _item(row: Row, mean_logprob: float | None = None) -> Item:
+    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob)

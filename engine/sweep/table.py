@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine.table import LOG_WIDTH
+from engine.table import LOG_WIDTH, print_judge
 
 COLUMNS = ("variant", "Subspace", "k", "alpha", "Compliance", "Coherence", "Product", "on selection", "p (Holm)")
 Row = dict[str, Any]
@@ -38,8 +38,7 @@ def print_sweep(summary: dict[str, Any], folder: Path) -> None:
         f"well), Holm over {tested} variants.",
         markup=False,
     )
-    judge = summary["judge"]
-    console.print(f"Judge: {judge['name']} = {judge['notice']}; rubric {judge['rubric_hash']}.", markup=False)
+    print_judge(console, summary["judge"])
     console.print(time_line(summary["timing"]), markup=False)
     for failure in summary["failures"]:
         console.print(f"failed: {failure['variant']}: {failure['reason']}", markup=False)

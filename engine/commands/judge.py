@@ -1,0 +1,90 @@
+"""bin/judge: judge or re-judge the responses of a run, or measure a judge against human labels."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+DEFAULT_JUDGE = "deepseek"
+RunArgument = Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory of bin/rollout or bin/sweep.")]
+JudgeOption = Annotated[
+    list[str] | None,
+    typer.Option("--judge", metavar="NAME", help="A judge in configs/judges/, a TOML file, or offline; may be repeated."),
+]
+CalibrateOption = Annotated[
+    str | None,
+    typer.Option("--calibrate", metavar="FILE", help="Labels: prompt, response, compliance; or embedded:labelled."),
+]
+
+
+@app.command()
+def judge(
+    run_dir: RunArgument = None,
+    judges: JudgeOption = None,
+    calibrate: CalibrateOption = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Ask about each response so often: the judge's own variance.")] = 1,
+    correct: Annotated[bool, typer.Option("--correct", help="Correct rates for the judge's errors (Rogan-Gladen).")] = False,
+    max_cost: Annotated[float | None, typer.Option(min=0, help="Stop before the calls can cost more than this.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Of the judge's file: endpoint.model=NAME."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls there would be, and stop.")] = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Judge every response of a run for compliance and coherence, each 0, 0.5 or 1; or measure a judge against human labels.
+
+    Scores land in RUN_DIR/scores.parquet, a row per response, judge and repeat. What is judged already is not asked again;
+    what failed is. Exit status 1 where a judge stopped before the end.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.errors import EngineError
+        from engine.judging_job import Options
+
+        options = Options(repeat, max_cost, cli.parse_settings(settings))
+        if (run_dir is None) == (calibrate is None):
+            raise EngineError("Give a run directory to judge, or --calibrate FILE to measure a judge; one of the two.")
+        if calibrate is not None:
+            _calibrate(judges or ["offline"], calibrate, options, as_json=as_json)
+        elif run_dir is not None:
+            _judge(run_dir, judges or [DEFAULT_JUDGE], options, correct=correct, dry_run=dry_run, as_json=as_json)
+
+
+def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_run: bool, as_json: bool) -> None:
+    from engine import judging_job
+
+    if dry_run:
+        cli.print_json(judging_job.plan(run_dir, names, options))
+        return
+    summary = judging_job.judge(run_dir, names, options)
+    if correct:
+        judging_job.add_corrections(summary)
+    if as_json:
+        cli.print_json(summary)
+    else:
+        from engine.table import print_judged
+
+        print_judged(summary)
+    if summary["stopped"]:
+        raise typer.Exit(1)
+
+
+def _calibrate(names: list[str], source: str, options: Any, *, as_json: bool) -> None:
+    from engine.judging_job import measure
+    from engine.table import print_calibration
+
+    records = [measure(name, source, options) for name in names]
+    if as_json:
+        cli.print_json(records[0] if len(records) == 1 else {"calibrations": records})
+        return
+    for record in records:
+        print_calibration(record)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/judge")

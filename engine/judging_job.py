@@ -1,0 +1,130 @@
+"""bin/judge: judges the rollouts of any run again, by one judge or several; measures a judge against human labels."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import calibrations
+from engine.config import JudgeConfig, RunConfig
+from engine.errors import EngineError
+from engine.labels import Labels, load_labels
+from engine.progress import say
+from engine.rundir import RunDir, read_manifest, write_json
+from engine.runjudge import RunJudge
+from engine.stages import ROLLOUTS, SCORES, judge_run, summarise_run
+from engine.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
+from judging.calibration import corrected_share
+from judging.statistics import MISSING
+
+JUDGED = "judged.json"  # what bin/judge found in a sweep, whose own summary stays as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What bin/judge was asked for beside the judges' names."""
+
+    repeat: int = 1
+    max_cost: float | None = None
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def open_run(path: Path) -> RunDir:
+    """A run directory with rollouts. Raises EngineError for anything else, with what is missing."""
+    if not path.is_dir():
+        raise EngineError(f"{path} is not a directory. Give a run directory, such as runs/smollm2_135m_k1.")
+    if not (path / "manifest.json").is_file():
+        raise EngineError(f"{path} is not a run directory (no manifest.json). Make one with bin/rollout or bin/sweep.")
+    if not (path / ROLLOUTS).is_file():
+        unfinished = " Its rollouts are not finished: run the command that made it again." if _has_shards(path) else ""
+        raise EngineError(f"{path} has no {ROLLOUTS}, so there is nothing to judge.{unfinished}")
+    return RunDir(path, read_manifest(path))
+
+
+def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
+    """Judge a run by each judge and summarise all scores there are; `stopped` says why a judge gave up before the end."""
+    run_dir = open_run(path)
+    expected = count_rollouts(path)
+    judges = [_judge(name, expected, options) for name in names]
+    for one in judges:
+        one.check_at_hand()
+    with run_dir.locked(), contextlib.ExitStack() as stack:
+        for one in judges:
+            stack.callback(one.close)
+        judge_run(run_dir, judges)
+        summary = _summarise(run_dir)
+    stopped = {one.name: one.stopped for one in judges if one.stopped is not None}
+    return summary | {"stopped": stopped}
+
+
+def measure(name: str, source: str, options: Options) -> dict[str, Any]:
+    """Measure a judge against human labels, and keep the result for every later run."""
+    labels = load_labels(source)
+    one = _judge(name, len(labels.rows), options)
+    one.check_at_hand()
+    with contextlib.closing(one):
+        record = calibrations.calibrate(*_as_calibrated(one, labels))
+        if one.stopped is not None:
+            say(f"judge: stopped ({one.stopped}); the rates are of what was judged")
+    if record["compliance"]["n"] == 0:
+        raise EngineError(f"None of the {record['n']} labelled responses was judged, so there is nothing to measure.")
+    return record
+
+
+def plan(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
+    """What judging would ask for, and what it could cost at most; nothing is sent."""
+    open_run(path)
+    responses = count_rollouts(path)
+    judges = [_judge(name, responses, options) for name in names]
+    return {"run": str(path), "responses": responses, "judges": [one.plan(path / ROLLOUTS) for one in judges]}
+
+
+def add_corrections(summary: dict[str, Any]) -> None:
+    """Add to each figure the shares that declined and that complied fully, corrected for the judge's errors."""
+    known = {entry["name"]: entry["calibration"] for entry in summary["judges"]}
+    for figure in summary["figures"]:
+        record, scored = known[figure["judge"]], figure["n"] - figure["missing"]
+        rates = {"declined": record and record["declined"], "complied": record and record["compliance"]["grades"]["1"]}
+        for name, found in rates.items():
+            seen = figure[name]["value"]
+            corrected = MISSING if not found or seen is None else corrected_share(seen, scored, found)
+            figure[f"{name}_corrected"] = dataclasses.asdict(corrected)
+
+
+def count_rollouts(path: Path) -> int:
+    """Responses of a run."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path / ROLLOUTS).num_rows)
+
+
+def _judge(name: str, expected: int, options: Options) -> RunJudge:
+    config = JudgeConfig(name=name, repeat=options.repeat, max_cost=options.max_cost)
+    return RunJudge(config, expected, options.overrides)
+
+
+def _as_calibrated(one: RunJudge, labels: Labels) -> tuple[Any, Labels]:
+    """The judge and the labels it is measured on: the rules with the reference that the embedded labels were made with."""
+    return calibrations.offline_on_labels(one.name) or one.grader, labels
+
+
+def _summarise(run_dir: RunDir) -> dict[str, Any]:
+    identity = run_dir.manifest["identity"]["config"]
+    if "directions" in identity:
+        return summarise_run(RunConfig.model_validate(identity), run_dir)
+    rollouts, scores = read_rollouts(run_dir.file(ROLLOUTS)), read_scores(run_dir.file(SCORES))
+    tested = {key: row for key, row in rollouts.items() if row["split"] == "test"} or rollouts
+    summary = {
+        "variant": identity["variant"],
+        "model": next(iter(rollouts.values()))["model"],
+        "judges": [judge_entry(name, rows, run_dir.manifest) for name, rows in scores.items()],
+        "agreement": agreements(scores),
+        "figures": [figure for name, rows in scores.items() for figure in figures_by(tested, rows, judge=name)],
+    }
+    write_json(run_dir.file(JUDGED), summary)
+    return summary
+
+
+def _has_shards(path: Path) -> bool:
+    return any(path.glob("rollouts.shards/*.parquet"))

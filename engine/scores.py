@@ -1,0 +1,117 @@
+"""scores.parquet of a run: one row per (response, judge, repeat), in the order of the rollouts, judge by judge.
+
+Responses are read in batches, twice: once to have them judged, once to write what was judged. So memory does not grow with the
+run, and what other judges said of it stays as it is.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine import store
+from engine.graders import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
+from engine.judgefile import OFFLINE
+from judging.judgement import Item, Judgement
+
+ROWS_A_BATCH = 1024
+COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
+LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+
+def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
+    """Judge the rollouts of a run directory and write scores.parquet by temporary name and rename.
+
+    Rows of the same judge are replaced, those of others kept.
+    """
+    rollouts, scores = folder / "rollouts.parquet", folder / "scores.parquet"
+    logprobs = logprobs_of(folder)
+    judges = as_judges(grader, rollouts, logprobs)
+    if grader.model:
+        for rows in batches(rollouts):
+            grader.submit([item for _, item in _items(rows, logprobs, repeats)])
+        grader.drain()
+    temporary = scores.with_name(f".{scores.name}.{os.getpid()}")
+    with closing(pq.ParquetWriter(temporary, store.SCORE_SCHEMA)) as writer:
+        for table in kept_scores(scores, set(names_of(grader.name))):
+            writer.write_table(table)
+        for judge, knows in judges:
+            for rows in batches(rollouts):
+                asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
+                found = judge.grade([item for _, item in asked])
+                lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
+                writer.write_table(pa.Table.from_pylist(lines, schema=store.SCORE_SCHEMA))
+    temporary.rename(scores)
+
+
+def score_row(judge: Grader, row: Mapping[str, Any], repeat: int, judgement: Judgement) -> Row:
+    """A row of scores.parquet."""
+    identity = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "repeat": repeat}
+    return identity | {"judge": judge.name, "judge_model": judge.model, "rubric_hash": judge.rubric_hash} | asdict(judgement)
+
+
+def names_of(judge: str) -> tuple[str, ...]:
+    """The names that a judge's rows carry: the rules have another where they see the text alone."""
+    return (OFFLINE, TEXT_ONLY) if judge == OFFLINE else (judge,)
+
+
+def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | None]) -> list[tuple[Grader, Callable[[Row], bool]]]:
+    """Who judges which rows: the rules read likelihoods where there are any, and the text alone elsewhere."""
+    if grader.name != OFFLINE:
+        return [(grader, lambda row: True)]
+    base = store.read_rows(rollouts, LOGPROB_COLUMNS) if logprobs else []
+    reference = reference_logprob(base, lambda row: logprobs.get(store.key_of(row)))
+    reading = OfflineGrader(reference), lambda row: store.key_of(row) in logprobs
+    plain = OfflineGrader(name=TEXT_ONLY), lambda row: store.key_of(row) not in logprobs
+    return [judge for judge in (reading, plain) if any(judge[1](row) for rows in batches(rollouts) for row in rows)]
+
+
+def batches(rollouts: Path) -> Iterator[list[Row]]:
+    """The responses of a run, some at a time."""
+    with pq.ParquetFile(rollouts) as file:
+        for batch in file.iter_batches(ROWS_A_BATCH, columns=COLUMNS):
+            yield batch.to_pylist()
+
+
+def logprobs_of(folder: Path) -> dict[Key, float | None]:
+    """Mean log-probability of each response under the base, nats a token, where the run has read any."""
+    path = folder / "likelihoods.parquet"
+    return {store.key_of(row): row["mean_logprob"] for row in store.read_rows(path)} if path.is_file() else {}
+
+
+def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
+    """What is in scores.parquet of judges other than `replaced`."""
+    if not scores.is_file():
+        return
+    with pq.ParquetFile(scores) as file:
+        for batch in file.iter_batches(ROWS_A_BATCH):
+            table = pa.Table.from_batches([batch])
+            if "judge_model" not in table.column_names:
+                table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
+            wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
+            yield table.filter(wanted).select(store.SCORE_SCHEMA.names).cast(store.SCORE_SCHEMA)
+
+
+def _items(rows: Sequence[Row], logprobs: Mapping[Key, float | None], repeats: int) -> list[tuple[Row, Item]]:
+    return [
+        (row, Item(row["prompt"], row["response"], row["finish_reason"], logprobs.get(store.key_of(row)), repeat))
+        for row in rows
+        for repeat in range(repeats)
+    ]
+
+
+def count_missing(scores: Path, judges: set[str]) -> int:
+    """Rows of these judges without a score."""
+    if not scores.is_file():
+        return 0
+    table = pq.read_table(scores, columns=["judge", "error"])
+    mine = table.filter(pc.is_in(table["judge"], pa.array(sorted(judges))))
+    return len(mine) - mine["error"].null_count

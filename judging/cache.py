@@ -1,0 +1,145 @@
+"""Every answer a judge gave, by the address of its question, in one SQLite file. Prompts are not in it, keys never were.
+
+    cache = ReplyCache(Path("judgements.sqlite"), say=print)
+    cache.put(outcomes)               # on disk when this returns
+    cache.get(addresses)              # {address: Stored}
+
+A file that is damaged is set aside under another name, and a new one begun.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from judging.errors import JudgeError
+from judging.worker import Outcome
+
+COLUMNS = "reply, attempts, latency_ms, prompt_tokens, completion_tokens, cost, error"
+TABLE = f"""CREATE TABLE IF NOT EXISTS answers (
+    address BLOB PRIMARY KEY, {COLUMNS.replace("reply", "reply TEXT").replace("error", "error TEXT")}
+) WITHOUT ROWID"""
+ADDRESSES_A_QUERY = 500
+BUSY_S = 30.0
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What is known of one call: its reply, or the error of its last failure."""
+
+    reply: str | None
+    attempts: int
+    latency_ms: float | None
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    error: str | None
+
+
+class ReplyCache:
+    """Answers in the file `path`; one connection, for one thread. Other processes may use the same file."""
+
+    def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
+        self.path = path
+        self._say = say
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = self._open()
+
+    def get(self, addresses: Sequence[bytes]) -> dict[bytes, Stored]:
+        """What is known of these calls."""
+        return self._do(lambda: {row[0]: Stored(*row[1:]) for row in self._select(f"address, {COLUMNS}", addresses)})
+
+    def answered(self, addresses: Sequence[bytes]) -> set[bytes]:
+        """Which of these calls have a reply."""
+        return self._do(lambda: {row[0] for row in self._select("address", addresses, "AND error IS NULL")})
+
+    def put(self, outcomes: Sequence[Outcome]) -> None:
+        """Store outcomes in one transaction, on disk when this returns. A failure never replaces an answer."""
+        rows = [
+            (
+                outcome.key,
+                outcome.reply,
+                outcome.attempts,
+                outcome.latency_ms,
+                outcome.prompt_tokens,
+                outcome.completion_tokens,
+                outcome.cost,
+                None if outcome.ended == "done" else outcome.error or "unknown",
+            )
+            for outcome in outcomes
+        ]
+        self._do(lambda: self._write(rows))
+
+    def forget(self, addresses: Iterable[bytes]) -> None:
+        """Drop answers that turned out to be unusable."""
+        self._do(lambda: self._delete([(address,) for address in addresses]))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _select(self, columns: str, addresses: Sequence[bytes], condition: str = "") -> Iterable[tuple[Any, ...]]:
+        for start in range(0, len(addresses), ADDRESSES_A_QUERY):
+            part = addresses[start : start + ADDRESSES_A_QUERY]
+            marks = ",".join("?" * len(part))
+            yield from self._connection.execute(f"SELECT {columns} FROM answers WHERE address IN ({marks}) {condition}", part)
+
+    def _write(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        marks = ",".join("?" * 8)
+        with self._connection:
+            self._connection.executemany(
+                f"INSERT INTO answers VALUES ({marks}) ON CONFLICT (address) DO UPDATE SET "
+                + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS.split(", "))
+                + " WHERE excluded.error IS NULL OR answers.error IS NOT NULL",
+                rows,
+            )
+
+    def _delete(self, rows: Sequence[tuple[bytes]]) -> None:
+        with self._connection:
+            self._connection.executemany("DELETE FROM answers WHERE address = ?", rows)
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            self._check_damaged(error)
+            self._set_aside(error)
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(TABLE)
+            connection.execute(f"SELECT {COLUMNS} FROM answers LIMIT 1").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _do(self, work: Callable[[], Found]) -> Found:
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            self._check_damaged(error)
+            self._connection.close()
+            self._set_aside(error)
+            self._connection = self._connect()
+            return work()
+
+    def _check_damaged(self, error: sqlite3.DatabaseError) -> None:
+        """Raise JudgeError where the file is sound and out of reach: locked, read-only, a full disk."""
+        if isinstance(error, sqlite3.OperationalError) and "no such column" not in str(error):
+            raise JudgeError(
+                f"The judge's cache {self.path} cannot be used ({error}). Answers are kept there before they count."
+            ) from error
+
+    def _set_aside(self, error: Exception) -> None:
+        aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+        self.path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        self._say(f"judge cache: {self.path.name} is damaged ({error}); set aside as {aside.name}, a new one is begun")

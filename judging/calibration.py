@@ -1,0 +1,105 @@
+"""How often a judge is wrong, measured against human labels, and what a rate becomes when that is taken into account.
+
+Grades come in pairs, the human's and the judge's; where either is None the pair is counted as missing and left out.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from judging.agreement import kappa, table_of
+from judging.judgement import GRADES
+from judging.statistics import CONFIDENCE, MISSING, Estimate, share
+
+
+def grade_rates(human: Sequence[float | None], judge: Sequence[float | None]) -> dict[str, Any]:
+    """Of one scale: accuracy, kappas, table (rows human, columns judge, at 0, 0.5, 1), and errors grade by grade.
+
+    A false positive of a grade is given where the human gave another, a false negative is not given where the human gave it.
+    """
+    pairs = _known(human, judge)
+    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return {
+        "n": len(pairs),
+        "missing": sum(value is not None for value in human) - len(pairs),
+        "accuracy": asdict(share(sum(a == b for a, b in pairs), len(pairs))),
+        "kappa": kappa(first, second, labels=GRADES) if pairs else None,
+        "weighted_kappa": kappa(first, second, labels=GRADES, weighted=True) if pairs else None,
+        "table": table_of(first, second),
+        "grades": {f"{grade:g}": _errors([a == grade for a in first], [b == grade for b in second]) for grade in GRADES},
+    }
+
+
+def yes_no_rates(human: Sequence[bool | None], judge: Sequence[bool | None]) -> dict[str, Any]:
+    """Of a yes or no: accuracy, kappa, false positives and false negatives."""
+    pairs = _known(human, judge)
+    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    return {
+        "n": len(pairs),
+        "missing": sum(value is not None for value in human) - len(pairs),
+        "accuracy": asdict(share(sum(a == b for a, b in pairs), len(pairs))),
+        "kappa": kappa(first, second, labels=[False, True]) if pairs else None,
+        **_errors(first, second),
+    }
+
+
+def corrected_share(share_seen: float, n: int, rates: dict[str, Any]) -> Estimate:
+    """A share of n responses, corrected for a judge's errors (`rates` of `yes_no_rates`, or of one grade).
+
+    Rogan and Gladen (1978): (seen + specificity - 1) / (sensitivity + specificity - 1), cut to 0..1. The interval is Lang and
+    Reiczigel's (2014), which knows that sensitivity and specificity were estimated too. MISSING where the judge is no better
+    than chance on the labels, or the labels hold no positive or no negative.
+    """
+    num_positive, num_negative = rates["positives"], rates["negatives"]
+    if n == 0 or num_positive == 0 or num_negative == 0:
+        return MISSING
+    sensitivity = 1 - rates["false_negative"]["value"]
+    specificity = 1 - rates["false_positive"]["value"]
+    if sensitivity + specificity <= 1:
+        return MISSING
+    value = (share_seen + specificity - 1) / (sensitivity + specificity - 1)
+    low, high = _interval(share_seen, n, sensitivity, num_positive, specificity, num_negative)
+    return Estimate(_cut(value), _cut(low), _cut(high))
+
+
+def _interval(
+    seen: float, n: int, sensitivity: float, num_positive: int, specificity: float, num_negative: int
+) -> tuple[float, float]:
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + CONFIDENCE) / 2))
+    weight, positives, negatives = n + z**2, num_positive + 2, num_negative + 2
+    apparent = (n * seen + z**2 / 2) / weight
+    sensitivity = (num_positive * sensitivity + 1) / positives
+    specificity = (num_negative * specificity + 1) / negatives
+    youden = sensitivity + specificity - 1
+    if youden <= 0:
+        return 0.0, 1.0
+    true = (apparent + specificity - 1) / youden
+    of_sensitivity = sensitivity * (1 - sensitivity) / positives
+    of_specificity = specificity * (1 - specificity) / negatives
+    shift = 2 * z**2 * (true * of_sensitivity - (1 - true) * of_specificity)
+    spread = apparent * (1 - apparent) / weight + true**2 * of_sensitivity + (1 - true) ** 2 * of_specificity
+    half = z * math.sqrt(spread) / youden
+    return true + shift - half, true + shift + half
+
+
+def _errors(human: Sequence[bool], judge: Sequence[bool]) -> dict[str, Any]:
+    false_positives = sum(b and not a for a, b in zip(human, judge, strict=True))
+    false_negatives = sum(a and not b for a, b in zip(human, judge, strict=True))
+    positives = sum(human)
+    return {
+        "positives": positives,
+        "negatives": len(human) - positives,
+        "false_positive": asdict(share(false_positives, len(human) - positives)),
+        "false_negative": asdict(share(false_negatives, positives)),
+    }
+
+
+def _known(human: Sequence[Any], judge: Sequence[Any]) -> list[tuple[Any, Any]]:
+    return [(a, b) for a, b in zip(human, judge, strict=True) if a is not None and b is not None]
+
+
+def _cut(value: float) -> float:
+    return min(max(value, 0.0), 1.0)

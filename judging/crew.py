@@ -1,0 +1,83 @@
+"""Workers side by side: in a thread of this process, or as Ray actors (judging.ray_crew). Both have the same four methods."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol
+
+from pydantic import SecretStr
+
+from judging.endpoint import Endpoint
+from judging.judge import Hooks
+from judging.pacing import Quota
+from judging.worker import Call, Outcome, Worker
+
+
+class Crew(Protocol):
+    """Workers that take calls and give back what became of them."""
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Take calls on; does not wait."""
+
+    def collect(self, timeout_s: float) -> list[Outcome]:
+        """What is finished; waits up to `timeout_s` for something to be. May be empty."""
+
+    def close(self) -> None:
+        """Drop what is under way."""
+
+
+class LocalCrew:
+    """One worker in a thread of this process: for few calls, or where nothing else keeps the process busy."""
+
+    def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="judge calls", daemon=True)
+        self._thread.start()
+        quota = LocalQuota(endpoint) if endpoint.requests_per_minute or endpoint.tokens_per_minute else None
+        self._worker: Worker = self._do(
+            _make(lambda: Worker(endpoint, hooks, key, ceiling=endpoint.max_concurrency, quota=quota))
+        )
+        self._collecting: Future[list[Outcome]] | None = None
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        self._do(self._worker.submit(calls))
+
+    def collect(self, timeout_s: float) -> list[Outcome]:
+        if self._collecting is None:
+            self._collecting = asyncio.run_coroutine_threadsafe(self._worker.collect(), self._loop)
+        try:
+            outcomes = self._collecting.result(timeout_s)
+        except TimeoutError:
+            return []
+        self._collecting = None
+        return outcomes
+
+    def close(self) -> None:
+        if self._collecting is not None:
+            self._collecting.cancel()
+        self._do(self._worker.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class LocalQuota:
+    """The account's limits, for one worker in this process."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._quota = Quota(endpoint.requests_per_minute, endpoint.tokens_per_minute)
+
+    async def reserve(self, tokens: int) -> float:
+        return self._quota.reserve(tokens)
+
+    async def settle(self, tokens: int) -> None:
+        self._quota.settle(tokens)
+
+
+async def _make(build: Callable[[], Worker]) -> Worker:
+    """Build in the loop that will run it."""
+    return build()

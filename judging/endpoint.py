@@ -1,0 +1,113 @@
+"""An OpenAI-compatible endpoint that judges: where it is, what it is asked, how fast, and what it costs."""
+
+import os
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from judging.errors import JudgeError
+
+MILLION = 1_000_000
+
+
+class Price(BaseModel):
+    """Prices of one model per million tokens, in whatever currency the whole table uses."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached_input: float | None = Field(None, ge=0)
+    """Of prompt tokens that the endpoint says it had cached; None: the price of any input."""
+
+    def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
+        """Cost of one call; `cached_tokens` are among the prompt tokens."""
+        cached = self.input if self.cached_input is None else self.cached_input
+        fresh = max(prompt_tokens - cached_tokens, 0)
+        return (fresh * self.input + cached_tokens * cached + completion_tokens * self.output) / MILLION
+
+
+class Endpoint(BaseModel):
+    """A judge's endpoint. Unknown keys are errors. The key itself is never a field: `api_key_env` names where it is."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base_url: str
+    """Such as https://api.deepseek.com/v1: what comes before /chat/completions."""
+    model: str = Field(min_length=1)
+    """The endpoint's name for the model."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key; None for an endpoint that asks for none."""
+    structured: Literal["json_schema", "json_object", "choice", "none"] = "json_schema"
+    """How the form of the answer is enforced: JSON schema, any JSON, one of vLLM's choices (no reason then), not at all."""
+    temperature: float | None = Field(0.0, ge=0)
+    """None leaves it to the endpoint: some reasoning models take no other."""
+    max_tokens: int = Field(256, ge=1)
+    """New tokens of an answer."""
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """OpenAI's newer models know the second name only."""
+    extra_body: dict[str, Any] = {}
+    """Sent along as it is, such as chat_template_kwargs for a vLLM server."""
+    max_concurrency: int = Field(96, ge=1)
+    """Calls in flight over all workers, at most. They start at a few and find their own number from what the endpoint answers."""
+    workers: int = Field(2, ge=1, le=16)
+    """Ray actors that make the calls. One makes several hundred a second."""
+    requests_per_minute: int | None = Field(None, ge=1)
+    tokens_per_minute: int | None = Field(None, ge=1)
+    """Limits of the account, over all workers; None: whatever 429 teaches."""
+    timeout_s: float = Field(60, gt=0)
+    """Of one attempt, from sending to the last byte."""
+    deadline_s: float = Field(300, gt=0)
+    """Of one call with all of its attempts."""
+    max_attempts: int = Field(6, ge=1)
+    """Of one call; being told to slow down is not counted."""
+    breaker_failures: int = Field(20, ge=1)
+    breaker_s: float = Field(30, gt=0)
+    """After this many failures in a row over at least this many seconds the endpoint counts as down, and judging stops."""
+    prices: dict[str, Price] = {}
+    """By model. Without a price, costs are not known and --max-cost is refused."""
+    price_note: str = ""
+    """When and where the prices were read."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected a URL such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("a URL with a user or a password in it would end up in files; name a key's variable in api_key_env")
+        return url.rstrip("/")
+
+    @property
+    def price(self) -> Price | None:
+        return self.prices.get(self.model)
+
+    def check_price(self, max_cost: float | None) -> None:
+        """Raise JudgeError for a cost limit without a price to compute it by."""
+        if max_cost is not None and self.price is None:
+            known = ", ".join(sorted(self.prices)) or "nothing"
+            raise JudgeError(
+                f"A cost limit needs a price for the model '{self.model}'; the price table of the judge's file has {known}. "
+                f'Add [endpoint.prices."{self.model}"] with input and output, per million tokens.'
+            )
+
+    def key(self) -> SecretStr | None:
+        """The key from the environment. Raises JudgeError that names the variable where it is missing."""
+        if self.api_key_env is None:
+            return None
+        value = os.environ.get(self.api_key_env, "").strip()
+        if not value:
+            raise JudgeError(
+                f"The judge at {self.base_url} needs a key: set the environment variable {self.api_key_env}. "
+                "Keys are not read from files."
+            )
+        if not value.isascii() or not value.isprintable():
+            raise JudgeError(f"The environment variable {self.api_key_env} holds characters that no key has.")
+        return SecretStr(value)
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """What decides an answer beside the messages and the rubric; part of a cached call's address."""
+        return self.model_dump(include={"base_url", "model", "structured", "temperature", "max_tokens", "extra_body"})

@@ -1,0 +1,217 @@
+"""Hands calls to crews and puts what comes back into the cache: nothing is asked twice, nothing counts before it is stored.
+
+A thread of its own does it, so that calls run while the caller generates. Calls that are cached or under way are not made
+again. The first few are made in this process: a wrong key shows before Ray is started. It stops by itself where the endpoint is
+down or refuses, or where more calls could exceed the cost limit.
+"""
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from judging.cache import ReplyCache
+from judging.crew import Crew
+from judging.endpoint import Endpoint
+from judging.worker import Call, Outcome, worst_cost
+
+FIRST_CALLS = 4  # until one came through: a wrong key is told four times, not five hundred
+QUEUED_BATCHES = 16
+CALLS_A_BATCH = 64
+TICK_S = 0.05
+GRACE_S = 15.0  # for calls under way when judging stops: they are paid for
+
+
+@dataclass
+class Counts:
+    """What was done, and what it took. Costs in the price table's currency, 0 without one."""
+
+    asked: int = 0
+    cached: int = 0
+    shared: int = 0  # the same question as one under way
+    done: int = 0
+    failed: int = 0
+    attempts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+    unsure_cost: float = 0.0
+    seconds: float = 0.0
+
+
+class Fanout:
+    """Makes calls with the crews that `starters` build: the first one's calls until one came through, then the last one's.
+
+    `max_cost` is kept even if every call under way takes all its attempts and its longest answer.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        cache_path: Path,
+        starters: Sequence[Callable[[], Crew]],
+        *,
+        max_cost: float | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        self.counts = Counts()
+        self.stopped: str | None = None
+        self._endpoint, self._cache_path, self._starters = endpoint, cache_path, list(starters)
+        self._max_cost, self._say = max_cost, say
+        self._inbox: queue.Queue[Sequence[Call]] = queue.Queue(QUEUED_BATCHES)
+        self._waiting: deque[Call] = deque()
+        self._queued: set[bytes] = set()  # waiting or under way
+        self._under_way: dict[bytes, float] = {}  # with what each may cost at most
+        self._proven = False
+        self._closing = False
+        self._stopped_at = 0.0
+        self._error: BaseException | None = None
+        self._idle = threading.Condition()
+        self._unread = 0  # batches submitted and not taken in yet
+        self._crews: list[Crew] = []
+        self._thread = threading.Thread(target=self._run, name="judge fan-out", daemon=True)
+        self._thread.start()
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Take calls on; waits where they come faster than they are made."""
+        self._check()
+        with self._idle:
+            self._unread += 1
+        while True:
+            try:
+                return self._inbox.put(calls, timeout=1)
+            except queue.Full:
+                self._check()
+
+    def offer(self, calls: Sequence[Call]) -> None:
+        """The same without waiting: calls that find no room, or no thread, are left out."""
+        with self._idle:
+            try:
+                self._inbox.put_nowait(calls)
+            except queue.Full:
+                return
+            self._unread += 1
+
+    def drain(self) -> None:
+        """Wait until every call that was submitted has ended or been given up."""
+        with self._idle:
+            while self._error is None and (self._unread or self._queued):
+                self._idle.wait(1)
+        self._check()
+
+    def close(self) -> None:
+        """End the thread and the crew; what is under way is dropped."""
+        self._closing = True
+        self._thread.join()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        cache: ReplyCache | None = None
+        try:
+            cache = ReplyCache(self._cache_path, self._say)
+            while not self._closing:
+                self._step(cache)
+        except BaseException as error:  # handed to the thread that waits
+            self._error = error
+        finally:
+            for crew in self._crews:
+                crew.close()
+            if cache is not None:
+                cache.close()
+            with self._idle:
+                self._idle.notify_all()
+
+    def _step(self, cache: ReplyCache) -> None:
+        started = time.monotonic()
+        self._take_in(cache)
+        self._hand_out()
+        if self._under_way:
+            for crew in self._crews:
+                self._store(cache, crew.collect(TICK_S / len(self._crews)))
+            self.counts.seconds += time.monotonic() - started
+        if self.stopped is not None:
+            self._give_up()
+        with self._idle:
+            if not self._queued:
+                self._idle.notify_all()
+
+    def _take_in(self, cache: ReplyCache) -> None:
+        """Read the inbox as long as there is room, and keep what has to be asked."""
+        while len(self._waiting) < CALLS_A_BATCH * QUEUED_BATCHES:
+            try:
+                calls = self._inbox.get(timeout=0 if self._queued else TICK_S)
+            except queue.Empty:
+                return
+            fresh = {call.key: call for call in calls if call.key not in self._queued}
+            answered = cache.answered(list(fresh))
+            self.counts.asked += len(calls)
+            self.counts.shared += len(calls) - len(fresh)
+            self.counts.cached += len(answered)
+            missing = [call for key, call in fresh.items() if key not in answered]
+            if self.stopped is None:
+                self._waiting += missing
+                self._queued |= {call.key for call in missing}
+            with self._idle:
+                self._unread -= 1
+
+    def _hand_out(self) -> None:
+        room = (2 * self._endpoint.max_concurrency if self._proven else FIRST_CALLS) - len(self._under_way)
+        calls: list[Call] = []
+        while self._waiting and len(calls) < room and self._affordable(self._waiting[0]):
+            call = self._waiting.popleft()
+            self._under_way[call.key] = worst_cost(self._endpoint, call.messages)
+            calls.append(call)
+        if calls:
+            if not self._crews or (self._proven and self._starters):
+                self._crews.append(self._starters.pop(0)())
+            for start in range(0, len(calls), CALLS_A_BATCH):
+                self._crews[-1].submit(calls[start : start + CALLS_A_BATCH])
+
+    def _affordable(self, call: Call) -> bool:
+        """Whether the limit holds even if everything under way and this call cost the most they can."""
+        if self._max_cost is None:
+            return True
+        committed = self.counts.cost + self.counts.unsure_cost + sum(self._under_way.values())
+        if committed + worst_cost(self._endpoint, call.messages) <= self._max_cost:
+            return True
+        if not self._under_way:
+            self.stopped = f"another call could exceed the cost limit of {self._max_cost:g}"
+        return False
+
+    def _store(self, cache: ReplyCache, outcomes: Sequence[Outcome]) -> None:
+        """On disk first; then they count."""
+        fresh = [outcome for outcome in outcomes if outcome.key in self._under_way]
+        if fresh:
+            cache.put([outcome for outcome in fresh if outcome.attempts])
+        for outcome in fresh:
+            del self._under_way[outcome.key]
+            self._queued.discard(outcome.key)
+            self._count(outcome)
+            self._proven = self._proven or outcome.ended == "done"
+            if outcome.ended == "stopped" and self.stopped is None:
+                self.stopped = outcome.error or "the endpoint refused"
+
+    def _count(self, outcome: Outcome) -> None:
+        counts = self.counts
+        counts.done += outcome.ended == "done"
+        counts.failed += outcome.ended != "done"
+        counts.attempts += outcome.attempts
+        counts.prompt_tokens += outcome.prompt_tokens
+        counts.completion_tokens += outcome.completion_tokens
+        counts.cost += outcome.cost or 0
+        counts.unsure_cost += outcome.unsure_cost
+
+    def _give_up(self) -> None:
+        """Nothing more is sent; what is under way may still come, for a while."""
+        self._stopped_at = self._stopped_at or time.monotonic()
+        self._queued -= {call.key for call in self._waiting}
+        self._waiting.clear()
+        if time.monotonic() - self._stopped_at > GRACE_S:
+            self._queued -= self._under_way.keys()
+            self._under_way.clear()

@@ -1,0 +1,119 @@
+"""How fast to call: a concurrency that finds its own number, the account's limits, and when to call an endpoint down.
+
+Plain classes without a network; times are monotonic seconds, given by `clock`.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+START = 4.0
+PAUSE_S = 2.0  # without growth after a server's error
+Clock = Callable[[], float]
+
+
+class Slots:
+    """Calls that may be under way at once: slow start, then one more a round trip; halved when the endpoint says busy.
+
+    The rule is TCP's (Jacobson 1988): each success in slow start adds one slot, which doubles them a round trip; after the first
+    halving each adds 1/slots. Calls that were sent before the last halving do not halve again.
+    """
+
+    def __init__(self, ceiling: int, *, clock: Clock = time.monotonic) -> None:
+        self.ceiling = float(ceiling)
+        self.limit = min(START, self.ceiling)
+        self.active = 0
+        self._clock = clock
+        self._slow_start = True
+        self._halved_at = self._grows_at = self.resumes_at = -1.0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self, *, ahead: bool = False) -> float:
+        """Wait for a slot, ahead of the others where a call has waited before; returns when it was given."""
+        if self._waiting or self.active >= int(self.limit) or self._clock() < self.resumes_at:
+            future = asyncio.get_running_loop().create_future()
+            if ahead:
+                self._waiting.appendleft(future)
+            else:
+                self._waiting.append(future)
+            await future  # who wakes it has counted it
+        else:
+            self.active += 1
+        return self._clock()
+
+    def release(self) -> None:
+        """Give a slot back."""
+        self.active -= 1
+        self._wake()
+
+    def succeeded(self) -> None:
+        """An answer came: more may be under way."""
+        if self._clock() >= self._grows_at:
+            self.limit = min(self.limit + (1.0 if self._slow_start else 1 / self.limit), self.ceiling)
+            self._wake()
+
+    def busy(self, sent_at: float, retry_after: float | None) -> None:
+        """The endpoint asked for a slower pace: halve, and wait as long as it says before anything else is sent."""
+        now = self._clock()
+        self._slow_start = False
+        if sent_at > self._halved_at:
+            self.limit = max(self.limit / 2, 1.0)
+            self._halved_at = now
+        if retry_after is not None:
+            self.resumes_at = max(self.resumes_at, now + retry_after)
+            asyncio.get_running_loop().call_later(retry_after + 0.001, self._wake)
+
+    def troubled(self) -> None:
+        """The endpoint failed: no growth for a while."""
+        self._grows_at = self._clock() + PAUSE_S
+
+    def _wake(self) -> None:
+        while self._waiting and self.active < int(self.limit) and self._clock() >= self.resumes_at:
+            future = self._waiting.popleft()
+            if not future.cancelled():
+                self.active += 1
+                future.set_result(None)
+
+
+class Quota:
+    """Requests and tokens a minute, evenly spaced (the generic cell rate algorithm), for all workers together."""
+
+    def __init__(self, requests: int | None, tokens: int | None, *, clock: Clock = time.monotonic) -> None:
+        self._spacing = 60 / requests if requests else 0.0
+        self._per_token = 60 / tokens if tokens else 0.0
+        self._clock = clock
+        self._next_request = self._next_token = 0.0
+
+    def reserve(self, tokens: int) -> float:
+        """Seconds to wait before sending a request of about so many tokens."""
+        now = self._clock()
+        at = max(self._next_request, self._next_token, now)
+        self._next_request = at + self._spacing
+        self._next_token = max(self._next_token, now) + tokens * self._per_token
+        return at - now
+
+    def settle(self, tokens: int) -> None:
+        """Correct an estimate: so many tokens more (or, negative, fewer) were used."""
+        self._next_token += tokens * self._per_token
+
+
+class Breaker:
+    """Whether the endpoint is plainly down: many failures in a row, over some time, and nothing that came through."""
+
+    def __init__(self, failures: int, seconds: float, *, clock: Clock = time.monotonic) -> None:
+        self._needed, self._seconds, self._clock = failures, seconds, clock
+        self._failures = 0
+        self._since = clock()
+        self.proven = False  # something has come through
+
+    def succeeded(self) -> None:
+        self.proven = True
+        self._failures = 0
+
+    def failed(self) -> bool:
+        """Count a failure; tells whether the endpoint counts as down."""
+        if self._failures == 0:
+            self._since = self._clock()
+        self._failures += 1
+        return self._failures >= self._needed and self._clock() - self._since >= self._seconds

@@ -1,0 +1,122 @@
+"""Workers as async Ray actors, each fed batches, each with its own client; the account's limits are kept by one more actor.
+
+Ray is running when this is made: the engine starts it, or joins the cluster that RAY_ADDRESS names. An actor that is lost is
+replaced, and what it had under way is done again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import SecretStr
+
+from judging.endpoint import Endpoint
+from judging.errors import JudgeError
+from judging.judge import Hooks
+from judging.pacing import Quota
+from judging.worker import Call, Outcome, Worker
+
+MAX_LOSSES = 3  # actors lost in a row before judging gives up
+START_S = 120
+CALLS_AT_ONCE = 1000  # of an actor's own methods: one that collects, and whoever submits
+
+
+class WorkerActor(Worker):
+    """A worker in a Ray actor: built inside the actor's event loop, with the limits' actor as its quota."""
+
+    def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None, ceiling: int, quota: Any) -> None:
+        super().__init__(endpoint, hooks, key, ceiling=ceiling, quota=RayQuota(quota) if quota is not None else None)
+
+    async def ready(self) -> bool:
+        return True
+
+
+class RayQuota:
+    """The account's limits, in an actor of their own."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def reserve(self, tokens: int) -> float:
+        return float(await self._actor.reserve.remote(tokens))
+
+    async def settle(self, tokens: int) -> None:
+        self._actor.settle.remote(tokens)
+
+
+class RayCrew:
+    """`endpoint.workers` actors. Raises JudgeError where they do nothing but die."""
+
+    def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None) -> None:
+        import ray
+
+        self._endpoint, self._hooks, self._key = endpoint, hooks, key
+        limits = endpoint.requests_per_minute, endpoint.tokens_per_minute
+        self._quota = ray.remote(Quota).options(num_cpus=0).remote(*limits) if any(limits) else None
+        self._actors = [self._start() for _ in range(endpoint.workers)]
+        self._under_way: dict[Any, dict[bytes, Call]] = {actor: {} for actor in self._actors}
+        try:
+            ray.get([actor.ready.remote() for actor in self._actors], timeout=START_S)
+        except ray.exceptions.RayError as error:
+            raise JudgeError(f"The judge's Ray actors did not start: {error}") from error
+        self._collecting = {actor.collect.remote(): actor for actor in self._actors}
+        self._losses = 0
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        share = -(-len(calls) // len(self._actors))
+        for start in range(0, len(calls), share):
+            actor = min(self._under_way, key=lambda one: len(self._under_way[one]))
+            self._give(actor, calls[start : start + share])
+
+    def collect(self, timeout_s: float) -> list[Outcome]:
+        import ray
+
+        if not ray.wait(list(self._collecting), num_returns=1, timeout=timeout_s)[0]:
+            return []
+        ready, _ = ray.wait(list(self._collecting), num_returns=len(self._collecting), timeout=0)
+        outcomes: list[Outcome] = []
+        for reference in ready:
+            actor = self._collecting.pop(reference)
+            try:
+                found = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                self._replace(actor, error)
+                continue
+            self._losses = 0
+            for outcome in found:
+                self._under_way[actor].pop(outcome.key, None)
+            outcomes += found
+            self._collecting[actor.collect.remote()] = actor
+        return outcomes
+
+    def close(self) -> None:
+        import ray
+
+        for actor in [*self._actors, *([self._quota] if self._quota is not None else [])]:
+            ray.kill(actor)
+        self._actors = []
+
+    def _give(self, actor: Any, calls: Sequence[Call]) -> None:
+        self._under_way[actor] |= {call.key: call for call in calls}
+        actor.submit.remote(list(calls))
+
+    def _start(self) -> Any:
+        import ray
+
+        ceiling = -(-self._endpoint.max_concurrency // self._endpoint.workers)
+        options = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE}
+        actor = ray.remote(WorkerActor).options(**options)
+        return actor.remote(self._endpoint, self._hooks, self._key, ceiling, self._quota)
+
+    def _replace(self, actor: Any, error: Exception) -> None:
+        import ray
+
+        self._losses += 1
+        if self._losses > MAX_LOSSES:
+            raise JudgeError(f"The judge's Ray actors are lost one after the other ({type(error).__name__}). Run again.")
+        ray.kill(actor)
+        calls = list(self._under_way.pop(actor).values())
+        new = self._start()
+        self._actors[self._actors.index(actor)] = new
+        self._under_way[new] = {}
+        self._give(new, calls)
+        self._collecting[new.collect.remote()] = new

@@ -1,0 +1,177 @@
+"""A judge behind an endpoint: items in, cached answers filled by the fan-out, judgements out in the order of the items.
+
+judge = RemoteJudge("deepseek", Asker(endpoint, rubric, cache_path, starters), rubric)
+judge.submit(items)        # returns soon; calls go on in the background
+judge.drain()
+judge.grade(items)         # list[Judgement], one per item, in order; missing ones with their error
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from judging.cache import ReplyCache, Stored
+from judging.crew import Crew
+from judging.endpoint import Endpoint
+from judging.errors import Fault, JudgeError
+from judging.fanout import Fanout
+from judging.judge import Hooks
+from judging.judgement import Item, Judgement
+from judging.rubric import Rubric
+from judging.worker import Call
+
+CALLS_A_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A parsed reply (None where there is none), what is known of its call, and why it is missing."""
+
+    value: Any
+    stored: Stored | None
+    error: str | None
+
+
+class Asker:
+    """Asks one kind of question (`hooks`) at one endpoint, through the cache."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        hooks: Hooks,
+        cache_path: Path,
+        starters: Sequence[Callable[[], Crew]],
+        *,
+        max_cost: float | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        endpoint.check_price(max_cost)
+        self.endpoint, self.hooks = endpoint, hooks
+        self.fanout = Fanout(endpoint, cache_path, starters, max_cost=max_cost, say=say)
+        self._cache_path, self._say = cache_path, say
+        self._reader: ReplyCache | None = None
+        self._shared = shared_address(endpoint, hooks, hooks.first_message)
+
+    def submit(self, items: Sequence[Any]) -> None:
+        """Ask about items; waits where they come faster than they are asked."""
+        for start in range(0, len(items), CALLS_A_BATCH):
+            self.fanout.submit([self._call(item) for item in items[start : start + CALLS_A_BATCH]])
+
+    def offer(self, items: Sequence[Any]) -> None:
+        """Ask about items without waiting; where there is no room, or something went wrong, they are left out."""
+        self.fanout.offer([self._call(item) for item in items])
+
+    def drain(self) -> None:
+        """Wait for the answers. Raises JudgeError where not one call came through and none was cached."""
+        self.fanout.drain()
+        counts = self.fanout.counts
+        if self.fanout.stopped and not counts.done and not counts.cached:
+            raise JudgeError(
+                f"The judge at {self.endpoint.base_url} ({self.endpoint.model}) takes no calls: {self.fanout.stopped}. "
+                "Check base_url, model and the key's variable in the judge's file."
+            )
+
+    def answers(self, items: Sequence[Any]) -> list[Answer]:
+        """What is known of each item, in order."""
+        if self._reader is None:
+            self._reader = ReplyCache(self._cache_path, self._say)
+        keys = [self._call(item).key for item in items]
+        stored = self._reader.get(keys)
+        return [self._answer(key, stored.get(key)) for key in keys]
+
+    def close(self) -> None:
+        """Stop asking; what is stored stays."""
+        self.fanout.close()
+        if self._reader is not None:
+            self._reader.close()
+
+    def _call(self, item: Any) -> Call:
+        return call_of(self.endpoint, self.hooks, item, self._shared)
+
+    def _answer(self, key: bytes, stored: Stored | None) -> Answer:
+        if stored is None:
+            return Answer(None, None, f"not asked: {self.fanout.stopped or 'judging was stopped'}")
+        if stored.error is not None or stored.reply is None:
+            return Answer(None, stored, stored.error or "no reply")
+        try:
+            return Answer(self.hooks.parse(stored.reply), stored, None)
+        except Fault as fault:
+            assert self._reader is not None
+            self._reader.forget([key])
+            return Answer(None, stored, f"{fault.kind}: {fault}")
+
+
+def call_of(endpoint: Endpoint, hooks: Hooks, item: Any, shared: Any = None) -> Call:
+    """The call that asks about an item. Its address: endpoint, model, sampling, rubric, messages and repeat, hashed.
+
+    `shared` is `shared_address` of the first message, where the caller keeps it: it is the same for all items.
+    """
+    messages = hooks.messages(item)
+    address = (shared or shared_address(endpoint, hooks, messages[0])).copy()
+    for message in messages[1:]:
+        address.update(f"\0{message['role']}\0{message['content']}".encode("utf-8", "replace"))
+    address.update(f"\0{getattr(item, 'repeat', 0)}".encode())
+    return Call(address.digest(), messages)
+
+
+def shared_address(endpoint: Endpoint, hooks: Hooks, first: Mapping[str, str]) -> Any:
+    """The hash, so far, of what every item's address begins with."""
+    return hashlib.sha256(json.dumps([endpoint.sampling, hooks.hash, first], sort_keys=True).encode())
+
+
+class RemoteJudge:
+    """A language model behind an endpoint as a judge."""
+
+    def __init__(self, name: str, asker: Asker, rubric: Rubric) -> None:
+        self.name = name
+        self.model = f"{asker.endpoint.model} at {asker.endpoint.base_url}"
+        self.notice = f"language model {self.model}"
+        self.rubric_hash = rubric.hash
+        self.asker = asker
+
+    def submit(self, items: Sequence[Item]) -> None:
+        """Have items judged in the background."""
+        self.asker.submit(items)
+
+    def offer(self, items: Sequence[Item]) -> None:
+        """The same without waiting: what finds no room is left out."""
+        self.asker.offer(items)
+
+    @property
+    def stopped(self) -> str | None:
+        return self.asker.fanout.stopped
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Calls, tokens, seconds and costs of this process; `stopped` where it gave up."""
+        return {**asdict(self.asker.fanout.counts), "stopped": self.stopped}
+
+    def drain(self) -> None:
+        """Wait until all of them are, or have failed."""
+        self.asker.drain()
+
+    def grade(self, items: Sequence[Item]) -> list[Judgement]:
+        """The judgements, in the order of the items; a missing one says why."""
+        return [_judgement(answer) for answer in self.asker.answers(items)]
+
+    def close(self) -> None:
+        self.asker.close()
+
+
+def _judgement(answer: Answer) -> Judgement:
+    missing = Judgement(None, None, None, "", error=answer.error, attempts=0)
+    stored = answer.stored
+    if stored is None:
+        return missing
+    return replace(
+        answer.value or missing,
+        raw_reply=stored.reply,
+        attempts=stored.attempts,
+        latency_ms=stored.latency_ms,
+        prompt_tokens=stored.prompt_tokens,
+        completion_tokens=stored.completion_tokens,
+        cost=stored.cost,
+    )

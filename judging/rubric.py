@@ -1,0 +1,79 @@
+"""The rubric judge: asks a language model for compliance and coherence, and reads its verdict.
+
+The definitions of the grades are text files beside this one; their hash, with the wording and the form of the answer, is the
+rubric hash that every score carries.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from judging import replies
+from judging.errors import JudgeError
+from judging.judge import Hooks, fenced
+from judging.judgement import GRADES, Item, Judgement
+
+RUBRIC_DIR = Path(__file__).parent / "rubrics"
+NUMBERS = [int(grade) if grade == int(grade) else grade for grade in GRADES]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "reason": {"type": "string"},
+        "declined": {"type": "boolean"},
+        "compliance": {"enum": NUMBERS},
+        "coherence": {"enum": NUMBERS},
+    },
+    "required": ["reason", "declined", "compliance", "coherence"],
+    "additionalProperties": False,
+}
+CUT = "The response stopped at the token limit; the cut itself is no fault."
+
+
+class Rubric(Hooks):
+    """Asks for both grades of one response. `grades` is the text of the definitions; the default is rubrics/grades.md."""
+
+    name = "verdict"
+    schema = SCHEMA
+
+    def __init__(self, grades: str | None = None) -> None:
+        self.grades = (RUBRIC_DIR / "grades.md").read_text("utf-8") if grades is None else grades
+        if not self.grades.strip():
+            raise JudgeError("The rubric is empty; expected the definitions of the grades 0, 0.5 and 1 on both scales.")
+
+    @cached_property
+    def instructions(self) -> str:
+        return (RUBRIC_DIR / "judge.md").read_text("utf-8").format(grades=self.grades)
+
+    @cached_property
+    def hash(self) -> str:
+        parts = [self.instructions, CUT, json.dumps(SCHEMA, sort_keys=True)]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @property
+    def choices(self) -> list[str]:
+        grades = itertools.product([True, False], NUMBERS, NUMBERS)
+        return [json.dumps({"declined": d, "compliance": a, "coherence": b}) for d, a, b in grades]
+
+    def question(self, item: Item) -> str:
+        """Prompt and response, each behind markers it cannot contain."""
+        content = fenced({"prompt": item.prompt, "response": item.response})
+        if item.finish_reason == "length":
+            content += f"\n\n{CUT}"
+        return content
+
+    def parse(self, reply: str) -> Judgement:
+        """The verdict of a reply. Raises Fault for one without a valid verdict."""
+        value: Mapping[str, Any] = replies.read_object(reply)
+        table = dict(value)
+        declined = replies.flag_of(table, "declined", reply) if table.get("declined") is not None else None
+        reason = table.get("reason")
+        return Judgement(
+            replies.grade_of(table, "compliance", reply),
+            replies.grade_of(table, "coherence", reply),
+            declined,
+            reason if isinstance(reason, str) else "",
+        )
