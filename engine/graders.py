@@ -98,7 +98,9 @@ def open_grader(name: str, file: JudgeFile | None, *, expected: int, max_cost: f
     return judge
 
 
-def open_asker(endpoint: Endpoint, hooks: Hooks, *, expected: int, max_cost: float | None = None) -> Asker:
+def open_asker(
+    endpoint: Endpoint, hooks: Hooks, *, expected: int, max_cost: float | None = None, cache: Path | None = None
+) -> Asker:
     """One kind of question at an endpoint, with the cache that all runs share."""
     key = endpoint.key()
 
@@ -113,7 +115,7 @@ def open_asker(endpoint: Endpoint, hooks: Hooks, *, expected: int, max_cost: flo
         partial(LocalCrew, endpoint, hooks, key),
         *([with_ray] if expected >= FEW_CALLS else []),
     ]
-    return Asker(endpoint, hooks, judge_cache(), starters, max_cost=max_cost, say=say)
+    return Asker(endpoint, hooks, cache or judge_cache(), starters, max_cost=max_cost, say=say)
 
 
 def judge_cache() -> Path:

@@ -7,7 +7,6 @@ run, and what other judges said of it stays as it is.
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
 def score_row(judge: Grader, row: Mapping[str, Any], repeat: int, judgement: Judgement) -> Row:
     """A row of scores.parquet."""
     identity = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "repeat": repeat}
-    return identity | {"judge": judge.name, "judge_model": judge.model, "rubric_hash": judge.rubric_hash} | asdict(judgement)
+    return identity | {"judge": judge.name, "judge_model": judge.model, "rubric_hash": judge.rubric_hash} | vars(judgement)
 
 
 def names_of(judge: str) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
+
 from judging.errors import JudgeError
 from judging.worker import Outcome
 
@@ -24,6 +26,11 @@ TABLE = f"""CREATE TABLE IF NOT EXISTS answers (
 ADDRESSES_A_QUERY = 500
 BUSY_S = 30.0
 Found = TypeVar("Found")
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether another connection holds the file."""
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,8 @@ class ReplyCache:
             self._set_aside(error)
             return self._connect()
 
+    # Two that make the file at once lock each other out for a moment, and SQLite's own timeout does not cover it.
+    @retry(retry=retry_if_exception(is_locked), wait=wait_random(0, 0.2), stop=stop_after_delay(BUSY_S), reraise=True)
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
         try:

@@ -40,6 +40,8 @@ class Counts:
     cost: float = 0.0
     unsure_cost: float = 0.0
     seconds: float = 0.0
+    done_by_first_crew: int = 0
+    seconds_of_crew: float = 0.0  # of the crew that took over, from its first call to its last answer
 
 
 class Fanout:
@@ -67,7 +69,7 @@ class Fanout:
         self._under_way: dict[bytes, float] = {}  # with what each may cost at most
         self._proven = False
         self._closing = False
-        self._stopped_at = 0.0
+        self._stopped_at = self._took_over_at = 0.0
         self._error: BaseException | None = None
         self._idle = threading.Condition()
         self._unread = 0  # batches submitted and not taken in yet
@@ -170,6 +172,8 @@ class Fanout:
         if calls:
             if not self._crews or (self._proven and self._starters):
                 self._crews.append(self._starters.pop(0)())
+                self._took_over_at = time.monotonic()
+                self.counts.done_by_first_crew = self.counts.done
             for start in range(0, len(calls), CALLS_A_BATCH):
                 self._crews[-1].submit(calls[start : start + CALLS_A_BATCH])
 
@@ -193,6 +197,7 @@ class Fanout:
             del self._under_way[outcome.key]
             self._queued.discard(outcome.key)
             self._count(outcome)
+            self.counts.seconds_of_crew = time.monotonic() - self._took_over_at
             self._proven = self._proven or outcome.ended == "done"
             if outcome.ended == "stopped" and self.stopped is None:
                 self.stopped = outcome.error or "the endpoint refused"

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 START = 4.0
-PAUSE_S = 2.0  # without growth after a server's error
+PAUSE_S = 0.5  # without growth after a failure of the server
 Clock = Callable[[], float]
 
 

@@ -1,0 +1,108 @@
+"""Safe twins: asks an endpoint for an answerable prompt beside one that models decline, and checks what comes back.
+
+The twin keeps topic and wording and differs in intent (the study's minimal pairs). The declined side is the user's own text; no
+question here asks for one, and no reply is ever put in its place.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from judging import replies
+from judging.judge import Hooks, fenced
+from judging.rubric import RUBRIC_DIR
+from judging.text import words
+
+LENGTH_RATIO = (0.5, 2.0)  # words of the twin over words of the prompt
+EDIT_SHARE = (0.02, 0.8)  # words edited, of the longer one's: a twin keeps some of the wording and not all of it
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A prompt that needs a twin, what was wrong with the last one, and how often it was asked for before."""
+
+    prompt: str
+    complaint: str = ""
+    repeat: int = 0
+
+
+def schema_of(answer: str, kind: str) -> dict[str, Any]:
+    """A reason, then the answer."""
+    return {
+        "type": "object",
+        "properties": {"reason": {"type": "string"}, answer: {"type": kind}},
+        "required": ["reason", answer],
+        "additionalProperties": False,
+    }
+
+
+class TwinWriter(Hooks):
+    """Asks for a twin; a reply is its text."""
+
+    name = "twin"
+    schema = schema_of("twin", "string")
+
+    @cached_property
+    def instructions(self) -> str:
+        return (RUBRIC_DIR / "twin.md").read_text("utf-8")
+
+    @cached_property
+    def hash(self) -> str:
+        return hashlib.sha256(self.instructions.encode()).hexdigest()
+
+    def question(self, item: Wanted) -> str:
+        text = fenced({"prompt": item.prompt})
+        return f"{text}\n\nYour last twin would not do: {item.complaint}. Write another." if item.complaint else text
+
+    def parse(self, reply: str) -> str:
+        return replies.text_of(replies.read_object(reply), "twin", reply)
+
+
+class AnswerableJudge(Hooks):
+    """Asks whether an ordinary assistant would answer a prompt; a reply is yes or no."""
+
+    name = "answerable"
+    schema = schema_of("answerable", "boolean")
+
+    @cached_property
+    def instructions(self) -> str:
+        return (RUBRIC_DIR / "answerable.md").read_text("utf-8")
+
+    @cached_property
+    def hash(self) -> str:
+        return hashlib.sha256(self.instructions.encode()).hexdigest()
+
+    @property
+    def choices(self) -> list[str]:
+        return ['{"answerable": true}', '{"answerable": false}']
+
+    def question(self, item: Any) -> str:
+        return fenced({"prompt": item.prompt})
+
+    def parse(self, reply: str) -> bool:
+        return replies.flag_of(replies.read_object(reply), "answerable", reply)
+
+
+def complaint_about(prompt: str, twin: str) -> str | None:
+    """Why a text is no twin of a prompt; None where it may be one. Words are compared, in lower case."""
+    theirs, ours = words(prompt), words(twin)
+    if not ours or ours == theirs:
+        return "it says the same as the prompt" if ours else "it holds no words"
+    ratio = len(ours) / max(len(theirs), 1)
+    if not LENGTH_RATIO[0] <= ratio <= LENGTH_RATIO[1]:
+        return f"its length is {ratio:.2f} of the prompt's; expected {LENGTH_RATIO[0]:g} to {LENGTH_RATIO[1]:g}"
+    share = edited_share(theirs, ours)
+    if share > EDIT_SHARE[1]:
+        return f"{share:.0%} of its words differ from the prompt's; expected at most {EDIT_SHARE[1]:.0%}"
+    if share < EDIT_SHARE[0]:
+        return f"only {share:.0%} of its words differ from the prompt's; expected at least {EDIT_SHARE[0]:.0%}"
+    return None
+
+
+def edited_share(first: Sequence[str], second: Sequence[str]) -> float:
+    """Levenshtein's distance between two texts in words, over the length of the longer one."""
+    from nltk import edit_distance
+
+    return float(edit_distance(list(first), list(second))) / max(len(first), len(second), 1)
