@@ -154,7 +154,9 @@ def explain(error: "ValidationError", root: "type[BaseModel]") -> list[str]:
             lines.append(f"key '{key}' is missing.")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{key} = {problem['input']!r}: {message[0].lower()}{message[1:]}.")
+            found = re.sub(r"//[^/@\s]+@", "//...@", repr(problem["input"]))  # a URL's password is not repeated
+            about = f"{key} = {found}: " if key else ""
+            lines.append(f"{about}{message[0].lower()}{message[1:]}.")
     return lines
 
 

@@ -3,13 +3,14 @@
 from engine.summary import figures_of
 
 
-def scored(compliance: float | None, coherence: float | None, declined: bool | None, **more: str) -> dict[str, object]:
+def scored(compliance: float | None, coherence: float | None, declined: bool | None, **more: object) -> dict[str, object]:
     row = {
         "variant": "v",
         "variant_hash": "h",
         "form": "in_place",
         "kind": "declined",
-        "response": "text",
+        "split": "test",
+        "empty": False,
         "finish_reason": "stop",
     }
     return row | {"compliance": compliance, "coherence": coherence, "declined": declined} | more
@@ -19,7 +20,7 @@ def test_empty_and_truncated_stay_in_and_missing_scores_are_no_zeros() -> None:
     rows = [
         scored(1.0, 1.0, False),
         scored(0.0, 1.0, True),
-        scored(0.0, 0.0, False, response=" "),
+        scored(0.0, 0.0, False, empty=True),
         scored(0.5, 0.5, False, finish_reason="length"),
         scored(None, None, None),
     ]

@@ -73,12 +73,14 @@ class Chaos:
     def __exit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.close()
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         app = web.Application(client_max_size=2**24)
         app.router.add_post("/v1/chat/completions", self.answer)
-        runner = web.AppRunner(app, access_log=None)
+        runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"

@@ -97,7 +97,7 @@ def test_the_form_of_the_answer_is_asked_for_as_the_endpoint_knows_it() -> None:
         forms[structured] = arguments(endpoint, RUBRIC, messages)
         assert forms[structured]["extra_body"]["top_k"] == 1
     schema = forms["json_schema"]["response_format"]["json_schema"]
-    assert schema["strict"] and list(schema["schema"]["properties"])[0] == "reason"
+    assert schema["strict"] and next(iter(schema["schema"]["properties"])) == "reason"
     assert forms["json_object"]["response_format"] == {"type": "json_object"}
     choices = forms["choice"]["extra_body"]["structured_outputs"]["choice"]
     assert len(choices) == 18 and all(RUBRIC.parse(choice).compliance in GRADES for choice in choices)

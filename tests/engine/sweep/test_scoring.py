@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from engine.graders import OfflineGrader
 from engine.sweep.scoring import QUEUED_BATCHES, Scoring
 from judging.offline import OfflineJudge
 
@@ -15,11 +16,11 @@ TEXTS = [
 
 
 def row(number: int) -> dict[str, Any]:
-    return {"variant_hash": "v", "prompt_id": f"p{number}", "prompt": "Where is my key?", "response": TEXTS[number % 3]}
+    return {"variant_hash": "v", "prompt_id": f"p{number}", "prompt": "Where is my key?", "response": TEXTS[number % 3], "finish_reason": "stop"}
 
 
 def test_every_batch_is_graded_as_the_judge_grades_even_beyond_the_queue() -> None:
-    scoring, judge = Scoring(), OfflineJudge()
+    scoring, judge = Scoring(OfflineGrader()), OfflineJudge()
     for batch in range(3 * QUEUED_BATCHES):
         scoring.submit([row(number) for number in range(20 * batch, 20 * batch + 20)])
     scoring.drain()
@@ -30,7 +31,7 @@ def test_every_batch_is_graded_as_the_judge_grades_even_beyond_the_queue() -> No
 
 
 def test_likelihoods_change_the_grade_of_text_that_the_base_finds_unlikely() -> None:
-    scoring, odd = Scoring(), row(1)
+    scoring, odd = Scoring(OfflineGrader()), row(1)
     scoring.submit([odd])
     scoring.drain()
     scoring.close()
@@ -40,7 +41,7 @@ def test_likelihoods_change_the_grade_of_text_that_the_base_finds_unlikely() -> 
 
 
 def test_a_failure_in_the_thread_is_raised_where_the_sweep_waits() -> None:
-    scoring = Scoring()
+    scoring = Scoring(OfflineGrader())
     scoring.submit([{"variant_hash": "v", "prompt_id": "p", "prompt": "Where?"}])
     with pytest.raises(KeyError, match="response"):
         scoring.drain()

@@ -1,0 +1,110 @@
+"""The cache of answers: durable, shared between processes, and set aside where it is damaged."""
+
+import multiprocessing
+import os
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from judging.cache import ReplyCache
+from judging.errors import JudgeError
+from judging.worker import Outcome
+
+
+def address(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+def done(number: int, reply: str = "{}") -> Outcome:
+    return Outcome(address(number), "done", reply, None, 2, 12.5, 100, 10, 0.25)
+
+
+def failed(number: int, error: str) -> Outcome:
+    return Outcome(address(number), "failed", "raw", error, 6)
+
+
+def test_an_answer_comes_back_whole_and_a_failure_never_replaces_it(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "a" / "cache.sqlite")
+    cache.put([failed(1, "first"), done(2)])
+    assert cache.answered([address(1), address(2), address(3)]) == {address(2)}
+    cache.put([failed(1, "second"), failed(2, "late")])
+    found = cache.get([address(1), address(2), address(3)])
+    assert found[address(1)].error == "second" and found[address(1)].reply == "raw"
+    assert vars(found[address(2)]) == {
+        "reply": "{}",
+        "attempts": 2,
+        "latency_ms": 12.5,
+        "prompt_tokens": 100,
+        "completion_tokens": 10,
+        "cost": 0.25,
+        "error": None,
+    }
+    cache.put([done(1)])
+    assert cache.answered([address(1)]) == {address(1)} and address(3) not in found
+    cache.close()
+
+
+def test_thousands_of_addresses_are_found_in_one_question(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "cache.sqlite")
+    cache.put([done(number) for number in range(0, 3000, 2)])
+    assert cache.answered([address(number) for number in range(3000)]) == {address(number) for number in range(0, 3000, 2)}
+    cache.close()
+
+
+@pytest.mark.parametrize("damage", ["no database", "torn pages", "cut short"])
+def test_a_damaged_file_is_set_aside_by_name_and_work_goes_on(tmp_path: Path, damage: str) -> None:
+    path, said = tmp_path / "cache.sqlite", list[str]()
+    cache = ReplyCache(path)
+    cache.put([done(number, "x" * 2000) for number in range(500)])
+    cache.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        if damage == "no database":
+            file.write(b"this is no database" * 100)
+        elif damage == "torn pages":
+            file.seek(4096)
+            file.write(os.urandom(size - 4096))
+        else:
+            file.truncate(size // 3)
+    cache = ReplyCache(path, said.append)
+    cache.answered([address(number) for number in range(500)])
+    cache.get([address(number) for number in range(500)])
+    cache.put([done(number) for number in range(500)])
+    assert len(cache.answered([address(number) for number in range(500)])) == 500
+    cache.close()
+    aside = list(tmp_path.glob("cache.sqlite.damaged-*"))
+    assert len(aside) == len(said) == 1 and aside[0].name in said[0]
+
+
+def test_a_file_that_cannot_be_used_is_an_error_and_not_damage(tmp_path: Path) -> None:
+    (tmp_path / "cache.sqlite").mkdir()
+    with pytest.raises(JudgeError, match="cannot be used"):
+        ReplyCache(tmp_path / "cache.sqlite")
+    with sqlite3.connect(tmp_path / "other.sqlite") as other:
+        other.execute("CREATE TABLE answers (something)")
+    other.close()
+    said = list[str]()
+    ReplyCache(tmp_path / "other.sqlite", said.append).close()
+    assert "set aside" in said[0]
+
+
+def write_some(path: Path, start: int) -> None:
+    cache = ReplyCache(path)
+    for number in range(start, start + 50):
+        cache.put([done(number)])
+    cache.close()
+
+
+def test_two_processes_share_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=write_some, args=[path, start]) for start in (0, 25)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    cache = ReplyCache(path)
+    assert len(cache.answered([address(number) for number in range(100)])) == 75
+    cache.close()
