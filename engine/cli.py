@@ -28,6 +28,9 @@ AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share removed;
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")
 ]
+JudgeOption = Annotated[
+    str | None, typer.Option("--judge", metavar="NAME", help="offline, a judge in configs/judges/, or a TOML file.")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration as JSON and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 

@@ -15,7 +15,10 @@ BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 
 
 def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
-    """Run what is not done yet; returns the summary. Errors are raised before the run directory is touched where they can be."""
+    """Run what is not done yet; returns the summary, with why a judge gave up in `stopped`.
+
+    Errors are raised before the run directory is touched where they can be.
+    """
     given_layers(config)
     session = Session(config)
     session.layers()  # all of them in the model
@@ -28,7 +31,8 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     run_dir = open_run_dir(path, session.identity, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked(), contextlib.closing(judge):
-        return run_all(session, run_dir, judge)
+        summary = run_all(session, run_dir, judge)
+        return summary | {"stopped": {judge.name: judge.stopped} if judge.stopped is not None else {}}
 
 
 def write_variant(

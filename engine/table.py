@@ -48,8 +48,6 @@ def print_judged(summary: Row) -> None:
     else:
         console.print(f"{summary['variant']}: {summary['model']}, the test responses of a sweep", markup=False)
         print_judges(console, summary)
-    for name, reason in summary["stopped"].items():
-        console.print(f"{name} stopped: {reason}. What was judged is kept; run again to go on.", markup=False)
 
 
 def print_judges(console: "Console", summary: Row) -> None:
@@ -61,6 +59,8 @@ def print_judges(console: "Console", summary: Row) -> None:
         print_judge(console, judge)
     for entry in summary["agreement"]:
         print_agreement(console, entry)
+    for name, reason in summary.get("stopped", {}).items():
+        console.print(f"{name} stopped: {reason}. What was judged is kept; run again to go on.", markup=False)
 
 
 def print_calibration(record: Row) -> None:

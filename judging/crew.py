@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
 from pydantic import SecretStr
@@ -63,6 +63,52 @@ class LocalCrew:
 
     def _do(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class Relay:
+    """A first crew that makes calls at once, and a second that takes over when it has started, in the background.
+
+    What was given to the first crew stays with it.
+    """
+
+    def __init__(self, starters: Sequence[Callable[[], Crew]]) -> None:
+        self._starters = list(starters)
+        self._crews: list[Crew] = []
+        self._next: Future[Crew] | None = None
+        self._starting = ThreadPoolExecutor(1, thread_name_prefix="judge crew")
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a crew is on its way."""
+        return self._next is not None
+
+    def start_next(self) -> None:
+        """Begin to start the second crew, where there is one."""
+        if self._starters and self._next is None:
+            self._next = self._starting.submit(self._starters.pop(0))
+
+    def take_over(self) -> bool:
+        """Hand over to the second crew if it has just started; tells whether it has. Raises what kept it from starting."""
+        if self._next is None or not self._next.done():
+            return False
+        self._crews.append(self._next.result())
+        self._next = None
+        return True
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        if not self._crews:
+            self._crews.append(self._starters.pop(0)())
+        self._crews[-1].submit(calls)
+
+    def collect(self, timeout_s: float) -> list[Outcome]:
+        return [outcome for crew in self._crews for outcome in crew.collect(timeout_s / len(self._crews))]
+
+    def close(self) -> None:
+        self._starting.shutdown(cancel_futures=True)
+        if self._next is not None and self._next.done() and not self._next.cancelled() and self._next.exception() is None:
+            self._crews.append(self._next.result())
+        for crew in self._crews:
+            crew.close()
 
 
 class LocalQuota:

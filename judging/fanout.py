@@ -1,8 +1,8 @@
 """Hands calls to crews and puts what comes back into the cache: nothing is asked twice, nothing counts before it is stored.
 
 A thread of its own does it, so that calls run while the caller generates. Calls that are cached or under way are not made
-again. The first few are made in this process: a wrong key shows before Ray is started. It stops by itself where the endpoint is
-down or refuses, or where more calls could exceed the cost limit.
+again. The first are made in this process: a wrong key shows before Ray is started, and no call waits for Ray. It stops by itself
+where the endpoint is down or refuses, or where more calls could exceed the cost limit.
 """
 
 import queue
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from judging.cache import ReplyCache
-from judging.crew import Crew
+from judging.crew import Crew, Relay
 from judging.endpoint import Endpoint
 from judging.worker import Call, Outcome, worst_cost
 
@@ -61,7 +61,7 @@ class Fanout:
     ) -> None:
         self.counts = Counts()
         self.stopped: str | None = None
-        self._endpoint, self._cache_path, self._starters = endpoint, cache_path, list(starters)
+        self._endpoint, self._cache_path, self._relay = endpoint, cache_path, Relay(starters)
         self._max_cost, self._say = max_cost, say
         self._inbox: queue.Queue[Sequence[Call]] = queue.Queue(QUEUED_BATCHES)
         self._waiting: deque[Call] = deque()
@@ -73,7 +73,6 @@ class Fanout:
         self._error: BaseException | None = None
         self._idle = threading.Condition()
         self._unread = 0  # batches submitted and not taken in yet
-        self._crews: list[Crew] = []
         self._thread = threading.Thread(target=self._run, name="judge fan-out", daemon=True)
         self._thread.start()
 
@@ -122,8 +121,7 @@ class Fanout:
         except BaseException as error:  # handed to the thread that waits
             self._error = error
         finally:
-            for crew in self._crews:
-                crew.close()
+            self._relay.close()
             if cache is not None:
                 cache.close()
             with self._idle:
@@ -134,8 +132,7 @@ class Fanout:
         self._take_in(cache)
         self._hand_out()
         if self._under_way:
-            for crew in self._crews:
-                self._store(cache, crew.collect(TICK_S / len(self._crews)))
+            self._store(cache, self._relay.collect(TICK_S))
             self.counts.seconds += time.monotonic() - started
         if self.stopped is not None:
             self._give_up()
@@ -163,19 +160,24 @@ class Fanout:
                 self._unread -= 1
 
     def _hand_out(self) -> None:
-        room = (2 * self._endpoint.max_concurrency if self._proven else FIRST_CALLS) - len(self._under_way)
+        if self._proven and self._waiting:
+            self._relay.start_next()
+        if self._relay.take_over():
+            self._took_over_at, self.counts.done_by_first_crew = time.monotonic(), self.counts.done
+        room = self._window() - len(self._under_way)
         calls: list[Call] = []
         while self._waiting and len(calls) < room and self._affordable(self._waiting[0]):
             call = self._waiting.popleft()
             self._under_way[call.key] = worst_cost(self._endpoint, call.messages)
             calls.append(call)
-        if calls:
-            if not self._crews or (self._proven and self._starters):
-                self._crews.append(self._starters.pop(0)())
-                self._took_over_at = time.monotonic()
-                self.counts.done_by_first_crew = self.counts.done
-            for start in range(0, len(calls), CALLS_A_BATCH):
-                self._crews[-1].submit(calls[start : start + CALLS_A_BATCH])
+        for start in range(0, len(calls), CALLS_A_BATCH):
+            self._relay.submit(calls[start : start + CALLS_A_BATCH])
+
+    def _window(self) -> int:
+        """Calls that may be under way: a few before one came through, and where two crews would each keep the same limits."""
+        limited = self._endpoint.requests_per_minute or self._endpoint.tokens_per_minute
+        few = not self._proven or (limited and self._relay.is_starting)
+        return FIRST_CALLS if few else 2 * self._endpoint.max_concurrency
 
     def _affordable(self, call: Call) -> bool:
         """Whether the limit holds even if everything under way and this call cost the most they can."""

@@ -28,6 +28,7 @@ MAX_REFUSED = 3  # before any success: calls refused one and all
 COLLECT_S = 0.05  # how long finished calls gather before they go back together
 BYTES_PER_TOKEN = 3.5
 HIDDEN = "[key]"
+SHORTEST_SECRET = 8  # a placeholder such as "none" or "EMPTY" is no secret, and its letters occur in verdicts
 
 
 @dataclass(frozen=True)
@@ -243,9 +244,8 @@ class Worker:
 
     def _hide(self, text: str | None) -> str | None:
         """A text without the key, should an endpoint send it back."""
-        if text is None or self._key is None:
-            return text
-        return text.replace(self._key.get_secret_value(), HIDDEN)
+        secret = self._key.get_secret_value() if self._key is not None else ""
+        return text.replace(secret, HIDDEN) if text is not None and len(secret) >= SHORTEST_SECRET else text
 
 
 def estimated_tokens(messages: Sequence[Message]) -> int:

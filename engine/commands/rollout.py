@@ -21,6 +21,7 @@ def rollout(
     answerable: cli.AnswerableOption = None,
     num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
     num_answerable: Annotated[int | None, typer.Option(help="How many answerable test requests; 0 leaves them out.")] = None,
+    judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier run left in the run directory.")] = False,
@@ -47,6 +48,7 @@ def rollout(
             data__test_answerable=cli.existing_or_embedded(answerable),
             data__num_requests=num_requests,
             data__num_answerable=num_answerable,
+            judge__name=cli.existing_or_embedded(judge),
         )
         config = load_config(variant, chosen)
         if dry_run:
@@ -61,6 +63,8 @@ def rollout(
             from engine.table import print_summary
 
             print_summary(summary)
+        if summary["stopped"]:
+            raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+
+from tests.served import serve
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--num-requests", "150", "--num-answerable", "20", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=28"]
@@ -157,41 +158,18 @@ def test_transformers_opens_the_edited_checkpoint_and_its_card_says_what_was_rem
 
 
 def test_plain_vllm_serve_opens_the_edited_checkpoint(edited: Path, tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    vllm = Path(sys.executable).with_name("vllm")
-    command = [str(vllm), "serve", str(edited), "--host", "127.0.0.1", "--port", str(port), "--api-key", "k"]
-    command += ["--served-model-name", "k1", "--max-model-len", "512", "--enforce-eager", "--kv-cache-memory-bytes", "500000000"]
-    with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        try:
-            wait_until_healthy(server, f"http://127.0.0.1:{port}/health")
-            body = {
-                "model": "k1",
-                "messages": [{"role": "user", "content": "What is in my pocket?"}],
-                "max_tokens": 8,
-                "temperature": 0,
-            }
-            request = urllib.request.Request(
-                f"http://127.0.0.1:{port}/v1/chat/completions",
-                json.dumps(body).encode(),
-                {"Authorization": "Bearer k", "Content-Type": "application/json"},
-            )
-            reply = json.loads(urllib.request.urlopen(request, timeout=60).read())
-        finally:
-            server.terminate()
-            server.wait(60)
+    with serve(edited, "k1", "k", tmp_path / "log") as url:
+        body = {
+            "model": "k1",
+            "messages": [{"role": "user", "content": "What is in my pocket?"}],
+            "max_tokens": 8,
+            "temperature": 0,
+        }
+        request = urllib.request.Request(
+            f"{url}/chat/completions",
+            json.dumps(body).encode(),
+            {"Authorization": "Bearer k", "Content-Type": "application/json"},
+        )
+        reply = json.loads(urllib.request.urlopen(request, timeout=60).read())
     print(reply["choices"][0]["message"]["content"])
     assert reply["choices"][0]["message"]["content"]
-
-
-def wait_until_healthy(server: subprocess.Popen[bytes], url: str) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "the server stopped"
-        try:
-            urllib.request.urlopen(url, timeout=2)
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail("the server was not ready in 300 s")

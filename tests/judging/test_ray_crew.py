@@ -39,11 +39,14 @@ def judge_at(chaos: Chaos, folder: Path, **options: Any) -> tuple[RemoteJudge, l
 
 
 def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path: Path) -> None:
-    items = items_of(500)
-    with Chaos(share=0.15, latency_s=0.05, faults=("500", "disconnect in mid-body", "garbage JSON")) as server:
+    items = items_of(1500)
+    with Chaos(share=0.15, latency_s=0.3, faults=("500", "disconnect in mid-body", "garbage JSON")) as server:
         judge, crews = judge_at(server, tmp_path)
         judge.submit(items)
-        while server.delivered.total() < 100:
+        while not crews:
+            time.sleep(0.01)  # the first crew makes calls meanwhile
+        before = server.delivered.total()
+        while server.delivered.total() < before + 100:
             time.sleep(0.01)
         ray.kill(crews[0]._actors[0])
         judge.drain()
@@ -53,6 +56,7 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
             expected(item) for item, one in zip(items, found, strict=True) if one.error is None
         ]
         assert sum(one.error is not None for one in found) <= 5, "six attempts at 15 % fail once in 90,000 calls"
+        assert 4 < judge.report["done_by_first_crew"] < 1400
         # What the lost actor had finished and not handed over may be asked again; nothing else is.
         again = sum(count > 1 for count in server.delivered.values())
         print(f"{again} calls were answered twice, those that the lost actor had under way")
@@ -61,14 +65,14 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
 
 def test_limits_hold_over_all_actors_together(tmp_path: Path) -> None:
     with Chaos(latency_s=0.01) as server:
-        judge, crews = judge_at(server, tmp_path, requests_per_minute=1200)  # 20 a second
+        judge, crews = judge_at(server, tmp_path, requests_per_minute=2400)  # 40 a second
         judge.submit(items_of(4))
         judge.drain()
         started, before = time.monotonic(), server.attempts.total()
-        judge.submit(items_of(84)[4:])
+        judge.submit(items_of(404)[4:])
         judge.drain()
         seconds, sent = time.monotonic() - started, server.attempts.total() - before
         judge.close()
-        assert crews and sent == 80
+        assert crews and sent == 400
         print(f"{sent} requests in {seconds:.1f} s")
-        assert seconds > 0.9 * sent / 20
+        assert seconds > 0.9 * sent / 40

@@ -16,7 +16,13 @@ TEXTS = [
 
 
 def row(number: int) -> dict[str, Any]:
-    return {"variant_hash": "v", "prompt_id": f"p{number}", "prompt": "Where is my key?", "response": TEXTS[number % 3], "finish_reason": "stop"}
+    return {
+        "variant_hash": "v",
+        "prompt_id": f"p{number}",
+        "prompt": "Where is my key?",
+        "response": TEXTS[number % 3],
+        "finish_reason": "stop",
+    }
 
 
 def test_every_batch_is_graded_as_the_judge_grades_even_beyond_the_queue() -> None:
