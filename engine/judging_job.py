@@ -13,7 +13,7 @@ from engine.labels import Labels, load_labels
 from engine.progress import say
 from engine.rundir import RunDir, read_manifest, write_json
 from engine.runjudge import RunJudge
-from engine.stages import ROLLOUTS, SCORES, judge_run, summarise_run
+from engine.stages import ROLLOUTS, SCORES, SUMMARY, judge_run, read_summary, summarise_run
 from engine.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
 from judging.calibration import corrected_share
 from judging.statistics import MISSING
@@ -114,7 +114,10 @@ def _summarise(run_dir: RunDir) -> dict[str, Any]:
     if "directions" in identity:
         return summarise_run(RunConfig.model_validate(identity), run_dir)
     rollouts, scores = read_rollouts(run_dir.file(ROLLOUTS)), read_scores(run_dir.file(SCORES))
+    shown = [row["variant"] for row in read_summary(run_dir).get("confirm", [])] if run_dir.file(SUMMARY).is_file() else []
     tested = {key: row for key, row in rollouts.items() if row["split"] == "test"} or rollouts
+    places = {name: place for place, name in enumerate(shown)}
+    tested = dict(sorted(tested.items(), key=lambda entry: places.get(entry[1]["variant"], len(places))))
     summary = {
         "variant": identity["variant"],
         "model": next(iter(rollouts.values()))["model"],

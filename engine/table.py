@@ -123,7 +123,7 @@ def figures_table(figures: list[dict[str, Any]]) -> "Table":
 def print_judge(console: "Console", judge: Row) -> None:
     """Who judged, its error rates, and what is missing."""
     console.print(f"Judge: {judge['name']} = {judge['notice']}; rubric {judge['rubric_hash']}.", markup=False)
-    console.print(f"  {calibration_line(judge['calibration'], judge['name'])}", markup=False)
+    console.print(f"  {calibration_line(judge['calibration'], judge['name'])}", markup=False, soft_wrap=True)
     if judge.get("missing"):
         console.print(
             f"  {judge['missing']} judgements are missing (errors are in scores.parquet); the same command asks for them again.",
@@ -159,6 +159,7 @@ def print_agreement(console: "Console", entry: Row) -> None:
                 f"{number(found['unanimous'])} of {found['n']} responses, standard deviation "
                 f"{number(found['standard_deviation'])}, alpha {number(found['alpha'])}",
                 markup=False,
+                soft_wrap=True,
             )
             continue
         first, second = entry["judges"]

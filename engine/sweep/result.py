@@ -71,7 +71,7 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
     return {
         "variant": config.variant,
         "model": next(iter(rollouts.rows.values()))["model"],
-        "judge": judge_of(rollouts.scoring.grader),
+        "judge": {**judge_of(rollouts.scoring.grader), **rollouts.scoring.totals()},
         "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": WINNER},
         "exhaustive": config.sweep.exhaustive,
         "selection_prompts": len(search.inputs.pairs),

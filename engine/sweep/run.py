@@ -38,7 +38,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     run_dir = open_run_dir(path, identity, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked():
-        if not is_finished(path, identity) or read_summary(run_dir)["failures"]:
+        if not is_finished(path, identity) or _has_gaps(read_summary(run_dir)):
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, count, judge.grader)
@@ -55,3 +55,8 @@ def sweep_identity(session: Session) -> dict[str, Any]:
     config = session.config.model_dump(mode="json")
     config.pop("directions")  # a sweep has its own
     return {**identity, "config": config, "data_hashes": hashes, "judge": config["judge"]["name"]}
+
+
+def _has_gaps(summary: dict[str, Any]) -> bool:
+    """Whether a variant failed or a judgement is missing: what running again may cure."""
+    return bool(summary["failures"] or summary["judge"].get("missing"))

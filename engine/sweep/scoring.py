@@ -55,6 +55,12 @@ class Scoring:
         if self.grader.stopped is not None:
             raise EngineError(f"The judge stopped: {self.grader.stopped}. What is there is kept; run again to continue.")
 
+    def totals(self) -> dict[str, Any]:
+        """Grades that are missing, and what all of them cost where that is known."""
+        costs = [one.cost for one in self.grades.values() if one.cost is not None]
+        missing = sum(one.error is not None for one in self.grades.values())
+        return {"missing": missing, "cost": sum(costs) if costs else None}
+
     def close(self) -> None:
         """Stop the thread and the judge."""
         self._rows.put(None)
