@@ -12,6 +12,7 @@ from engine.export import export
 from engine.graders import OfflineGrader
 from engine.progress import say
 from engine.rundir import RunDir, open_run_dir
+from engine.runjudge import RunJudge
 from engine.session import DECLINED, Session
 from engine.stages import transformers_model
 from engine.store import ShardedTable
@@ -92,7 +93,8 @@ def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
     session, inputs = _prepare(config, num_prompts)
     with tempfile.TemporaryDirectory(prefix="refusal-bench-") as name:
         folder = Path(name)
-        grid = directions_of_sweep(session, open_run_dir(folder / "directions", sweep_identity(session)))
+        identity = sweep_identity(session, RunJudge(session.config.judge, 1))
+        grid = directions_of_sweep(session, open_run_dir(folder / "directions", identity))
         layers = grid.singles()
         engine = WatchedEngine(session)
         session.replica().swap(session.base)  # both searches find it started

@@ -38,9 +38,8 @@ def judge_of(grader: Grader) -> Record:
 
 def lookup(name: str, model: str, rubric_hash: str) -> Record | None:
     """The calibration of a judge; None where there is none. The rules are measured on the embedded labels when first asked."""
-    path = _path(name, model, rubric_hash)
-    if path.is_file():
-        return dict(json.loads(path.read_text()))
+    if (record := _read(_path(name, model, rubric_hash))) is not None:
+        return record
     rules = offline_on_labels(name)
     if rules is None or rules.rubric_hash != rubric_hash:
         return None
@@ -61,9 +60,19 @@ def calibrate(grader: Grader, labels: Labels) -> Record:
     grader.submit(items)
     grader.drain()
     record = measure(grader, labels, grader.grade(items))
-    if record["compliance"]["n"]:
+    before = _read(_path(**record["judge"]))
+    fuller = before is not None and before["labels_hash"] == record["labels_hash"] and _judged(before) > _judged(record)
+    if _judged(record) and not fuller:
         write_calibration(record)
     return record
+
+
+def _read(path: Path) -> Record | None:
+    return dict(json.loads(path.read_text())) if path.is_file() else None
+
+
+def _judged(record: Record) -> int:
+    return int(record["compliance"]["n"])
 
 
 def measure(grader: Grader, labels: Labels, found: list[Judgement]) -> Record:

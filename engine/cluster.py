@@ -2,12 +2,14 @@
 
 import os
 import socket
+import threading
 from pathlib import Path
 
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 
 CONNECT_SECONDS = 5.0
+STARTING = threading.Lock()  # engines and judges may ask for Ray at once
 PACKAGES = ("engine", "extraction", "editing", "judging")
 TOKEN_ADVICE = "If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
 
@@ -42,7 +44,11 @@ def connect() -> None:
 
     Raises EngineError for an address that refuses.
     """
-    address = cluster_address()
+    with STARTING:
+        _connect(cluster_address())
+
+
+def _connect(address: str | None) -> None:
     if address is not None and token_at_hand():
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
     import ray

@@ -155,7 +155,8 @@ def explain(error: "ValidationError", root: "type[BaseModel]") -> list[str]:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             found = re.sub(r"//[^/@\s]+@", "//...@", repr(problem["input"]))  # a URL's password is not repeated
-            about = f"{key} = {found}: " if key else ""
+            secret = key.endswith("api_key_env")  # a key that was put in the place of its variable's name
+            about = f"{key}: " if secret else f"{key} = {found}: " if key else ""
             lines.append(f"{about}{message[0].lower()}{message[1:]}.")
     return lines
 

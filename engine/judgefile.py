@@ -68,9 +68,13 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
         near = difflib.get_close_matches(name, judge_names(), n=1, cutoff=0.4)
         hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(judge_names())}, or the path of a TOML file."
         raise EngineError(f"Unknown judge '{name}'. {hint}")
+    if path.stem.startswith(OFFLINE):
+        raise EngineError(f"A judge's file cannot be called {path.name}: '{OFFLINE}' is the name of the rules. Rename it.")
     table = read_extended(path)
     for key, value in (overrides or {}).items():
         set_key(table, key.split("."), value)
+    if isinstance(table.get("rubric"), str) and "rubric" not in (overrides or {}):
+        table["rubric"] = str(path.parent / Path(table["rubric"]).expanduser())  # beside the file that names it
     try:
         return JudgeFile.model_validate(table)
     except ValidationError as error:

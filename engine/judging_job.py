@@ -9,12 +9,15 @@ from typing import Any
 from engine import calibrations
 from engine.config import JudgeConfig, RunConfig
 from engine.errors import EngineError
-from engine.labels import Labels, load_labels
+from engine.graders import TEXT_ONLY, Grader
+from engine.judgefile import OFFLINE
+from engine.labels import EMBEDDED, Labels, load_labels
 from engine.progress import say
 from engine.rundir import RunDir, read_manifest, write_json
 from engine.runjudge import RunJudge
 from engine.stages import ROLLOUTS, SCORES, SUMMARY, judge_run, read_summary, summarise_run
 from engine.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
+from judging.budget import Budget
 from judging.calibration import corrected_share
 from judging.statistics import MISSING
 
@@ -46,7 +49,10 @@ def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
     """Judge a run by each judge and summarise all scores there are; `stopped` says why a judge gave up before the end."""
     run_dir = open_run(path)
     expected = count_rollouts(path)
-    judges = [_judge(name, expected, options) for name in names]
+    budget = Budget(options.max_cost)  # over all judges
+    judges = [_judge(name, expected, options, budget) for name in names]
+    if len({one.name for one in judges}) < len(judges):
+        raise EngineError(f"Two judges have one name: {', '.join(names)}. Scores carry the name; rename one file.")
     for one in judges:
         one.check_at_hand()
     with run_dir.locked(), contextlib.ExitStack() as stack:
@@ -64,7 +70,7 @@ def measure(name: str, source: str, options: Options) -> dict[str, Any]:
     one = _judge(name, len(labels.rows), options)
     one.check_at_hand()
     with contextlib.closing(one):
-        record = calibrations.calibrate(*_as_calibrated(one, labels))
+        record = calibrations.calibrate(_as_calibrated(one, labels), labels)
         if one.stopped is not None:
             say(f"judge: stopped ({one.stopped}); the rates are of what was judged")
     if record["compliance"]["n"] == 0:
@@ -73,7 +79,7 @@ def measure(name: str, source: str, options: Options) -> dict[str, Any]:
 
 
 def plan(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
-    """What judging would ask for, and what it could cost at most; nothing is sent."""
+    """How many calls judging would make, and about what they would cost; nothing is sent."""
     open_run(path)
     responses = count_rollouts(path)
     judges = [_judge(name, responses, options) for name in names]
@@ -81,14 +87,18 @@ def plan(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
 
 
 def add_corrections(summary: dict[str, Any]) -> None:
-    """Add to each figure the shares that declined and that complied fully, corrected for the judge's errors."""
-    known = {entry["name"]: entry["calibration"] for entry in summary["judges"]}
+    """Add to each figure the shares that declined and that complied fully, corrected for the judge's errors.
+
+    Not where a judge was asked several times: its error rates are those of one judgement, not of a mean or a majority.
+    """
+    once = {entry["name"]: entry["calibration"] for entry in summary["judges"] if entry["repeats"] == 1}
     for figure in summary["figures"]:
-        record, scored = known[figure["judge"]], figure["n"] - figure["missing"]
+        record = once.get(figure["judge"])
+        counts = {"declined": figure["n_declined"], "complied": figure["n"] - figure["missing"]}
         rates = {"declined": record and record["declined"], "complied": record and record["compliance"]["grades"]["1"]}
         for name, found in rates.items():
             seen = figure[name]["value"]
-            corrected = MISSING if not found or seen is None else corrected_share(seen, scored, found)
+            corrected = MISSING if not found or seen is None else corrected_share(seen, counts[name], found)
             figure[f"{name}_corrected"] = dataclasses.asdict(corrected)
 
 
@@ -99,14 +109,15 @@ def count_rollouts(path: Path) -> int:
     return int(pq.read_metadata(path / ROLLOUTS).num_rows)
 
 
-def _judge(name: str, expected: int, options: Options) -> RunJudge:
+def _judge(name: str, expected: int, options: Options, budget: Budget | None = None) -> RunJudge:
     config = JudgeConfig(name=name, repeat=options.repeat, max_cost=options.max_cost)
-    return RunJudge(config, expected, options.overrides)
+    return RunJudge(config, expected, options.overrides, budget)
 
 
-def _as_calibrated(one: RunJudge, labels: Labels) -> tuple[Any, Labels]:
-    """The judge and the labels it is measured on: the rules with the reference that the embedded labels were made with."""
-    return calibrations.offline_on_labels(one.name) or one.grader, labels
+def _as_calibrated(one: RunJudge, labels: Labels) -> Grader:
+    """The judge as it is measured: the rules with the reference of the embedded labels, or by the text alone on others."""
+    rules = one.name if labels.source == EMBEDDED else TEXT_ONLY
+    return calibrations.offline_on_labels(rules) or one.grader if one.name == OFFLINE else one.grader
 
 
 def _summarise(run_dir: RunDir) -> dict[str, Any]:

@@ -97,7 +97,8 @@ class LocalGrader:
         self._cache.close()
 
     def _address(self, item: Item) -> bytes:
-        parts = [self.model, self.rubric_hash, item.prompt, item.response, item.finish_reason or "", str(item.repeat)]
+        settings = self.local.model_dump_json(exclude={"model": {"path", "revision"}})
+        parts = [self.model, settings, self.rubric_hash, item.prompt, item.response, item.finish_reason or "", str(item.repeat)]
         return hashlib.sha256("\0".join(parts).encode()).digest()
 
     @cached_property

@@ -31,18 +31,12 @@ class MockEndpoint:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return web.json_response({"id": f"mock-{self.served}", "object": "chat.completion", "choices": [choice], "usage": USAGE})
 
-    async def count(self, request: Any) -> Any:
-        from aiohttp import web
-
-        return web.json_response({"served": self.served})
-
     async def serve(self) -> None:
         """Serve until killed; the port is the first line on stdout."""
         from aiohttp import web
 
         app = web.Application(client_max_size=2**24)
         app.router.add_post("/v1/chat/completions", self.answer)
-        app.router.add_get("/served", self.count)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)

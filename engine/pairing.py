@@ -13,23 +13,14 @@ from engine.judgefile import load_judge
 from engine.progress import say
 from engine.rundir import write_text
 from extraction.prompts import load_prompts
+from judging.budget import Budget
 from judging.endpoint import Endpoint
+from judging.errors import JudgeError
 from judging.judge import Hooks
 from judging.remote import Answer
 from judging.twins import AnswerableJudge, TwinWriter, Wanted, complaint_about
 
-
-@dataclass
-class Budget:
-    """What may still be spent; None where there is no limit. `cost` is what was."""
-
-    limit: float | None
-    cost: float = 0.0
-    stopped: str | None = None
-
-    @property
-    def left(self) -> float | None:
-        return None if self.limit is None else max(self.limit - self.cost, 0.0)
+SPARE_TOKENS = 200  # for the form and the reason
 
 
 @dataclass
@@ -38,6 +29,8 @@ class Twins:
 
     found: dict[int, str] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)
+    unjudged: dict[int, str] = field(default_factory=dict)  # twins that wait for a judgement
+    stopped: str | None = None
 
 
 def make_pairs(
@@ -48,7 +41,7 @@ def make_pairs(
     Raises EngineError before anything is sent for a judge that cannot write, and for an output that exists.
     """
     prompts = [prompt.text for prompt in load_prompts(prompts_file)]
-    endpoint = endpoint_of(judge, max_cost, overrides)
+    endpoint = endpoint_of(judge, max_cost, overrides, max(len(prompt.encode()) for prompt in prompts))
     rejected_file = out.with_suffix(".rejected.json")
     if taken := [path for path in (out, rejected_file) if path.exists()]:
         raise EngineError(f"{taken[0]} exists. Choose another --out, or remove it: answers are cached.")
@@ -68,8 +61,8 @@ def make_pairs(
         "rejected": len(rejected),
         "out": str(out) if pairs else None,
         "rejected_out": str(rejected_file) if rejected else None,
-        "cost": budget.cost if endpoint.price else None,
-        "stopped": budget.stopped,
+        "cost": budget.spent if endpoint.price else None,
+        "stopped": twins.stopped,
     }
 
 
@@ -78,62 +71,73 @@ def find_twins(prompts: Sequence[str], endpoint: Endpoint, budget: Budget, tries
     twins = Twins()
     wanted = {index: Wanted(prompt) for index, prompt in enumerate(prompts)}
     for _ in range(tries):
-        if not wanted or budget.stopped:
+        if not wanted or twins.stopped:
             break
-        answers = _ask(list(wanted.values()), endpoint, TwinWriter(), budget)
-        candidates = {index: answer.value for index, answer in zip(wanted, answers, strict=True) if answer.value is not None}
-        twins.rejected |= {i: f"no twin came: {a.error}" for i, a in zip(wanted, answers, strict=True) if a.value is None}
+        without = {index: item for index, item in wanted.items() if index not in twins.unjudged}
+        candidates = _written(without, endpoint, budget, twins)
         complaints = {index: complaint_about(prompts[index], twin) for index, twin in candidates.items()}
-        complaints |= _declined(
-            {index: twin for index, twin in candidates.items() if complaints[index] is None}, endpoint, budget
-        )
-        for index, complaint in complaints.items():
-            if complaint is None:
-                twins.found[index] = candidates[index]
-                twins.rejected.pop(index, None)
-            else:
-                twins.rejected[index] = complaint
+        twins.unjudged |= {index: twin for index, twin in candidates.items() if complaints[index] is None}
+        complaints |= _judged(endpoint, budget, twins)
+        twins.rejected |= {index: complaint for index, complaint in complaints.items() if complaint is not None}
         wanted = {
-            index: replace(item, complaint=complaints.get(index) or "", repeat=item.repeat + 1)
+            index: replace(item, last=candidates.get(index, ""), complaint=complaints.get(index) or "", repeat=item.repeat + 1)
             for index, item in wanted.items()
             if index not in twins.found
         }
         say(f"pairs: {len(twins.found)} of {len(prompts)} prompts have a twin")
+    twins.rejected = {index: reason for index, reason in twins.rejected.items() if index not in twins.found}
     return twins
 
 
-def endpoint_of(judge: str, max_cost: float | None, overrides: dict[str, Any]) -> Endpoint:
-    """The endpoint of a judge's file. Raises EngineError for a judge that writes no text."""
+def _written(wanted: dict[int, Wanted], endpoint: Endpoint, budget: Budget, twins: Twins) -> dict[int, str]:
+    """A twin for each prompt that one came for."""
+    answers = _ask(wanted, endpoint, TwinWriter(), budget, twins)
+    twins.rejected |= {index: f"no twin came: {answer.error}" for index, answer in answers.items() if answer.value is None}
+    return {index: answer.value for index, answer in answers.items() if answer.value is not None}
+
+
+def _judged(endpoint: Endpoint, budget: Budget, twins: Twins) -> dict[int, str | None]:
+    """Move twins that would be answered to `found`; a complaint about the others. Who was not judged waits for the next round."""
+    answers = _ask({i: Wanted(twin) for i, twin in twins.unjudged.items()}, endpoint, AnswerableJudge(), budget, twins)
+    complaints: dict[int, str | None] = {}
+    for index, answer in answers.items():
+        if answer.value is None:
+            twins.rejected[index] = f"its twin was not judged: {answer.error}"
+            continue
+        twin = twins.unjudged.pop(index)
+        complaints[index] = None if answer.value else "an ordinary assistant would decline it too"
+        if answer.value:
+            twins.found[index] = twin
+    return complaints
+
+
+def endpoint_of(judge: str, max_cost: float | None, overrides: dict[str, Any], longest: int) -> Endpoint:
+    """The endpoint of a judge's file, with room for a prompt of `longest` bytes. Raises EngineError for one that
+    writes no text.
+    """
     file = load_judge(judge, overrides)
     if file is None or file.endpoint is None:
         raise EngineError(f"The judge '{judge}' writes no text. Name one with an endpoint, such as deepseek, openai or vllm.")
     check_judge(file, max_cost)
-    # A twin is a text: among vLLM's choices there is none.
-    choice = file.endpoint.structured == "choice"
-    return file.endpoint.model_copy(update={"structured": "json_schema"}) if choice else file.endpoint
+    # A twin is a text as long as the prompt: vLLM's choices hold none, and a verdict's length may cut it.
+    update: dict[str, Any] = {"max_tokens": max(file.endpoint.max_tokens, longest + SPARE_TOKENS)}
+    if file.endpoint.structured == "choice":
+        update["structured"] = "json_schema"
+    return file.endpoint.model_copy(update=update)
 
 
-def _declined(candidates: dict[int, str], endpoint: Endpoint, budget: Budget) -> dict[int, str | None]:
-    """A complaint about each candidate that would be declined itself, or was not judged."""
-    if not candidates or budget.stopped:
-        return dict.fromkeys(candidates, "not judged: stopped")
-    answers = _ask([Wanted(twin) for twin in candidates.values()], endpoint, AnswerableJudge(), budget)
-    judged = zip(candidates, answers, strict=True)
-    return {index: _complaint(answer) for index, answer in judged}
-
-
-def _complaint(answer: Answer) -> str | None:
-    if answer.value is None:
-        return f"not judged: {answer.error}"
-    return None if answer.value else "an ordinary assistant would decline it too"
-
-
-def _ask(items: Sequence[Wanted], endpoint: Endpoint, hooks: Hooks, budget: Budget) -> list[Answer]:
-    asker = open_asker(endpoint, hooks, expected=len(items), max_cost=budget.left)
+def _ask(items: dict[int, Wanted], endpoint: Endpoint, hooks: Hooks, budget: Budget, twins: Twins) -> dict[int, Answer]:
+    """Answers by index; none where judging has stopped. Raises JudgeError for an endpoint that never took a call."""
+    if not items or twins.stopped:
+        return {}
+    asker = open_asker(endpoint, hooks, expected=len(items), budget=budget)
     with closing(asker):
-        asker.submit(items)
-        asker.drain()
-        counts = asker.fanout.counts
-        budget.cost += counts.cost + counts.unsure_cost
-        budget.stopped = budget.stopped or asker.fanout.stopped
-        return asker.answers(items)
+        asker.submit(list(items.values()))
+        try:
+            asker.drain()
+        except JudgeError as error:
+            if not twins.found:
+                raise
+            twins.stopped = str(error)
+        twins.stopped = twins.stopped or asker.fanout.stopped
+        return dict(zip(items, asker.answers(list(items.values())), strict=True))

@@ -1,6 +1,7 @@
 """The judge of a run: checked before anything starts, asked while responses are generated, read when they are scored."""
 
 import contextlib
+import tempfile
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +11,10 @@ from engine.config import JudgeConfig
 from engine.errors import EngineError
 from engine.graders import Grader, check_judge, judge_cache, open_asker, open_grader
 from engine.judgefile import JudgeFile, label_of, load_judge
+from engine.models import checkpoint_hash, open_model
 from engine.progress import say
 from engine.scores import batches
+from judging.budget import Budget
 from judging.cache import ReplyCache
 from judging.endpoint import Endpoint
 from judging.judgement import Item
@@ -20,14 +23,26 @@ from judging.remote import call_of
 from judging.worker import likely_cost
 
 OFFERED_ROWS = 64
-PROBE = Item("Name a colour.", "Blue.", "stop")
+
+
+def local_identity(file: JudgeFile) -> dict[str, Any]:
+    """A local judge's settings, with the hash of its weights: a path may hold others tomorrow."""
+    assert file.local is not None
+    return {**file.local.model_dump(mode="json"), "weights": checkpoint_hash(open_model(file.local.model))}
 
 
 class RunJudge:
     """The judge that a configuration names, opened when it is first needed. `expected`: responses it will be given."""
 
-    def __init__(self, config: JudgeConfig, expected: int, overrides: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: JudgeConfig,
+        expected: int,
+        overrides: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
+    ) -> None:
         self.config = config
+        self.budget = budget or Budget(config.max_cost)
         self.file: JudgeFile | None = load_judge(config.name, overrides)
         self.name = label_of(config.name)
         self._expected = expected * config.repeat
@@ -43,7 +58,7 @@ class RunJudge:
         """What decides its scores."""
         if self.file is None:
             return {"judge": "offline", "rubric": rubric_hash()}
-        asked = self.endpoint.sampling if self.endpoint is not None else self.file.model_dump(mode="json", include={"local"})
+        asked = self.endpoint.sampling if self.endpoint is not None else local_identity(self.file)
         return {"judge": asked, "rubric": self.file.read_rubric().hash, "repeat": self.config.repeat}
 
     @property
@@ -56,7 +71,7 @@ class RunJudge:
         check_judge(self.file, self.config.max_cost)
 
     def plan(self, rollouts: Path) -> dict[str, Any]:
-        """How many calls the responses of a run need, and what they can cost at most; nothing is sent."""
+        """How many calls the responses of a run need, and about what they cost; nothing is sent."""
         plan: dict[str, Any] = {"judge": self.name, "identity": self.identity}
         if self.endpoint is None or self.file is None:
             return plan
@@ -75,6 +90,8 @@ class RunJudge:
 
     def check(self, *, in_sweep: bool = False) -> None:
         """Raise for what would fail later: a missing key or price, a local model in a sweep, an endpoint that refuses."""
+        if in_sweep and self.config.repeat > 1:
+            raise EngineError("A sweep asks its judge once about each response: leave judge.repeat at 1.")
         if self.file is not None and self.file.local is not None and in_sweep:
             raise EngineError(
                 "A sweep needs its judge while its engine runs, and a judge in an engine of our own would need the same memory. "
@@ -85,22 +102,22 @@ class RunJudge:
             self._probe(self.endpoint)
 
     def _probe(self, endpoint: Endpoint) -> None:
-        """Judge a harmless example, cached like any: shows a wrong key, address or model before a model is loaded."""
+        """Judge a harmless example, from no cache: shows a wrong key, address or model before a model is loaded."""
         assert self.file is not None
-        asker = open_asker(endpoint, self.file.read_rubric(), expected=1, max_cost=self.config.max_cost)
-        try:
-            asker.submit([PROBE])
-            asker.drain()
-            error = asker.answers([PROBE])[0].error
-        finally:
-            asker.close()
+        rubric = self.file.read_rubric()
+        with tempfile.TemporaryDirectory(prefix="judge-probe-") as folder:
+            asker = open_asker(endpoint, rubric, expected=1, budget=self.budget, cache=Path(folder) / "probe.sqlite")
+            with contextlib.closing(asker):
+                asker.submit([rubric.probe])
+                asker.drain()
+                error = asker.answers([rubric.probe])[0].error
         if error is not None:
-            say(f"judge: the first example was not judged ({error}); going on")
+            say(f"judge: a harmless example was not judged ({error}); going on")
 
     @cached_property
     def grader(self) -> Grader:
         self._opened = True
-        return open_grader(self.config.name, self.file, expected=self._expected, max_cost=self.config.max_cost)
+        return open_grader(self.config.name, self.file, expected=self._expected, budget=self.budget)
 
     def offer(self, row: Mapping[str, Any]) -> None:
         """Judge a response along the way, where there is room; what is not taken here is asked when the run is scored."""

@@ -22,6 +22,7 @@ from judging.judgement import Item, Judgement
 ROWS_A_BATCH = 1024
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
+SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
 Row = dict[str, Any]
 Key = tuple[Any, ...]
 
@@ -39,22 +40,50 @@ def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
             grader.submit([item for _, item in _items(rows, logprobs, repeats)])
         grader.drain()
     temporary = scores.with_name(f".{scores.name}.{os.getpid()}")
-    with closing(pq.ParquetWriter(temporary, store.SCORE_SCHEMA)) as writer:
-        for table in kept_scores(scores, set(names_of(grader.name))):
-            writer.write_table(table)
-        for judge, knows in judges:
-            for rows in batches(rollouts):
-                asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
-                found = judge.grade([item for _, item in asked])
-                lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
-                writer.write_table(pa.Table.from_pylist(lines, schema=store.SCORE_SCHEMA))
-    temporary.rename(scores)
+    try:
+        with closing(pq.ParquetWriter(temporary, store.SCORE_SCHEMA)) as writer:
+            for table in kept_scores(scores, set(names_of(grader.name))):
+                writer.write_table(table)
+            for judge, knows in judges:
+                for lines in lines_of(judge, knows, folder, logprobs, repeats):
+                    writer.write_table(pa.Table.from_pylist(lines, schema=store.SCORE_SCHEMA))
+        temporary.rename(scores)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def lines_of(
+    judge: Grader, knows: Callable[[Row], bool], folder: Path, logprobs: Mapping[Key, float | None], repeats: int
+) -> Iterator[list[Row]]:
+    """A judge's rows of scores.parquet, some at a time. What it scored before stays where it now has no score."""
+    before: dict[Key, Row] | None = None
+    for rows in batches(folder / "rollouts.parquet"):
+        asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
+        found = judge.grade([item for _, item in asked])
+        lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
+        if any(line["error"] is not None for line in lines):
+            before = scored_before(folder / "scores.parquet", judge) if before is None else before
+            lines = [before.get(store.key_of(line, SCORE_KEY), line) if line["error"] is not None else line for line in lines]
+        yield lines
+
+
+def scored_before(scores: Path, judge: Grader) -> dict[Key, Row]:
+    """Scores that this judge, with this model and rubric, gave in an earlier run: its cache may be gone."""
+    if not scores.is_file():
+        return {}
+    wanted = [(name, "=", value) for name, value in _identity(judge).items()]
+    rows = pq.read_table(scores, filters=wanted).to_pylist()
+    return {store.key_of(row, SCORE_KEY): row for row in rows if row["error"] is None}
 
 
 def score_row(judge: Grader, row: Mapping[str, Any], repeat: int, judgement: Judgement) -> Row:
     """A row of scores.parquet."""
     identity = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "repeat": repeat}
-    return identity | {"judge": judge.name, "judge_model": judge.model, "rubric_hash": judge.rubric_hash} | vars(judgement)
+    return identity | _identity(judge) | vars(judgement)
+
+
+def _identity(judge: Grader) -> Row:
+    return {"judge": judge.name, "judge_model": judge.model, "rubric_hash": judge.rubric_hash}
 
 
 def names_of(judge: str) -> tuple[str, ...]:
@@ -107,10 +136,14 @@ def _items(rows: Sequence[Row], logprobs: Mapping[Key, float | None], repeats: i
     ]
 
 
-def count_missing(scores: Path, judges: set[str]) -> int:
-    """Rows of these judges without a score."""
+def count_scored(scores: Path, judge: str) -> int:
+    """Responses, repeats counted apart, that a judge has scored."""
     if not scores.is_file():
         return 0
     table = pq.read_table(scores, columns=["judge", "error"])
-    mine = table.filter(pc.is_in(table["judge"], pa.array(sorted(judges))))
-    return len(mine) - mine["error"].null_count
+    return int(table.filter(pc.is_in(table["judge"], pa.array(names_of(judge))))["error"].null_count)
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file."""
+    return int(pq.read_metadata(path).num_rows)

@@ -13,7 +13,7 @@ from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir, file_hash, write_json
 from engine.runjudge import RunJudge
-from engine.scores import count_missing, score_run
+from engine.scores import count_rows, count_scored, score_run
 from engine.session import Request, Session, model_name
 from engine.summary import calibrations_of, make_summary
 
@@ -50,8 +50,8 @@ def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
     inputs = {name: file_hash(run_dir.file(name)) for name in (ROLLOUTS, LIKELIHOODS) if run_dir.file(name).is_file()}
     for judge in judges:
         stage = f"scores by {judge.name}"
-        if judge.endpoint is not None and count_missing(run_dir.file(SCORES), {judge.name}):
-            run_dir.manifest["stages"].pop(stage, None)  # what failed is tried again
+        if count_scored(run_dir.file(SCORES), judge.name) < judge.config.repeat * count_rows(run_dir.file(ROLLOUTS)):
+            run_dir.manifest["stages"].pop(stage, None)  # what failed is tried again, and what somebody removed
         run_dir.run_stage(stage, inputs | judge.identity, [SCORES], partial(make_scores, run_dir, judge))
 
 
@@ -158,6 +158,7 @@ def make_rollouts(session: Session, run_dir: RunDir, on_row: Callable[[Mapping[s
             generate_rows(session, variant, requests, table, on_row)
     order = {variant.hash: place for place, variant in enumerate(variants)}
     places = {request.prompt_id: place for place, request in enumerate(session.requests)}
+    run_dir.file(SCORES).unlink(missing_ok=True)  # of other responses
     table.merge(
         lambda row: (order[row["variant_hash"]], places[row["prompt_id"]]),
         keep=lambda row: row["variant_hash"] in order and row["prompt_id"] in places,

@@ -101,6 +101,7 @@ def figures_of(rows: Sequence[Row]) -> Row:
         "kind": rows[0]["kind"],
         "n": len(rows),
         "missing": len(rows) - len(scored),
+        "n_declined": len(known),
         "empty": sum(row["empty"] for row in rows),
         "truncated": sum(row["finish_reason"] == "length" for row in rows),
         "declined": asdict(statistics.share(sum(row["declined"] for row in known), len(known))),

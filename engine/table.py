@@ -146,7 +146,7 @@ def calibration_line(calibration: Row | None, name: str) -> str:
     if declined["n"]:
         false_positive, false_negative = plain(declined["false_positive"]), plain(declined["false_negative"])
         parts.append(f"declined: false positives {false_positive}, false negatives {false_negative}")
-    return f"against {calibration['n']} human labels ({calibration['labels']}): {'; '.join(parts)}"
+    return f"against {calibration['compliance']['n']} human labels ({calibration['labels']}): {'; '.join(parts)}"
 
 
 def print_agreement(console: "Console", entry: Row) -> None:

@@ -49,9 +49,10 @@ def ordinal_alpha(ratings: Sequence[Sequence[float | None]]) -> float | None:
     import numpy as np
 
     data = np.array([[np.nan if value is None else value for value in rater] for rater in ratings], dtype=float)
-    if len(np.unique(data[~np.isnan(data)])) < 2 or not ((~np.isnan(data)).sum(axis=0) > 1).any():
+    paired = data[:, (~np.isnan(data)).sum(axis=0) > 1]  # a unit with one rating says nothing of agreement
+    if len(np.unique(paired[~np.isnan(paired)])) < 2:
         return None
-    return float(krippendorff.alpha(reliability_data=data, level_of_measurement="ordinal", value_domain=list(GRADES)))
+    return float(krippendorff.alpha(reliability_data=paired, level_of_measurement="ordinal", value_domain=list(GRADES)))
 
 
 def table_of(first: Sequence[float], second: Sequence[float]) -> list[list[int]]:

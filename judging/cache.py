@@ -23,6 +23,8 @@ COLUMNS = "reply, attempts, latency_ms, prompt_tokens, completion_tokens, cost, 
 TABLE = f"""CREATE TABLE IF NOT EXISTS answers (
     address BLOB PRIMARY KEY, {COLUMNS.replace("reply", "reply TEXT").replace("error", "error TEXT")}
 ) WITHOUT ROWID"""
+REPLACED, ADDED = ("reply", "latency_ms", "error"), ("attempts", "prompt_tokens", "completion_tokens", "cost")
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 ADDRESSES_A_QUERY = 500
 BUSY_S = 30.0
 Found = TypeVar("Found")
@@ -64,7 +66,10 @@ class ReplyCache:
         return self._do(lambda: {row[0] for row in self._select("address", addresses, "AND error IS NULL")})
 
     def put(self, outcomes: Sequence[Outcome]) -> None:
-        """Store outcomes in one transaction, on disk when this returns. A failure never replaces an answer."""
+        """Store outcomes in one transaction, on disk when this returns. A failure never replaces an answer.
+
+        What failures before it took stays counted in an answer's attempts, tokens and cost.
+        """
         rows = [
             (
                 outcome.key,
@@ -98,7 +103,7 @@ class ReplyCache:
         with self._connection:
             self._connection.executemany(
                 f"INSERT INTO answers VALUES ({marks}) ON CONFLICT (address) DO UPDATE SET "
-                + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS.split(", "))
+                + ", ".join([f"{name} = excluded.{name}" for name in REPLACED] + [_sum_of(name) for name in ADDED])
                 + " WHERE excluded.error IS NULL OR answers.error IS NOT NULL",
                 rows,
             )
@@ -141,7 +146,7 @@ class ReplyCache:
 
     def _check_damaged(self, error: sqlite3.DatabaseError) -> None:
         """Raise JudgeError where the file is sound and out of reach: locked, read-only, a full disk."""
-        if isinstance(error, sqlite3.OperationalError) and "no such column" not in str(error):
+        if getattr(error, "sqlite_errorcode", None) not in DAMAGED and "no such column" not in str(error):
             raise JudgeError(
                 f"The judge's cache {self.path} cannot be used ({error}). Answers are kept there before they count."
             ) from error
@@ -152,3 +157,9 @@ class ReplyCache:
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         self._say(f"judge cache: {self.path.name} is damaged ({error}); set aside as {aside.name}, a new one is begun")
+
+
+def _sum_of(column: str) -> str:
+    """SQL that adds a new value to the old one; NULL where neither is known."""
+    old, new = f"answers.{column}", f"excluded.{column}"
+    return f"{column} = CASE WHEN {old} IS NULL AND {new} IS NULL THEN NULL ELSE ifnull({old}, 0) + ifnull({new}, 0) END"

@@ -49,7 +49,8 @@ def corrected_share(share_seen: float, n: int, rates: dict[str, Any]) -> Estimat
 
     Rogan and Gladen (1978): (seen + specificity - 1) / (sensitivity + specificity - 1), cut to 0..1. The interval is Lang and
     Reiczigel's (2014), which knows that sensitivity and specificity were estimated too. MISSING where the judge is no better
-    than chance on the labels, or the labels hold no positive or no negative.
+    than chance on the labels, where they hold no positive or no negative, and where no true share could have given what was
+    seen at these error rates (the whole interval lies outside 0..1): the labels are of other responses than these.
     """
     num_positive, num_negative = rates["positives"], rates["negatives"]
     if n == 0 or num_positive == 0 or num_negative == 0:
@@ -60,6 +61,8 @@ def corrected_share(share_seen: float, n: int, rates: dict[str, Any]) -> Estimat
         return MISSING
     value = (share_seen + specificity - 1) / (sensitivity + specificity - 1)
     low, high = _interval(share_seen, n, sensitivity, num_positive, specificity, num_negative)
+    if low > 1 or high < 0:
+        return MISSING
     return Estimate(_cut(value), _cut(low), _cut(high))
 
 

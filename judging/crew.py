@@ -27,17 +27,19 @@ class Crew(Protocol):
         """Drop what is under way."""
 
 
+Starter = Callable[[bool], Crew]  # told whether the endpoint has answered such calls before
+
+
 class LocalCrew:
     """One worker in a thread of this process: for few calls, or where nothing else keeps the process busy."""
 
-    def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None) -> None:
+    def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None, *, proven: bool = False) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge calls", daemon=True)
         self._thread.start()
         quota = LocalQuota(endpoint) if endpoint.requests_per_minute or endpoint.tokens_per_minute else None
-        self._worker: Worker = self._do(
-            _make(lambda: Worker(endpoint, hooks, key, ceiling=endpoint.max_concurrency, quota=quota))
-        )
+        options: dict[str, Any] = {"ceiling": endpoint.max_concurrency, "quota": quota, "proven": proven}
+        self._worker: Worker = self._do(_make(lambda: Worker(endpoint, hooks, key, **options)))
         self._collecting: Future[list[Outcome]] | None = None
 
     def submit(self, calls: Sequence[Call]) -> None:
@@ -71,7 +73,7 @@ class Relay:
     What was given to the first crew stays with it.
     """
 
-    def __init__(self, starters: Sequence[Callable[[], Crew]]) -> None:
+    def __init__(self, starters: Sequence[Starter]) -> None:
         self._starters = list(starters)
         self._crews: list[Crew] = []
         self._next: Future[Crew] | None = None
@@ -84,8 +86,8 @@ class Relay:
 
     def start_next(self) -> None:
         """Begin to start the second crew, where there is one."""
-        if self._starters and self._next is None:
-            self._next = self._starting.submit(self._starters.pop(0))
+        if self._crews and self._starters and self._next is None:
+            self._next = self._starting.submit(self._starters.pop(0), True)
 
     def take_over(self) -> bool:
         """Hand over to the second crew if it has just started; tells whether it has. Raises what kept it from starting."""
@@ -95,9 +97,10 @@ class Relay:
         self._next = None
         return True
 
-    def submit(self, calls: Sequence[Call]) -> None:
+    def submit(self, calls: Sequence[Call], *, proven: bool) -> None:
+        """Give calls to the newest crew. `proven`: the endpoint has answered such calls before."""
         if not self._crews:
-            self._crews.append(self._starters.pop(0)())
+            self._crews.append(self._starters.pop(0)(proven))
         self._crews[-1].submit(calls)
 
     def collect(self, timeout_s: float) -> list[Outcome]:

@@ -1,6 +1,7 @@
 """An OpenAI-compatible endpoint that judges: where it is, what it is asked, how fast, and what it costs."""
 
 import os
+import re
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -50,7 +51,8 @@ class Endpoint(BaseModel):
     extra_body: dict[str, Any] = {}
     """Sent along as it is, such as chat_template_kwargs for a vLLM server."""
     max_concurrency: int = Field(96, ge=1)
-    """Calls in flight over all workers, at most. They start at a few and find their own number from what the endpoint answers."""
+    """Calls in flight over all workers, at most; while Ray's take over, those of this process come on top for a moment. They
+    start at a few and find their own number from what the endpoint answers."""
     workers: int = Field(2, ge=1, le=16)
     """Ray actors that make the calls. One makes several hundred a second."""
     requests_per_minute: int | None = Field(None, ge=1)
@@ -79,6 +81,13 @@ class Endpoint(BaseModel):
         if parts.username or parts.password:
             raise ValueError("a URL with a user or a password in it would end up in files; name a key's variable in api_key_env")
         return url.rstrip("/")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variables_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", name):
+            raise ValueError("expected the name of an environment variable in capitals, such as OPENAI_API_KEY, not a key itself")
+        return name
 
     @property
     def price(self) -> Price | None:

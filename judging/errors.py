@@ -8,14 +8,15 @@ missing score. Fault kinds:
     passing      timeout, connection lost, 5xx, a body that is no reply          tried again, a few times
     unreachable  nothing answers at the address                                  the same; at the start, the end
     unusable     a reply without a verdict (garbage, wrong grade, cut, refusal)  asked once more
-    refused      the endpoint will not take this request (400, content filter)   not tried again in this run
-    barred       forbidden or not found (403, 404)                               before any success the end, later `refused`
+    refused      the endpoint will not take this request (400, content filter)   not tried again in this run; at first as `barred`
+    page         a web page in place of a reply                                  before any success `barred`, later `passing`
+    barred       forbidden or not found (403, 404)                               the end if a harmless probe fares alike
     fatal        key or account refused (401, 402)                               no call can succeed: all stop
 """
 
 from typing import Literal
 
-FaultKind = Literal["busy", "passing", "unreachable", "unusable", "refused", "barred", "fatal"]
+FaultKind = Literal["busy", "passing", "unreachable", "unusable", "refused", "page", "barred", "fatal"]
 
 
 class JudgeError(Exception):
@@ -23,10 +24,22 @@ class JudgeError(Exception):
 
 
 class Fault(Exception):
-    """One attempt of one call that brought no verdict. `retry_after`: seconds the endpoint asked to wait."""
+    """One attempt of one call that brought no verdict.
 
-    def __init__(self, kind: FaultKind, message: str, *, retry_after: float | None = None, raw_reply: str | None = None) -> None:
+    retry_after: seconds the endpoint asked to wait. strained: the endpoint seems to have more to do than it can (5xx, timeout).
+    """
+
+    def __init__(
+        self,
+        kind: FaultKind,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        raw_reply: str | None = None,
+        strained: bool = False,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.retry_after = retry_after
         self.raw_reply = raw_reply
+        self.strained = strained

@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from judging.budget import Budget
 from judging.cache import ReplyCache
-from judging.crew import Crew, Relay
+from judging.crew import Relay, Starter
 from judging.endpoint import Endpoint
+from judging.errors import JudgeError
 from judging.worker import Call, Outcome, worst_cost
 
 FIRST_CALLS = 4  # until one came through: a wrong key is told four times, not five hundred
@@ -47,22 +49,24 @@ class Counts:
 class Fanout:
     """Makes calls with the crews that `starters` build: the first one's calls until one came through, then the last one's.
 
-    `max_cost` is kept even if every call under way takes all its attempts and its longest answer.
+    The budget's limit is kept even if every call under way takes all its attempts and its longest answer.
     """
 
     def __init__(
         self,
         endpoint: Endpoint,
         cache_path: Path,
-        starters: Sequence[Callable[[], Crew]],
+        starters: Sequence[Starter],
         *,
-        max_cost: float | None = None,
+        budget: Budget | None = None,
         say: Callable[[str], None] = print,
+        on_wait: Callable[[Counts], None] = lambda counts: None,
     ) -> None:
         self.counts = Counts()
         self.stopped: str | None = None
+        self.stopped_by_cost = False
         self._endpoint, self._cache_path, self._relay = endpoint, cache_path, Relay(starters)
-        self._max_cost, self._say = max_cost, say
+        self._budget, self._say, self._on_wait = budget or Budget(), say, on_wait
         self._inbox: queue.Queue[Sequence[Call]] = queue.Queue(QUEUED_BATCHES)
         self._waiting: deque[Call] = deque()
         self._queued: set[bytes] = set()  # waiting or under way
@@ -81,11 +85,12 @@ class Fanout:
         self._check()
         with self._idle:
             self._unread += 1
-        while True:
+        while not self._closing:
             try:
                 return self._inbox.put(calls, timeout=1)
             except queue.Full:
                 self._check()
+        raise JudgeError("Judging was ended before everything was asked.")
 
     def offer(self, calls: Sequence[Call]) -> None:
         """The same without waiting: calls that find no room, or no thread, are left out."""
@@ -99,8 +104,9 @@ class Fanout:
     def drain(self) -> None:
         """Wait until every call that was submitted has ended or been given up."""
         with self._idle:
-            while self._error is None and (self._unread or self._queued):
+            while self._error is None and not self._closing and (self._unread or self._queued):
                 self._idle.wait(1)
+                self._on_wait(self.counts)
         self._check()
 
     def close(self) -> None:
@@ -152,6 +158,7 @@ class Fanout:
             self.counts.asked += len(calls)
             self.counts.shared += len(calls) - len(fresh)
             self.counts.cached += len(answered)
+            self._proven = self._proven or bool(answered)
             missing = [call for key, call in fresh.items() if key not in answered]
             if self.stopped is None:
                 self._waiting += missing
@@ -171,7 +178,7 @@ class Fanout:
             self._under_way[call.key] = worst_cost(self._endpoint, call.messages)
             calls.append(call)
         for start in range(0, len(calls), CALLS_A_BATCH):
-            self._relay.submit(calls[start : start + CALLS_A_BATCH])
+            self._relay.submit(calls[start : start + CALLS_A_BATCH], proven=self._proven)
 
     def _window(self) -> int:
         """Calls that may be under way: a few before one came through, and where two crews would each keep the same limits."""
@@ -181,13 +188,13 @@ class Fanout:
 
     def _affordable(self, call: Call) -> bool:
         """Whether the limit holds even if everything under way and this call cost the most they can."""
-        if self._max_cost is None:
+        if self._budget.limit is None:
             return True
-        committed = self.counts.cost + self.counts.unsure_cost + sum(self._under_way.values())
-        if committed + worst_cost(self._endpoint, call.messages) <= self._max_cost:
+        if self._budget.allows(sum(self._under_way.values()) + worst_cost(self._endpoint, call.messages)):
             return True
         if not self._under_way:
-            self.stopped = f"another call could exceed the cost limit of {self._max_cost:g}"
+            self.stopped = f"another call could exceed the cost limit of {self._budget.limit:g}; raise --max-cost to go on"
+            self.stopped_by_cost = True
         return False
 
     def _store(self, cache: ReplyCache, outcomes: Sequence[Outcome]) -> None:
@@ -199,7 +206,8 @@ class Fanout:
             del self._under_way[outcome.key]
             self._queued.discard(outcome.key)
             self._count(outcome)
-            self.counts.seconds_of_crew = time.monotonic() - self._took_over_at
+            if self._took_over_at:
+                self.counts.seconds_of_crew = time.monotonic() - self._took_over_at
             self._proven = self._proven or outcome.ended == "done"
             if outcome.ended == "stopped" and self.stopped is None:
                 self.stopped = outcome.error or "the endpoint refused"
@@ -213,6 +221,7 @@ class Fanout:
         counts.completion_tokens += outcome.completion_tokens
         counts.cost += outcome.cost or 0
         counts.unsure_cost += outcome.unsure_cost
+        self._budget.spent += (outcome.cost or 0) + outcome.unsure_cost
 
     def _give_up(self) -> None:
         """Nothing more is sent; what is under way may still come, for a while."""

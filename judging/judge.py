@@ -9,6 +9,7 @@ It does not retry, pace or store: that is the worker's, the fan-out's and the ca
 
 import hashlib
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from judging.endpoint import Endpoint
-from judging.errors import Fault, JudgeError
-from judging.replies import shortened
+from judging.errors import Fault, FaultKind, JudgeError
+from judging.replies import storable
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -28,6 +29,7 @@ FATAL_STATUS = {401: "the key was not accepted", 402: "the account has no credit
 BARRED_STATUS = {403: "forbidden", 404: "no such model or address"}
 PASSING_STATUS = (408, 409, 425)
 TOO_MANY_REQUESTS = 429
+CONNECT_S = 10.0
 
 
 class Hooks(ABC):
@@ -35,6 +37,7 @@ class Hooks(ABC):
 
     name: str
     schema: Mapping[str, Any]
+    probe: Any  # an item that no endpoint has a reason to refuse
 
     @property
     @abstractmethod
@@ -106,13 +109,14 @@ def open_client(endpoint: Endpoint, key: "SecretStr | None", max_connections: in
     import httpx2
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
+    timeout = httpx2.Timeout(endpoint.timeout_s, connect=min(CONNECT_S, endpoint.timeout_s))
     limits = httpx2.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
     return AsyncOpenAI(
         api_key=key.get_secret_value() if key else "none",
         base_url=endpoint.base_url,
         max_retries=0,
-        timeout=endpoint.timeout_s,
-        http_client=DefaultAioHttpClient(limits=limits, timeout=endpoint.timeout_s),
+        timeout=timeout,
+        http_client=DefaultAioHttpClient(limits=limits, timeout=timeout),
     )
 
 
@@ -144,12 +148,13 @@ def _of_connection(error: Exception, timeout_s: float) -> Fault:
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
-    if refused := next((cause for cause in causes if isinstance(cause, aiohttp.ClientConnectorError)), None):
+    not_there = aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError
+    if refused := next((cause for cause in causes if isinstance(cause, not_there)), None):
         return Fault("unreachable", f"the connection failed ({refused})")
     if lost := next((cause for cause in causes if isinstance(cause, aiohttp.ClientError)), None):
         return Fault("passing", f"the connection was lost ({type(lost).__name__}: {lost})")
     if isinstance(error, TimeoutError) or "timed out" in str(error):
-        return Fault("passing", f"no complete answer within {timeout_s:.3g} s")
+        return Fault("passing", f"no complete answer within {timeout_s:.3g} s", strained=True)
     return Fault("passing", f"the connection failed ({type(causes[-1]).__name__}: {causes[-1]})")
 
 
@@ -161,7 +166,7 @@ def _of_status(error: "APIStatusError") -> Fault:
     if status in FATAL_STATUS or status == TOO_MANY_REQUESTS:
         return Fault("fatal", f"{FATAL_STATUS.get(status, 'the quota is used up')}: {message}")
     if status >= 500 or status in PASSING_STATUS:
-        return Fault("passing", message, retry_after=_seconds(error.response.headers.get("retry-after")))
+        return Fault("passing", message, retry_after=_seconds(error.response.headers.get("retry-after")), strained=status >= 500)
     if status in BARRED_STATUS:
         return Fault("barred", f"{BARRED_STATUS[status]}: {message}")
     return Fault("refused", message)
@@ -173,7 +178,7 @@ def _message(body: object, fallback: str) -> str:
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
             found = found[key]
-    return shortened(found if isinstance(found, str) else fallback)[:500]
+    return found if isinstance(found, str) else fallback
 
 
 def _seconds(header: str | None) -> float | None:
@@ -181,7 +186,8 @@ def _seconds(header: str | None) -> float | None:
     if header is None:
         return None
     try:
-        return max(float(header), 0.0)
+        seconds = float(header)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         pass
     from datetime import UTC, datetime
@@ -203,19 +209,20 @@ def _read(body: str, latency_ms: float) -> Reply:
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or usage.get("prompt_cache_hit_tokens")
         counts = [_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens")]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise Fault("passing", "the body is not a chat completion", raw_reply=shortened(body)) from None
-    reply = Reply(content if isinstance(content, str) else "", latency_ms, counts[0], counts[1], _count(cached) or 0)
+        kind: FaultKind = "page" if body.lstrip().startswith("<") else "passing"
+        raise Fault(kind, "the body is not a chat completion", raw_reply=storable(body)) from None
+    reply = Reply(storable(content) if isinstance(content, str) else "", latency_ms, counts[0], counts[1], _count(cached) or 0)
     if fault := _no_answer(reply.content, refusal, finish):
         raise BilledFault(fault, reply)
     return reply
 
 
 def _no_answer(content: str, refusal: object, finish: object) -> Fault | None:
-    kept = shortened(content) or None
+    kept = content or None
     if finish == "content_filter":
         return Fault("refused", "the endpoint's content filter stopped the answer", raw_reply=kept)
     if refusal:
-        return Fault("unusable", "the judge refused to judge", raw_reply=shortened(str(refusal)))
+        return Fault("unusable", "the judge refused to judge", raw_reply=storable(str(refusal)))
     if finish == "length":
         return Fault("unusable", "the answer was cut at max_tokens", raw_reply=kept)
     return None if content.strip() else Fault("unusable", "the answer is empty", raw_reply=kept)

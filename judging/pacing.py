@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 
 START = 4.0
-PAUSE_S = 0.5  # without growth after a failure of the server
+PAUSE_S = 0.25  # without growth after a failure of the server
 Clock = Callable[[], float]
 
 
@@ -101,15 +101,22 @@ class Quota:
 class Breaker:
     """Whether the endpoint is plainly down: many failures in a row, over some time, and nothing that came through."""
 
-    def __init__(self, failures: int, seconds: float, *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, failures: int, seconds: float, *, proven: bool = False, clock: Clock = time.monotonic) -> None:
         self._needed, self._seconds, self._clock = failures, seconds, clock
         self._failures = 0
         self._since = clock()
-        self.proven = False  # something has come through
+        self._busy_since: float | None = None
+        self.proven = proven  # something has come through
 
     def succeeded(self) -> None:
         self.proven = True
         self._failures = 0
+        self._busy_since = None
+
+    def starved(self, seconds: float) -> bool:
+        """Count a call that was told to come later; tells whether all have been for so long."""
+        self._busy_since = self._clock() if self._busy_since is None else self._busy_since
+        return self._clock() - self._busy_since > seconds
 
     def failed(self) -> bool:
         """Count a failure; tells whether the endpoint counts as down."""

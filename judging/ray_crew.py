@@ -4,6 +4,7 @@ Ray is running when this is made: the engine starts it, or joins the cluster tha
 replaced, and what it had under way is done again.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from judging.endpoint import Endpoint
 from judging.errors import JudgeError
 from judging.judge import Hooks
 from judging.pacing import Quota
-from judging.worker import Call, Outcome, Worker
+from judging.worker import Call, Outcome, Worker, worst_cost
 
 MAX_LOSSES = 3  # actors lost in a row before judging gives up
 START_S = 120
@@ -24,7 +25,8 @@ class WorkerActor(Worker):
     """A worker in a Ray actor: built inside the actor's event loop, with the limits' actor as its quota."""
 
     def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None, ceiling: int, quota: Any) -> None:
-        super().__init__(endpoint, hooks, key, ceiling=ceiling, quota=RayQuota(quota) if quota is not None else None)
+        kept = RayQuota(quota) if quota is not None else None
+        super().__init__(endpoint, hooks, key, ceiling=ceiling, quota=kept, proven=True, live=True)
 
     async def ready(self) -> bool:
         return True
@@ -44,7 +46,7 @@ class RayQuota:
 
 
 class RayCrew:
-    """`endpoint.workers` actors. Raises JudgeError where they do nothing but die."""
+    """`endpoint.workers` actors for an endpoint that has just answered. Raises JudgeError where they do nothing but die."""
 
     def __init__(self, endpoint: Endpoint, hooks: Hooks, key: SecretStr | None) -> None:
         import ray
@@ -52,7 +54,11 @@ class RayCrew:
         self._endpoint, self._hooks, self._key = endpoint, hooks, key
         limits = endpoint.requests_per_minute, endpoint.tokens_per_minute
         self._quota = ray.remote(Quota).options(num_cpus=0).remote(*limits) if any(limits) else None
-        self._actors = [self._start() for _ in range(endpoint.workers)]
+        count = min(endpoint.workers, endpoint.max_concurrency)
+        share, more = divmod(endpoint.max_concurrency, count)
+        self._ceilings = [share + (place < more) for place in range(count)]
+        self._actors = [self._start(ceiling) for ceiling in self._ceilings]
+        self._lost: Counter[bytes] = Counter()
         self._under_way: dict[Any, dict[bytes, Call]] = {actor: {} for actor in self._actors}
         try:
             ray.get([actor.ready.remote() for actor in self._actors], timeout=START_S)
@@ -82,9 +88,7 @@ class RayCrew:
                 self._replace(actor, error)
                 continue
             self._losses = 0
-            for outcome in found:
-                self._under_way[actor].pop(outcome.key, None)
-            outcomes += found
+            outcomes += [self._counted(actor, outcome) for outcome in found]
             self._collecting[actor.collect.remote()] = actor
         return outcomes
 
@@ -95,14 +99,20 @@ class RayCrew:
             ray.kill(actor)
         self._actors = []
 
+    def _counted(self, actor: Any, outcome: Outcome) -> Outcome:
+        """An outcome, with what a lost actor may have spent on the same call."""
+        call = self._under_way[actor].pop(outcome.key, None)
+        if call is not None and (times := self._lost.pop(call.key, 0)):
+            outcome.unsure_cost += times * worst_cost(self._endpoint, call.messages)
+        return outcome
+
     def _give(self, actor: Any, calls: Sequence[Call]) -> None:
         self._under_way[actor] |= {call.key: call for call in calls}
         actor.submit.remote(list(calls))
 
-    def _start(self) -> Any:
+    def _start(self, ceiling: int) -> Any:
         import ray
 
-        ceiling = -(-self._endpoint.max_concurrency // self._endpoint.workers)
         options = {"num_cpus": 0, "max_concurrency": CALLS_AT_ONCE}
         actor = ray.remote(WorkerActor).options(**options)
         return actor.remote(self._endpoint, self._hooks, self._key, ceiling, self._quota)
@@ -115,8 +125,9 @@ class RayCrew:
             raise JudgeError(f"The judge's Ray actors are lost one after the other ({type(error).__name__}). Run again.")
         ray.kill(actor)
         calls = list(self._under_way.pop(actor).values())
-        new = self._start()
-        self._actors[self._actors.index(actor)] = new
+        self._lost.update(call.key for call in calls)
+        place = self._actors.index(actor)
+        new = self._actors[place] = self._start(self._ceilings[place])
         self._under_way[new] = {}
         self._give(new, calls)
         self._collecting[new.collect.remote()] = new

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from judging.budget import Budget
 from judging.cache import ReplyCache, Stored
-from judging.crew import Crew
+from judging.crew import Starter
 from judging.endpoint import Endpoint
 from judging.errors import Fault, JudgeError
-from judging.fanout import Fanout
+from judging.fanout import Counts, Fanout
 from judging.judge import Hooks
 from judging.judgement import Item, Judgement
 from judging.rubric import Rubric
@@ -30,6 +31,7 @@ CALLS_A_BATCH = 256
 class Answer:
     """A parsed reply (None where there is none), what is known of its call, and why it is missing."""
 
+    key: bytes
     value: Any
     stored: Stored | None
     error: str | None
@@ -43,14 +45,15 @@ class Asker:
         endpoint: Endpoint,
         hooks: Hooks,
         cache_path: Path,
-        starters: Sequence[Callable[[], Crew]],
+        starters: Sequence[Starter],
         *,
-        max_cost: float | None = None,
+        budget: Budget | None = None,
         say: Callable[[str], None] = print,
+        on_wait: Callable[[Counts], None] = lambda counts: None,
     ) -> None:
-        endpoint.check_price(max_cost)
+        endpoint.check_price(budget.limit if budget is not None else None)
         self.endpoint, self.hooks = endpoint, hooks
-        self.fanout = Fanout(endpoint, cache_path, starters, max_cost=max_cost, say=say)
+        self.fanout = Fanout(endpoint, cache_path, starters, budget=budget, say=say, on_wait=on_wait)
         self._cache_path, self._say = cache_path, say
         self._reader: ReplyCache | None = None
         self._shared = shared_address(endpoint, hooks, hooks.first_message)
@@ -65,10 +68,10 @@ class Asker:
         self.fanout.offer([self._call(item) for item in items])
 
     def drain(self) -> None:
-        """Wait for the answers. Raises JudgeError where not one call came through and none was cached."""
+        """Wait for the answers. Raises JudgeError for an endpoint that took no call, where none was cached either."""
         self.fanout.drain()
         counts = self.fanout.counts
-        if self.fanout.stopped and not counts.done and not counts.cached:
+        if self.fanout.stopped and not self.fanout.stopped_by_cost and not counts.done and not counts.cached:
             raise JudgeError(
                 f"The judge at {self.endpoint.base_url} ({self.endpoint.model}) takes no calls: {self.fanout.stopped}. "
                 "Check base_url, model and the key's variable in the judge's file."
@@ -93,15 +96,15 @@ class Asker:
 
     def _answer(self, key: bytes, stored: Stored | None) -> Answer:
         if stored is None:
-            return Answer(None, None, f"not asked: {self.fanout.stopped or 'judging was stopped'}")
+            return Answer(key, None, None, f"not asked: {self.fanout.stopped or 'judging was stopped'}")
         if stored.error is not None or stored.reply is None:
-            return Answer(None, stored, stored.error or "no reply")
+            return Answer(key, None, stored, stored.error or "no reply")
         try:
-            return Answer(self.hooks.parse(stored.reply), stored, None)
+            return Answer(key, self.hooks.parse(stored.reply), stored, None)
         except Fault as fault:
             assert self._reader is not None
             self._reader.forget([key])
-            return Answer(None, stored, f"{fault.kind}: {fault}")
+            return Answer(key, None, stored, f"{fault.kind}: {fault}")
 
 
 def call_of(endpoint: Endpoint, hooks: Hooks, item: Any, shared: Any = None) -> Call:
@@ -131,6 +134,7 @@ class RemoteJudge:
         self.notice = f"language model {self.model}"
         self.rubric_hash = rubric.hash
         self.asker = asker
+        self._charged: set[bytes] = set()
 
     def submit(self, items: Sequence[Item]) -> None:
         """Have items judged in the background."""
@@ -154,8 +158,17 @@ class RemoteJudge:
         self.asker.drain()
 
     def grade(self, items: Sequence[Item]) -> list[Judgement]:
-        """The judgements, in the order of the items; a missing one says why."""
-        return [_judgement(answer) for answer in self.asker.answers(items)]
+        """The judgements, in the order of the items; a missing one says why.
+
+        Items that share a call share its judgement, and the first of them bears its cost: a sum over rows is what was paid.
+        """
+        judgements = []
+        for answer in self.asker.answers(items):
+            shared = answer.key in self._charged
+            self._charged.add(answer.key)
+            found = _judgement(answer)
+            judgements.append(replace(found, cost=0.0) if shared and found.cost is not None else found)
+        return judgements
 
     def close(self) -> None:
         self.asker.close()

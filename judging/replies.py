@@ -22,34 +22,39 @@ def read_object(reply: str) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise Fault("unusable", f"not one JSON object ({error})", raw_reply=shortened(reply)) from None
+        raise Fault("unusable", f"not one JSON object ({error})", raw_reply=reply) from None
     if not isinstance(value, dict):
-        raise Fault("unusable", f"a JSON {type(value).__name__}, not an object", raw_reply=shortened(reply))
+        raise Fault("unusable", f"a JSON {type(value).__name__}, not an object", raw_reply=reply)
     return value
 
 
 def grade_of(value: dict[str, Any], name: str, reply: str) -> float:
     """A grade that is exactly 0, 0.5 or 1, as a number. Raises Fault for anything else."""
     if name not in value:
-        raise Fault("unusable", f"no {name} in the verdict", raw_reply=shortened(reply))
+        raise Fault("unusable", f"no {name} in the verdict", raw_reply=reply)
     grade = value[name]
     if isinstance(grade, bool) or not isinstance(grade, int | float) or grade not in GRADES:
-        raise Fault("unusable", f"{name} is {json.dumps(grade)[:40]}; expected 0, 0.5 or 1", raw_reply=shortened(reply))
+        raise Fault("unusable", f"{name} is {json.dumps(grade)[:40]}; expected 0, 0.5 or 1", raw_reply=reply)
     return float(grade)
 
 
 def flag_of(value: dict[str, Any], name: str, reply: str) -> bool:
     """True or false. Raises Fault for anything else."""
     if not isinstance(value.get(name), bool):
-        raise Fault("unusable", f"{name} is not true or false", raw_reply=shortened(reply))
+        raise Fault("unusable", f"{name} is not true or false", raw_reply=reply)
     return bool(value[name])
 
 
 def text_of(value: dict[str, Any], name: str, reply: str) -> str:
     """A text that is not empty. Raises Fault for anything else."""
     if not isinstance(value.get(name), str) or not value[name].strip():
-        raise Fault("unusable", f"{name} is not a text", raw_reply=shortened(reply))
-    return str(value[name]).strip()
+        raise Fault("unusable", f"{name} is not a text", raw_reply=reply)
+    return storable(str(value[name]).strip())
+
+
+def storable(text: str) -> str:
+    """A text that can be written as UTF-8: half of a surrogate pair, which JSON can escape, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def shortened(text: str) -> str:

@@ -24,8 +24,8 @@ SCHEMA = {
     "properties": {
         "reason": {"type": "string"},
         "declined": {"type": "boolean"},
-        "compliance": {"enum": NUMBERS},
-        "coherence": {"enum": NUMBERS},
+        "compliance": {"type": "number", "enum": NUMBERS},
+        "coherence": {"type": "number", "enum": NUMBERS},
     },
     "required": ["reason", "declined", "compliance", "coherence"],
     "additionalProperties": False,
@@ -38,6 +38,7 @@ class Rubric(Hooks):
 
     name = "verdict"
     schema = SCHEMA
+    probe = Item("Name a colour.", "Blue.", "stop")
 
     def __init__(self, grades: str | None = None) -> None:
         self.grades = (RUBRIC_DIR / "grades.md").read_text("utf-8") if grades is None else grades
@@ -75,5 +76,5 @@ class Rubric(Hooks):
             replies.grade_of(table, "compliance", reply),
             replies.grade_of(table, "coherence", reply),
             declined,
-            reason if isinstance(reason, str) else "",
+            replies.storable(reason) if isinstance(reason, str) else "",
         )

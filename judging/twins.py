@@ -21,9 +21,10 @@ EDIT_SHARE = (0.02, 0.8)  # words edited, of the longer one's: a twin keeps some
 
 @dataclass(frozen=True)
 class Wanted:
-    """A prompt that needs a twin, what was wrong with the last one, and how often it was asked for before."""
+    """A prompt that needs a twin, the last one with what was wrong with it, and how often it was asked for before."""
 
     prompt: str
+    last: str = ""
     complaint: str = ""
     repeat: int = 0
 
@@ -43,6 +44,7 @@ class TwinWriter(Hooks):
 
     name = "twin"
     schema = schema_of("twin", "string")
+    probe = Wanted("What time is it right now?")
 
     @cached_property
     def instructions(self) -> str:
@@ -53,8 +55,10 @@ class TwinWriter(Hooks):
         return hashlib.sha256(self.instructions.encode()).hexdigest()
 
     def question(self, item: Wanted) -> str:
-        text = fenced({"prompt": item.prompt})
-        return f"{text}\n\nYour last twin would not do: {item.complaint}. Write another." if item.complaint else text
+        if not item.complaint:
+            return fenced({"prompt": item.prompt})
+        texts = fenced({"prompt": item.prompt, "last twin": item.last})
+        return f"{texts}\n\nYour last twin would not do: {item.complaint}. Write another."
 
     def parse(self, reply: str) -> str:
         return replies.text_of(replies.read_object(reply), "twin", reply)
@@ -65,6 +69,7 @@ class AnswerableJudge(Hooks):
 
     name = "answerable"
     schema = schema_of("answerable", "boolean")
+    probe = Wanted("What is a clock?")
 
     @cached_property
     def instructions(self) -> str:

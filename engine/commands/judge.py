@@ -49,10 +49,29 @@ def judge(
         options = Options(repeat, max_cost, cli.parse_settings(settings))
         if (run_dir is None) == (calibrate is None):
             raise EngineError("Give a run directory to judge, or --calibrate FILE to measure a judge; one of the two.")
+        names = judges or [_default_judge()]
         if calibrate is not None:
-            _calibrate(judges or ["offline"], calibrate, options, as_json=as_json)
+            if dry_run or correct or repeat > 1:
+                raise EngineError("--calibrate takes no --dry-run, --correct or --repeat.")
+            _calibrate(names, calibrate, options, as_json=as_json)
         elif run_dir is not None:
-            _judge(run_dir, judges or [DEFAULT_JUDGE], options, correct=correct, dry_run=dry_run, as_json=as_json)
+            _judge(run_dir, names, options, correct=correct, dry_run=dry_run, as_json=as_json)
+
+
+def _default_judge() -> str:
+    """DeepSeek, the study's judge, where its key is at hand; else the rules, and that is said."""
+    from engine.judgefile import OFFLINE, load_judge
+    from engine.progress import say
+    from judging.errors import JudgeError
+
+    file = load_judge(DEFAULT_JUDGE)
+    try:
+        if file is not None and file.endpoint is not None:
+            file.endpoint.key()
+        return DEFAULT_JUDGE
+    except JudgeError as error:
+        say(f"judge: no --judge given; the default is {DEFAULT_JUDGE}, but: {error} The {OFFLINE} rules judge instead.")
+        return OFFLINE
 
 
 def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_run: bool, as_json: bool) -> None:

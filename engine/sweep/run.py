@@ -28,8 +28,8 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     session.check_swappable()
     check_inputs(config, session.pairs, inputs)
     count = check_engines(engines, int(config.vllm.get("tensor_parallel_size", 1)))
-    identity = sweep_identity(session)
     judge = RunJudge(config.judge, EXPECTED_RESPONSES)
+    identity = sweep_identity(session, judge)
     if not is_finished(path, identity):
         judge.check(in_sweep=True)
         session.check_prompts()
@@ -45,8 +45,8 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
         return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
 
 
-def sweep_identity(session: Session) -> dict[str, Any]:
-    """What makes a sweep this sweep: the run's identity, with what is tried and what chooses."""
+def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:
+    """What makes a sweep this sweep: the run's identity, with what is tried and who chooses."""
     data = session.config.data
     identity = session.identity
     hashes = dict(identity["data_hashes"])
@@ -54,7 +54,7 @@ def sweep_identity(session: Session) -> dict[str, Any]:
         hashes["selection_pairs"] = file_hash(resolve(data.selection_pairs))
     config = session.config.model_dump(mode="json")
     config.pop("directions")  # a sweep has its own
-    return {**identity, "config": config, "data_hashes": hashes, "judge": config["judge"]["name"]}
+    return {**identity, "config": config, "data_hashes": hashes, "judge": judge.identity}
 
 
 def _has_gaps(summary: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """Grades responses while engines generate: a thread and a bounded queue between the two hold memory and say who waited."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -62,10 +63,13 @@ class Scoring:
         return {"missing": missing, "cost": sum(costs) if costs else None}
 
     def close(self) -> None:
-        """Stop the thread and the judge."""
+        """Stop the judge and the thread; what is queued is dropped."""
+        self.grader.close()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._rows.get_nowait()
         self._rows.put(None)
         self._thread.join()
-        self.grader.close()
 
     def regrade(self, rows: Sequence[Row], reference: float | None, logprobs: Mapping[Key, float | None]) -> None:
         """Grade rows again with their log-probability under the base and the base's own median, both nats a token."""

@@ -8,6 +8,7 @@ import pytest
 
 from engine.configfile import differing_keys, find_config, load_config, variant_names, vllm_argument_names
 from engine.errors import EngineError
+from engine.judgefile import JUDGE_DIR, judge_names, load_judge
 
 PUBLISHED = {
     "llama32_1b_k1": ([9], 0.251, 0.951),
@@ -34,6 +35,27 @@ def test_every_variant_in_configs_is_valid_and_short(name: str) -> None:
     config = load_config(name)
     assert config.variant == name and config.description
     assert len(find_config(name).read_text().splitlines()) <= 40
+
+
+@pytest.mark.parametrize("name", judge_names())
+def test_every_judge_in_configs_is_valid_short_and_holds_no_key(name: str) -> None:
+    file = load_judge(name)
+    assert (file is None) == (name == "offline")
+    if file is None:
+        return
+    text = (JUDGE_DIR / f"{name}.toml").read_text()
+    assert file.description and len(text.splitlines()) <= 40 and len(file.read_rubric().hash) == 64
+    if file.endpoint is not None:
+        variable = file.endpoint.api_key_env or ""
+        assert variable.isupper() and f'api_key_env = "{variable}"' in text
+        assert file.endpoint.price is not None or not file.endpoint.prices
+
+
+def test_a_judges_file_may_extend_another_and_flags_win(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f'extends = "{JUDGE_DIR / "deepseek.toml"}"\n[endpoint]\ntemperature = 0.5\n')
+    file = load_judge(str(tmp_path / "mine.toml"), {"endpoint.model": "deepseek-reasoner"})
+    assert file is not None and file.endpoint is not None and file.endpoint.structured == "json_object"
+    assert (file.endpoint.temperature, file.endpoint.model, file.endpoint.price) == (0.5, "deepseek-reasoner", None)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

@@ -203,7 +203,7 @@ def test_killed_at_ten_random_moments_the_scores_are_those_of_an_undisturbed_run
             process = subprocess.Popen(line, env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             while server.attempts.total() == asked and process.poll() is None:
                 time.sleep(0.01)
-            time.sleep(draw.uniform(0, 2.5))
+            time.sleep(draw.uniform(0, 1.4))
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGKILL)
                 kills += 1

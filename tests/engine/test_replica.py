@@ -114,6 +114,7 @@ print("TOKENS", json.dumps([list(output.outputs[0].token_ids) for output in outp
 """
 
 
+@pytest.mark.slow
 def test_vllm_serves_the_adapter_form(
     replica: Replica, base: Variant, prompts: list[list[int]], smollm2_dir: Path, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def test_sigkill_and_running_again_gives_the_same_rows_once(signs: list[str], fi
     assert not (out / "rollouts.shards").exists()
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_its_ratio_with_what_it_was_measured_on() -> None:
     command = [sys.executable, "-m", "engine.commands.bench_rollout", "--num-requests", "8", "--rounds", "1", "--json"]
     done = run([*command, "--set", "sampling.max_tokens=8"])
@@ -157,6 +158,7 @@ def test_transformers_opens_the_edited_checkpoint_and_its_card_says_what_was_rem
         assert fact in card
 
 
+@pytest.mark.slow
 def test_plain_vllm_serve_opens_the_edited_checkpoint(edited: Path, tmp_path: Path) -> None:
     with serve(edited, "k1", "k", tmp_path / "log") as url:
         body = {

@@ -9,6 +9,7 @@ import hashlib
 import json
 import random
 import threading
+import time
 from collections import Counter
 from typing import Any
 
@@ -51,8 +52,18 @@ def verdict_on(question: str) -> Verdict:
 class Chaos:
     """The server, in a thread of its own, as a context manager. `share` of the attempts fail; faults are drawn by question."""
 
-    def __init__(self, *, share: float = 0.0, latency_s: float = 0.0, faults: tuple[str, ...] = FAULTS, seed: int = 0) -> None:
-        self.share, self.latency_s, self.faults, self.seed = share, latency_s, faults, seed
+    def __init__(
+        self,
+        *,
+        share: float = 0.0,
+        latency_s: float = 0.0,
+        faults: tuple[str, ...] = FAULTS,
+        seed: int = 0,
+        retry_after: str = "0.2",
+    ) -> None:
+        self.share, self.latency_s, self.faults, self.seed, self.retry_after = share, latency_s, faults, seed, retry_after
+        self.always: dict[str, str] = {}  # questions that fail every time, and how
+        self.times: list[float] = []
         self.attempts: Counter[str] = Counter()
         self.delivered: Counter[str] = Counter()
         self.hit: Counter[str] = Counter()
@@ -89,6 +100,8 @@ class Chaos:
 
     def fault_of(self, question: str, attempt: int) -> str | None:
         """What goes wrong with an attempt; None for most."""
+        if question in self.always:
+            return self.always[question]
         draw = random.Random(f"{self.seed}/{attempt}/{question}")
         return draw.choice(self.faults) if draw.random() < self.share else None
 
@@ -98,6 +111,7 @@ class Chaos:
         self.headers.append(dict(request.headers))
         self.questions.append(body["messages"])
         self.attempts[question] += 1
+        self.times.append(time.monotonic())
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
@@ -112,7 +126,7 @@ class Chaos:
 
     async def reply(self, request: web.Request, body: Any, question: str, fault: str | None) -> web.StreamResponse:
         if fault is not None and fault[0].isdigit():
-            headers = {"Retry-After": "0.2"} if fault == "429 with Retry-After" else {}
+            headers = {"Retry-After": self.retry_after} if fault == "429 with Retry-After" else {}
             error = {"error": {"message": f"try later, {request.headers.get('Authorization')}", "type": "server"}}
             return web.json_response(error, status=int(fault[:3]), headers=headers)
         content, finish, refusal = self.content(body, question, fault)
@@ -132,7 +146,7 @@ class Chaos:
             return web.Response(text=text + text, content_type="application/json")
         if fault == "latency":
             await asyncio.sleep(0.5)
-        if fault in (None, "latency"):
+        if fault in (None, "latency", "surrogate"):
             self.delivered[question] += 1
         return web.Response(text=text, content_type="application/json")
 
@@ -147,6 +161,8 @@ class Chaos:
             return "", "stop", None
         if fault == "content filter":
             return "", "content_filter", None
+        if fault == "surrogate":
+            return json.dumps(verdict | {"reason": "cut: \ud83d"}), "stop", None
         if fault == "refusal to judge":
             return "", "stop", "I will not judge this."
         if fault == "over-long reply":

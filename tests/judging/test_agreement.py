@@ -30,6 +30,11 @@ def test_kappa_and_alpha_are_not_defined_where_only_one_grade_was_used() -> None
     assert ordinal_alpha([[1.0] * 5, [1.0] * 5]) is None
 
 
+def test_units_with_one_rating_do_not_count_for_alpha() -> None:
+    assert ordinal_alpha([[1.0, 0.0], [1.0, None]]) is None
+    assert ordinal_alpha([[1.0, 0.0, 0.0], [1.0, 0.0, None]]) == 1
+
+
 def test_ordinal_alpha_is_one_for_equal_ratings_and_reads_the_order() -> None:
     grades = [0.0, 0.5, 1.0] * 10
     near = [*grades[:-1], 0.5]  # one grade apart

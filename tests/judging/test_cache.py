@@ -42,6 +42,7 @@ def test_an_answer_comes_back_whole_and_a_failure_never_replaces_it(tmp_path: Pa
     }
     cache.put([done(1)])
     assert cache.answered([address(1)]) == {address(1)} and address(3) not in found
+    assert cache.get([address(1)])[address(1)].attempts == 6 + 6 + 2, "what failed before stays counted"
     cache.close()
 
 

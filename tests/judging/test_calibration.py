@@ -38,7 +38,13 @@ def test_the_correction_undoes_known_errors() -> None:
         seen = true * 0.8 + (1 - true) * 0.1
         found = corrected_share(seen, 100_000, rates)
         assert found.value == pytest.approx(true) and found.low <= true <= found.high
-    assert corrected_share(0.02, 500, rates).value == 0  # below what errors alone would give: cut, not negative
+    assert corrected_share(0.09, 500, rates).value == 0  # a little below what errors alone give: cut, not negative
+
+
+def test_a_share_that_the_error_rates_cannot_give_is_not_corrected_to_certainty() -> None:
+    offline = yes_no_rates([True] * 23 + [False] * 77, [True] * 9 + [False] * 91)
+    assert corrected_share(0.722, 500, offline).value is None
+    assert corrected_share(0.2, 500, offline).value == pytest.approx(0.2 / (9 / 23))
 
 
 def test_a_judge_no_better_than_chance_corrects_nothing() -> None:

@@ -30,11 +30,11 @@ def judge_at(chaos: Chaos, folder: Path, **options: Any) -> tuple[RemoteJudge, l
     endpoint = Endpoint(base_url=chaos.url, model="judge", workers=2, **QUICK | options)
     rubric, key, crews = Rubric(), SecretStr(KEY), list[RayCrew]()
 
-    def with_ray() -> RayCrew:
+    def with_ray(proven: bool) -> RayCrew:
         crews.append(RayCrew(endpoint, rubric, key))
         return crews[-1]
 
-    starters = [lambda: LocalCrew(endpoint, rubric, key), with_ray]
+    starters = [lambda proven: LocalCrew(endpoint, rubric, key, proven=proven), with_ray]
     return RemoteJudge("chaos", Asker(endpoint, rubric, folder / "cache.sqlite", starters), rubric), crews
 
 

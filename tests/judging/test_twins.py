@@ -32,8 +32,8 @@ def test_the_edited_share_is_levenshteins_over_the_longer_text() -> None:
 
 def test_the_prompt_is_fenced_and_a_complaint_is_passed_on() -> None:
     writer = TwinWriter()
-    first, again = (writer.question(Wanted(PROMPT, complaint)) for complaint in ("", "it is too short"))
-    assert PROMPT in first and "would not do" not in first and "it is too short" in again
+    first, again = (writer.question(Wanted(PROMPT, "A twin.", complaint)) for complaint in ("", "it is too short"))
+    assert PROMPT in first and "would not do" not in first and "it is too short" in again and "A twin." in again
     assert writer.parse('{"reason": "r", "twin": " Text. "}') == "Text."
     with pytest.raises(Fault):
         writer.parse('{"reason": "r", "twin": ""}')

@@ -10,6 +10,7 @@ import torch
 
 from editing.projection import Edit, orthonormal_basis
 from engine.configfile import load_config
+from engine.graders import OfflineGrader
 from engine.rundir import RunDir
 from engine.session import Session
 from engine.sweep.grid import SINGLE, Candidate, Grid
@@ -100,7 +101,7 @@ def test_a_variant_that_fails_twice_is_marked_and_the_others_are_made(
     good = Candidate(SINGLE, "good", sources, 1.0, tasks[0].variant)
     stray = Candidate(SINGLE, "stray", sources, 1.0, Variant("stray", "another base", session.plan, tasks[1].variant.edit))
     grid = Grid(session, {}, {})
-    rollouts = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session))
+    rollouts = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session), OfflineGrader())
     inputs = SweepInputs([], session.requests[:NUM_PROMPTS])
     search = Search(session, inputs, grid, rollouts)
     rollouts.make([grid.base(), stray, good], inputs.test, 8)
@@ -109,7 +110,7 @@ def test_a_variant_that_fails_twice_is_marked_and_the_others_are_made(
     assert [row.get("n") for row in rows] == [NUM_PROMPTS, NUM_PROMPTS, None]
     assert rows[2]["reason"] == "failed: EngineError: Variant stray was made from another base than the model in this engine."
     assert rows[1]["p_holm"] == rows[1]["p"]
-    again = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session))
+    again = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session), OfflineGrader())
     assert again.rows.keys() == rollouts.rows.keys()
     for each in (rollouts, again):
         each.scoring.close()
