@@ -67,6 +67,8 @@ def measure_calls(calls: int, slots: int) -> dict[str, Any]:
         judge.close()
     if counts.done != calls:
         raise EngineError(f"{counts.failed} of {calls} calls to the mock failed, so there is nothing to report.")
+    if not counts.seconds_of_crew:
+        raise EngineError(f"{calls} calls were done before Ray had started. Ask for more with --calls.")
     rate = (calls - counts.done_by_first_crew) / counts.seconds_of_crew
     return {
         "calls": calls,

@@ -66,7 +66,7 @@ def test_a_run_is_judged_by_two_judges_in_the_order_of_its_rows(chaos: Chaos, tm
 
 
 def test_what_is_judged_is_not_asked_again_and_what_failed_is(tmp_path: Path) -> None:
-    path = make_run(tmp_path / "run", 30)
+    path = make_run(tmp_path / "run", 15)
     with Chaos(share=0.3, faults=("refusal to judge", "500")) as server:
         judge = judge_file(tmp_path / "mine.toml", server, max_attempts=1)
         seen = []
@@ -216,4 +216,4 @@ def test_killed_at_ten_random_moments_the_scores_are_those_of_an_undisturbed_run
     wanted = [{**row, "judge_model": ""} for row in pq.read_table(whole / "scores.parquet", columns=SCORED).to_pylist()]
     print(f"{kills} kills; {twice} answers were on their way when a process was killed, and asked for again")
     assert kills == 10 and found == wanted
-    assert twice <= 2 * kills  # two calls are under way at most
+    assert twice <= 4 * kills  # two under way at most, and two that came and were not on disk yet

@@ -39,7 +39,7 @@ def judge_at(chaos: Chaos, folder: Path, **options: Any) -> tuple[RemoteJudge, l
 
 
 def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path: Path) -> None:
-    items = items_of(1500)
+    items = items_of(1100)
     with Chaos(share=0.15, latency_s=0.3, faults=("500", "disconnect in mid-body", "garbage JSON")) as server:
         judge, crews = judge_at(server, tmp_path)
         judge.submit(items)
@@ -56,7 +56,7 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
             expected(item) for item, one in zip(items, found, strict=True) if one.error is None
         ]
         assert sum(one.error is not None for one in found) <= 5, "six attempts at 15 % fail once in 90,000 calls"
-        assert 4 < judge.report["done_by_first_crew"] < 1400
+        assert 4 < judge.report["done_by_first_crew"] < 1050
         # What the lost actor had finished and not handed over may be asked again; nothing else is.
         again = sum(count > 1 for count in server.delivered.values())
         print(f"{again} calls were answered twice, those that the lost actor had under way")

@@ -138,9 +138,8 @@ EVERY_STAGE = [
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(
-    "signs", [["rollouts (selection)"], pytest.param(EVERY_STAGE, marks=pytest.mark.slow)], ids=["once", "in every stage"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("signs", [["rollouts (selection)"], EVERY_STAGE], ids=["once", "in every stage"])
 def test_sigkill_and_running_again_ends_with_the_same_tables(
     signs: list[str], finished: Path, selection: str, tmp_path: Path
 ) -> None:
