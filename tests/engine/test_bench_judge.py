@@ -30,5 +30,6 @@ def test_the_mock_answers_no_faster_than_its_slots_allow(tmp_path: Path) -> None
 def test_cached_rows_are_read_without_a_call_and_memory_is_a_fresh_process_own(tmp_path: Path) -> None:
     make_run(tmp_path, 1500)
     found = read_cached(tmp_path)
-    print(found, measure_cached(10))
-    assert found["rows_per_second"] > 0 and measure_cached(10)["peak_rss_mb"] < found["peak_rss_mb"]
+    in_a_fresh_process = measure_cached(10)
+    print(found, in_a_fresh_process)
+    assert found["rows_per_second"] > 0 and 50 < in_a_fresh_process["peak_rss_mb"] < 400
