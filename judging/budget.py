@@ -12,7 +12,3 @@ class Budget:
 
     limit: float | None = None
     spent: float = 0.0
-
-    def allows(self, more: float) -> bool:
-        """Whether so much more stays within the limit."""
-        return self.limit is None or self.spent + more <= self.limit

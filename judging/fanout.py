@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from judging.budget import Budget
@@ -18,7 +18,7 @@ from judging.cache import ReplyCache
 from judging.crew import Relay, Starter
 from judging.endpoint import Endpoint
 from judging.errors import JudgeError
-from judging.worker import Call, Outcome, worst_cost
+from judging.worker import Call, Outcome, attempt_cost, worst_cost
 
 FIRST_CALLS = 4  # until one came through: a wrong key is told four times, not five hundred
 QUEUED_BATCHES = 16
@@ -49,7 +49,8 @@ class Counts:
 class Fanout:
     """Makes calls with the crews that `starters` build: the first one's calls until one came through, then the last one's.
 
-    The budget's limit is kept even if every call under way takes all its attempts and its longest answer.
+    The budget's limit is kept even if every call under way takes all its attempts and its longest answer. Near the limit calls
+    get fewer attempts.
     """
 
     def __init__(
@@ -173,9 +174,9 @@ class Fanout:
             self._took_over_at, self.counts.done_by_first_crew = time.monotonic(), self.counts.done
         room = self._window() - len(self._under_way)
         calls: list[Call] = []
-        while self._waiting and len(calls) < room and self._affordable(self._waiting[0]):
-            call = self._waiting.popleft()
-            self._under_way[call.key] = worst_cost(self._endpoint, call.messages)
+        while self._waiting and len(calls) < room and (call := self._affordable(self._waiting[0])) is not None:
+            self._waiting.popleft()
+            self._under_way[call.key] = worst_cost(self._endpoint, call)
             calls.append(call)
         for start in range(0, len(calls), CALLS_A_BATCH):
             self._relay.submit(calls[start : start + CALLS_A_BATCH], proven=self._proven)
@@ -186,16 +187,19 @@ class Fanout:
         few = not self._proven or (limited and self._relay.is_starting)
         return FIRST_CALLS if few else 2 * self._endpoint.max_concurrency
 
-    def _affordable(self, call: Call) -> bool:
-        """Whether the limit holds even if everything under way and this call cost the most they can."""
-        if self._budget.limit is None:
-            return True
-        if self._budget.allows(sum(self._under_way.values()) + worst_cost(self._endpoint, call.messages)):
-            return True
+    def _affordable(self, call: Call) -> Call | None:
+        """The call, with the attempts that the limit allows even if all under way cost the most they can; None for none."""
+        one = attempt_cost(self._endpoint, call.messages)
+        if self._budget.limit is None or one == 0:
+            return call
+        left = self._budget.limit - self._budget.spent - sum(self._under_way.values())
+        attempts = min(int(left / one) - 1, self._endpoint.max_attempts)  # one is kept for a harmless question
+        if attempts >= 1:
+            return replace(call, attempts=attempts)
         if not self._under_way:
             self.stopped = f"another call could exceed the cost limit of {self._budget.limit:g}; raise --max-cost to go on"
             self.stopped_by_cost = True
-        return False
+        return None
 
     def _store(self, cache: ReplyCache, outcomes: Sequence[Outcome]) -> None:
         """On disk first; then they count."""

@@ -103,7 +103,7 @@ class RayCrew:
         """An outcome, with what a lost actor may have spent on the same call."""
         call = self._under_way[actor].pop(outcome.key, None)
         if call is not None and (times := self._lost.pop(call.key, 0)):
-            outcome.unsure_cost += times * worst_cost(self._endpoint, call.messages)
+            outcome.unsure_cost += times * worst_cost(self._endpoint, call)
         return outcome
 
     def _give(self, actor: Any, calls: Sequence[Call]) -> None:

@@ -34,10 +34,11 @@ SHORTEST_SECRET = 8  # a placeholder such as "none" or "EMPTY" is no secret, and
 
 @dataclass(frozen=True)
 class Call:
-    """One request to make. `key` is its address in the cache."""
+    """One request to make. `key` is its address in the cache; `attempts` are all it may take, None as many as any call."""
 
     key: bytes
     messages: list[Message]
+    attempts: int | None = None
 
 
 @dataclass
@@ -66,9 +67,10 @@ class QuotaClient(Protocol):
 
 @dataclass
 class _Attempts:
-    """What a call has used up."""
+    """What a call has used up, and how many attempts it may take."""
 
     outcome: Outcome
+    allowed: int
     started: float | None = None
     waited: float = 0.0  # for a slot or the account's limits, after the first attempt
     counted: int = 0
@@ -129,7 +131,7 @@ class Worker:
         await self._client.close()
 
     async def _run(self, call: Call) -> None:
-        spent = _Attempts(Outcome(call.key))
+        spent = _Attempts(Outcome(call.key), call.attempts or self.endpoint.max_attempts)
         try:
             await self._until_done(call, spent)
         except Fault as fault:
@@ -158,7 +160,7 @@ class Worker:
 
     def _is_over(self, spent: _Attempts, pause: float) -> bool:
         fault = spent.faults[-1]
-        if fault.kind in ("refused", "fatal") or spent.counted >= self.endpoint.max_attempts or spent.unusable >= MAX_UNUSABLE:
+        if fault.kind in ("refused", "fatal") or spent.counted >= spent.allowed or spent.unusable >= MAX_UNUSABLE:
             return True
         if fault.kind == "unreachable" and not self._live and spent.counted >= MAX_UNREACHABLE:
             self._stop(fault, f"nothing answers at {self.endpoint.base_url}: {fault}")
@@ -303,6 +305,6 @@ def attempt_cost(endpoint: Endpoint, messages: Sequence[Message]) -> float:
     return price.cost(most_tokens(messages), endpoint.max_tokens) if price else 0.0
 
 
-def worst_cost(endpoint: Endpoint, messages: Sequence[Message]) -> float:
-    """What one call can cost at most: all attempts, and a harmless question should it be refused; 0 without a price."""
-    return (endpoint.max_attempts + 1) * attempt_cost(endpoint, messages)
+def worst_cost(endpoint: Endpoint, call: Call) -> float:
+    """What one call can cost at most: all its attempts, and a harmless question should it be refused; 0 without a price."""
+    return ((call.attempts or endpoint.max_attempts) + 1) * attempt_cost(endpoint, call.messages)
