@@ -3,12 +3,13 @@
 The estimator of Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction", at named positions
 of the rendered prompt. Takes a model and token ids; knows nothing of files.
 """
-# L = decoder blocks, H = hidden size, P = positions, G = groups of prompts
+# L = decoder blocks, H = hidden size, P = positions, G = groups of prompts, N = prompts, B = prompts of a batch
 
 import itertools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ from torch import Tensor, nn
 from extraction.errors import ExtractionError
 from extraction.hooks import ResidualCapture, decoder_body
 from extraction.positions import LAST
+from extraction.prefill import BATCH_TOKENS, Prefill
 from extraction.rendering import RenderedPair
 
 CONVENTION = "resid_pre"
 LAST_TOKEN: Mapping[str, int] = {LAST: -1}
+GPU_FACTOR = 16  # a GPU is busy with so many times the tokens of a batch that suits a CPU
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Extraction:
 def extract_directions(
     model: nn.Module, pairs: Sequence[RenderedPair], on_prompt: Callable[[int], None] = lambda done: None
 ) -> Directions:
-    """Directions of every layer at the last token, one prompt at a time; see `extract_at`."""
+    """Directions of every layer at the last token; see `extract_at`."""
     return extract_at(model, pairs, LAST_TOKEN, on_prompt=on_prompt).directions[LAST]
 
 
@@ -65,7 +68,7 @@ def extract_at(
     seed: int = 0,
     on_prompt: Callable[[int], None] = lambda done: None,
 ) -> Extraction:
-    """Directions of every layer at each position (a name and its offset from the prompt's end), one prompt at a time.
+    """Directions of every layer at each position (a name and its offset from the prompt's end).
 
     `on_prompt` is told how many of the 2 N prompts are done. Shuffled labels swap the sides of half of the pairs, drawn
     by `seed`. Memory does not grow with the number of pairs.
@@ -97,26 +100,46 @@ def group_means(
     groups: Iterable[Sequence[int]],
     offsets: Sequence[int],
     on_prompt: Callable[[int], None] = lambda done: None,
+    *,
+    batch_tokens: int | None = None,
 ) -> Tensor:
     """Means of the residual stream over the prompts of each group, summed in float64: (G, P, L+1, H).
 
-    `groups` names, prompt by prompt, the groups it counts in.
+    `groups` names, prompt by prompt, the groups it counts in. Prompts run in batches of at most `batch_tokens` tokens, of which
+    no prompt sees another's or any padding (`extraction.prefill`): the means are those of one prompt at a time, to rounding.
     """
-    sums: dict[int, Tensor] = {}
-    counts: dict[int, int] = {}
-    body = decoder_body(model)
-    device = next(model.parameters()).device
-    with torch.inference_mode(), ResidualCapture(model, offsets) as capture:
-        for done, (token_ids, members) in enumerate(zip(prompts, groups, strict=False), 1):
-            body(input_ids=torch.tensor([token_ids], device=device), use_cache=False)
-            resid_PLH = capture.read().to("cpu", torch.float64).transpose(0, 1)
-            for group in members:
-                sums[group] = sums[group].add_(resid_PLH) if group in sums else resid_PLH.clone()
-                counts[group] = counts.get(group, 0) + 1
-            on_prompt(done)
-    if not sums:
+    listed, keep = list(prompts), max(-offset for offset in offsets)
+    members = list(itertools.islice(groups, len(listed)))
+    if not listed:
         raise ExtractionError("No prompts to average; expected at least one.")
-    return torch.stack([sums[group] / counts[group] for group in sorted(sums)])
+    if (shortest := min(map(len, listed))) < keep:
+        raise ExtractionError(f"A prompt of {shortest} tokens has no position {-keep}; expected at least {keep} tokens.")
+    device = next(model.parameters()).device
+    looked_at = keep if shares_prefix(model) else max(map(len, listed))
+    size = batch_tokens or BATCH_TOKENS * (GPU_FACTOR if device.type == "cuda" else 1)
+    prefill = Prefill(listed, device, size, keep=looked_at)
+    counts_GN = torch.zeros(1 + max(map(max, members)), len(listed), dtype=torch.float64)
+    for place, own in enumerate(members):
+        counts_GN[list(own), place] = 1
+    offsets_P, done = torch.tensor(offsets, device=device), 0
+    sums_GPLH: Any = 0.0
+    with ResidualCapture(model) as capture:
+        for batch in prefill.passes(decoder_body(model), lambda batch: capture.at(batch.last_B[:, None] + 1 + offsets_P)):
+            resid_LBPH = capture.read().to("cpu", torch.float64)
+            sums_GPLH = sums_GPLH + torch.einsum("gb,lbph->gplh", counts_GN[:, batch.indices], resid_LBPH)
+            for _ in batch.indices:
+                done += 1
+                on_prompt(done)
+    return sums_GPLH / counts_GN.sum(dim=1)[:, None, None, None]
+
+
+def shares_prefix(model: Any) -> bool:
+    """Whether prompts may share their common prefix's keys and values and still be what they are alone.
+
+    In 16 bits fused attention takes another kernel behind a cache, which moves directions by up to 1e-3 in cosine; eager
+    attention gives the same bits, and in float32 the difference is 1e-12.
+    """
+    return model.config._attn_implementation == "eager" or next(model.parameters()).dtype == torch.float32
 
 
 def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:

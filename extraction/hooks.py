@@ -3,7 +3,7 @@
 Layer l = 0..L-1 is what enters block l; layer L is what leaves the last block. transformers' `hidden_states[-1]` comes
 after the final norm, so layer L is hooked here and never read from there.
 """
-# L = decoder blocks, P = positions, H = hidden size, T = tokens
+# L = decoder blocks, B = sequences of a batch, P = positions, H = hidden size, T = tokens
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -37,19 +37,19 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
 
 
 class ResidualCapture:
-    """Context manager: after each forward pass of one sequence, `read()` gives the residual stream at `offsets`.
+    """Context manager: after a forward pass, `read()` gives the residual stream at the places named before it.
 
-    with ResidualCapture(model, [-1]) as capture:
-        body(input_ids=ids_1T)
-        capture.read()            # (L+1, 1, H), the model's dtype
+    with ResidualCapture(model) as capture:
+        capture.at(index_BP)      # places of the wanted tokens in each sequence of the batch
+        body(input_ids=ids_BT)
+        capture.read()            # (L+1, B, P, H), the model's dtype
 
-    Offsets count from the sequence's end. Only the wanted tokens' vectors leave the pass; a batch of more than one sequence
-    is refused.
+    Only the wanted tokens' vectors leave the pass. A pass with no places named, such as a shared prefix's, is not looked at.
     """
 
-    def __init__(self, model: nn.Module, offsets: Sequence[int] = (-1,)) -> None:
+    def __init__(self, model: nn.Module) -> None:
         self.blocks = decoder_blocks(model)
-        self.offsets = list(offsets)
+        self._index_BP: Tensor | None = None
         self._captured: dict[int, Tensor] = {}
         self._handles: list[Any] = []
 
@@ -64,13 +64,17 @@ class ResidualCapture:
             handle.remove()
         self._handles.clear()
 
+    def at(self, index_BP: Tensor) -> None:
+        """Name the places of the next pass."""
+        self._index_BP = index_BP
+
     def read(self) -> Tensor:
-        """The residual stream of the pass just made, (L+1, P, H)."""
+        """The residual stream of the pass just made, (L+1, B, P, H)."""
         if len(self._captured) != len(self.blocks) + 1:
             raise ExtractionError(f"{len(self._captured)} of {len(self.blocks) + 1} layers were reached by the forward pass.")
-        resid_LPH = torch.stack([self._captured[layer] for layer in range(len(self.blocks) + 1)])
+        resid_LBPH = torch.stack([self._captured[layer] for layer in range(len(self.blocks) + 1)])
         self._captured.clear()
-        return resid_LPH
+        return resid_LBPH
 
     def _before(self, layer: int) -> Any:
         def hook(block: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
@@ -81,7 +85,12 @@ class ResidualCapture:
     def _after_last(self, block: nn.Module, args: Any, output: Any) -> None:
         self._keep(len(self.blocks), output[0] if isinstance(output, tuple) else output)
 
-    def _keep(self, layer: int, hidden_states_1TH: Tensor) -> None:
-        if hidden_states_1TH.shape[0] != 1:
-            raise ExtractionError(f"Extraction takes one sequence at a time, got a batch of {hidden_states_1TH.shape[0]}.")
-        self._captured[layer] = hidden_states_1TH[0, self.offsets].detach()
+    def _keep(self, layer: int, hidden_states_BTH: Tensor) -> None:
+        if self._index_BP is None:
+            return
+        if len(hidden_states_BTH) != len(self._index_BP):
+            raise ExtractionError(
+                f"Places were named for {len(self._index_BP)} sequences; the pass has {len(hidden_states_BTH)}."
+            )
+        rows = torch.arange(len(hidden_states_BTH), device=hidden_states_BTH.device)
+        self._captured[layer] = hidden_states_BTH[rows[:, None], self._index_BP].detach()

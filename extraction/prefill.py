@@ -1,12 +1,12 @@
-"""Next-token logits of many prompts, exactly as one by one: the common prefix is computed once, the rest in batches that
-are padded on the right, where causal attention never looks.
+"""Many prompts at once, exactly as one by one: the common prefix is computed once, the rest in batches that are padded on the
+right, where causal attention never looks.
 
 Takes a transformers model and token ids; the model's weights and hooks may change between two passes.
 """
 # B = prompts of a batch, T = tokens after the prefix, V = vocabulary
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +39,30 @@ class Logits:
 class Prefill:
     """Prompts laid out for repeated passes. Raises ExtractionError where there are none or one is empty."""
 
-    def __init__(self, prompts: Sequence[Sequence[int]], device: Any = "cpu", batch_tokens: int = BATCH_TOKENS) -> None:
+    def __init__(
+        self, prompts: Sequence[Sequence[int]], device: Any = "cpu", batch_tokens: int = BATCH_TOKENS, *, keep: int = 1
+    ) -> None:
+        """`keep`: how many tokens at the end of each prompt are looked at, which the prefix leaves out."""
         if not prompts or not all(prompts):
             raise ExtractionError("No tokens to compute; expected at least one prompt, each with tokens.")
         self.num_prompts = len(prompts)
-        shared = common_prefix(prompts)
+        shared = common_prefix(prompts, keep)
         self.prefix = list(prompts[0][:shared])
         suffixes = [list(prompt[shared:]) for prompt in prompts]
         self.batches = [_pad(group, suffixes, device) for group in _groups([len(ids) for ids in suffixes], batch_tokens)]
+
+    @torch.inference_mode()
+    def passes(self, body: Any, before: Callable[[Batch], None]) -> Iterator[Batch]:
+        """Run every batch through a decoder without its head; `before` is told of each, and it is given when its pass is done."""
+        device = self.batches[0].token_ids_BT.device
+        cache = None
+        if self.prefix:
+            cache = body(input_ids=torch.tensor([self.prefix], device=device), use_cache=True).past_key_values
+        for batch in self.batches:
+            repeated = _repeated(cache, len(batch.indices))
+            before(batch)
+            body(input_ids=batch.token_ids_BT, past_key_values=repeated, use_cache=repeated is not None)
+            yield batch
 
     @torch.inference_mode()
     def logits(self, model: Any) -> Iterator[Logits]:
@@ -60,9 +76,9 @@ class Prefill:
             yield Logits(batch.indices, _batch_logits(model, batch, prefix_cache))
 
 
-def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
-    """Number of leading tokens that all prompts share, at least one token of each left out."""
-    longest = min(len(prompt) for prompt in prompts) - 1
+def common_prefix(prompts: Sequence[Sequence[int]], keep: int = 1) -> int:
+    """Number of leading tokens that all prompts share, at least `keep` tokens of each left out."""
+    longest = max(min(len(prompt) for prompt in prompts) - keep, 0)
     return next((n for n in range(longest) if len({prompt[n] for prompt in prompts}) > 1), longest)
 
 
@@ -87,9 +103,15 @@ def _pad(group: list[int], suffixes: list[list[int]], device: Any) -> Batch:
 
 def _batch_logits(model: Any, batch: Batch, prefix_cache: Any) -> Tensor:
     size, width = batch.token_ids_BT.shape
-    cache = copy.deepcopy(prefix_cache)  # a pass writes into it
-    if cache is not None:
-        cache.batch_repeat_interleave(size)
+    cache = _repeated(prefix_cache, size)
     first = int(batch.last_B.min())
     output = model(input_ids=batch.token_ids_BT, past_key_values=cache, use_cache=cache is not None, logits_to_keep=width - first)
     return output.logits[torch.arange(size), batch.last_B - first]
+
+
+def _repeated(prefix_cache: Any, size: int) -> Any:
+    """The prefix's keys and values for a batch; a copy, since a pass writes into it."""
+    cache = copy.deepcopy(prefix_cache)
+    if cache is not None:
+        cache.batch_repeat_interleave(size)
+    return cache

@@ -28,7 +28,7 @@ def test_an_addition_shifts_the_stream_at_its_layer_and_not_before(layer: int) -
         assert torch.allclose(after[:layer], before[:layer], atol=1e-6)
         assert float((after[-1] - before[-1]).norm()) > 0.1
     else:
-        assert torch.allclose(seen[0].double(), before[-1] + vector.double(), atol=1e-5)
+        assert torch.allclose(seen[-1].double(), before[-1] + vector.double(), atol=1e-5)
     assert torch.allclose(mean_residual(model, PROMPTS[:1]), before)
 
 
