@@ -18,14 +18,11 @@ def grade_rates(human: Sequence[float | None], judge: Sequence[float | None]) ->
 
     A false positive of a grade is given where the human gave another, a false negative is not given where the human gave it.
     """
-    pairs = _known(human, judge)
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    first, second = _known(human, judge)
     return {
-        "n": len(pairs),
-        "missing": sum(value is not None for value in human) - len(pairs),
-        "accuracy": asdict(share(sum(a == b for a, b in pairs), len(pairs))),
-        "kappa": kappa(first, second, labels=GRADES) if pairs else None,
-        "weighted_kappa": kappa(first, second, labels=GRADES, weighted=True) if pairs else None,
+        **_counts(human, first, second),
+        "kappa": kappa(first, second, labels=GRADES) if first else None,
+        "weighted_kappa": kappa(first, second, labels=GRADES, weighted=True) if first else None,
         "table": table_of(first, second),
         "grades": {f"{grade:g}": _errors([a == grade for a in first], [b == grade for b in second]) for grade in GRADES},
     }
@@ -33,13 +30,10 @@ def grade_rates(human: Sequence[float | None], judge: Sequence[float | None]) ->
 
 def yes_no_rates(human: Sequence[bool | None], judge: Sequence[bool | None]) -> dict[str, Any]:
     """Of a yes or no: accuracy, kappa, false positives and false negatives."""
-    pairs = _known(human, judge)
-    first, second = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    first, second = _known(human, judge)
     return {
-        "n": len(pairs),
-        "missing": sum(value is not None for value in human) - len(pairs),
-        "accuracy": asdict(share(sum(a == b for a, b in pairs), len(pairs))),
-        "kappa": kappa(first, second, labels=[False, True]) if pairs else None,
+        **_counts(human, first, second),
+        "kappa": kappa(first, second, labels=[False, True]) if first else None,
         **_errors(first, second),
     }
 
@@ -100,8 +94,16 @@ def _errors(human: Sequence[bool], judge: Sequence[bool]) -> dict[str, Any]:
     }
 
 
-def _known(human: Sequence[Any], judge: Sequence[Any]) -> list[tuple[Any, Any]]:
-    return [(a, b) for a, b in zip(human, judge, strict=True) if a is not None and b is not None]
+def _counts(human: Sequence[Any], first: Sequence[Any], second: Sequence[Any]) -> dict[str, Any]:
+    same = sum(a == b for a, b in zip(first, second, strict=True))
+    missing = sum(value is not None for value in human) - len(first)
+    return {"n": len(first), "missing": missing, "accuracy": asdict(share(same, len(first)))}
+
+
+def _known(human: Sequence[Any], judge: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Both sides, where both are known."""
+    pairs = [(a, b) for a, b in zip(human, judge, strict=True) if a is not None and b is not None]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def _cut(value: float) -> float:

@@ -89,6 +89,22 @@ def test_what_is_judged_is_not_asked_again_and_what_failed_is(tmp_path: Path) ->
         assert again.returncode == 0 and server.attempts.total() == calls and "stage" not in again.stderr
 
 
+def test_scores_outlive_the_cache_they_came_from(chaos: Chaos, tmp_path: Path) -> None:
+    path, judge = make_run(tmp_path / "run", 8), judge_file(tmp_path / "mine.toml", chaos)
+    rubric = Rubric()
+    questions = [rubric.question(Item(row["prompt"], row["response"], row["finish_reason"])) for row in rollouts_of(path)]
+    chaos.always = {questions[0]: "400"}
+    assert run(tmp_path, "judge", path, "--judge", judge).returncode == 0
+    before = scores_of(path)
+    assert [row["error"] is not None for row in before] == [True] + [False] * 15
+    for file in (tmp_path / "cache").glob("judgements.sqlite*"):
+        file.unlink()
+    chaos.always = dict.fromkeys(questions[4:9], "400")
+    assert run(tmp_path, "judge", path, "--judge", judge).returncode == 0
+    after = scores_of(path)
+    assert all(row["error"] is None for row in after) and after[4:9] == before[4:9]
+
+
 def test_repeats_show_the_judges_own_variance(chaos: Chaos, tmp_path: Path) -> None:
     path, judge = make_run(tmp_path / "run", 6), judge_file(tmp_path / "mine.toml", chaos)
     done = run(tmp_path, "judge", path, "--judge", judge, "--repeat", "3")
