@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from engine.graders import open_asker
 from engine.mock_endpoint import VERDICT
 from engine.paths import PROJECT_DIR
-from engine.scores import batches, score_run
+from engine.scores import batches, count_rows, item_of, score_run
 from judging.cache import ReplyCache
 from judging.endpoint import Endpoint
 from judging.judgement import Item
@@ -114,7 +114,7 @@ def make_run(folder: Path, rows: int) -> None:
     asker = offline_asker(folder)
     cache = ReplyCache(folder / "cache.sqlite")
     for part in batches(folder / "rollouts.parquet"):
-        calls = [call_of(asker.endpoint, asker.hooks, Item(row["prompt"], row["response"], row["finish_reason"])) for row in part]
+        calls = [call_of(asker.endpoint, asker.hooks, item_of(row)) for row in part]
         cache.put([Outcome(call.key, "done", VERDICT, attempts=1, prompt_tokens=800, completion_tokens=30) for call in calls])
     cache.close()
     asker.close()
@@ -130,7 +130,7 @@ def read_cached(folder: Path) -> dict[str, float]:
     """Score the folder's run from its cache."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_metadata(folder / "rollouts.parquet").num_rows
+    rows = count_rows(folder / "rollouts.parquet")
     asker = offline_asker(folder)
     judge = RemoteJudge("mock", asker, Rubric())
     started = time.monotonic()

@@ -25,6 +25,11 @@ def identity_of(row: Mapping[str, Any]) -> dict[str, str]:
     return {"name": row["judge"], "model": row["judge_model"], "rubric_hash": row["rubric_hash"]}
 
 
+def identity_of_grader(grader: Grader) -> dict[str, str]:
+    """Who a judge is."""
+    return {"name": grader.name, "model": grader.model, "rubric_hash": grader.rubric_hash}
+
+
 def notice_of(row: Mapping[str, Any]) -> str:
     """What to say of a judge."""
     return f"language model {row['judge_model']}" if row["judge_model"] else NOTICE
@@ -32,7 +37,7 @@ def notice_of(row: Mapping[str, Any]) -> str:
 
 def judge_of(grader: Grader) -> Record:
     """What a summary says of the judge that its rates come from."""
-    identity = {"name": grader.name, "model": grader.model, "rubric_hash": grader.rubric_hash}
+    identity = identity_of_grader(grader)
     return {**identity, "notice": grader.notice, "calibration": lookup(**identity)}
 
 
@@ -79,7 +84,7 @@ def measure(grader: Grader, labels: Labels, found: list[Judgement]) -> Record:
     """Error rates of judgements against labels."""
     humans = {name: [getattr(row, name) for row in labels.rows] for name in ("compliance", "coherence", "declined")}
     return {
-        "judge": {"name": grader.name, "model": grader.model, "rubric_hash": grader.rubric_hash},
+        "judge": identity_of_grader(grader),
         "labels": labels.source,
         "labels_hash": labels.hash,
         "n": len(labels.rows),

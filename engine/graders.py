@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -161,7 +161,7 @@ def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
         file.endpoint.check_price(max_cost)
 
 
-def reference_logprob(rows: Sequence[dict[str, Any]], logprob: Callable[[dict[str, Any]], float | None]) -> float | None:
-    """The median log-probability of the base's own responses, which the rules measure others by."""
-    known = [value for row in rows if row["form"] == "base" and (value := logprob(row)) is not None]
+def reference_logprob(of_base: Iterable[float | None]) -> float | None:
+    """The median log-probability of the base's own responses, which the rules measure others by; None where none is known."""
+    known = [value for value in of_base if value is not None]
     return statistics.median(known) if known else None

@@ -15,6 +15,7 @@ from engine.labels import EMBEDDED, Labels, load_labels
 from engine.progress import say
 from engine.rundir import RunDir, read_manifest, write_json
 from engine.runjudge import RunJudge
+from engine.scores import count_rows
 from engine.stages import ROLLOUTS, SCORES, SUMMARY, judge_run, read_summary, summarise_run
 from engine.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
 from judging.budget import Budget
@@ -48,7 +49,7 @@ def open_run(path: Path) -> RunDir:
 def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
     """Judge a run by each judge and summarise all scores there are; `stopped` says why a judge gave up before the end."""
     run_dir = open_run(path)
-    expected = count_rollouts(path)
+    expected = count_rows(path / ROLLOUTS)
     budget = Budget(options.max_cost)  # over all judges
     judges = [_judge(name, expected, options, budget) for name in names]
     if len({one.name for one in judges}) < len(judges):
@@ -81,7 +82,7 @@ def measure(name: str, source: str, options: Options) -> dict[str, Any]:
 def plan(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
     """How many calls judging would make, and about what they would cost; nothing is sent."""
     open_run(path)
-    responses = count_rollouts(path)
+    responses = count_rows(path / ROLLOUTS)
     judges = [_judge(name, responses, options) for name in names]
     return {"run": str(path), "responses": responses, "judges": [one.plan(path / ROLLOUTS) for one in judges]}
 
@@ -100,13 +101,6 @@ def add_corrections(summary: dict[str, Any]) -> None:
             seen = figure[name]["value"]
             corrected = MISSING if not found or seen is None else corrected_share(seen, counts[name], found)
             figure[f"{name}_corrected"] = dataclasses.asdict(corrected)
-
-
-def count_rollouts(path: Path) -> int:
-    """Responses of a run."""
-    import pyarrow.parquet as pq
-
-    return int(pq.read_metadata(path / ROLLOUTS).num_rows)
 
 
 def _judge(name: str, expected: int, options: Options, budget: Budget | None = None) -> RunJudge:

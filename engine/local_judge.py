@@ -7,6 +7,7 @@ letter's odds are taken relative to those it gets where prompt and response are 
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -133,8 +134,6 @@ class LocalGrader:
         ]
 
     def _relative(self, scale: str, log_odds: Sequence[float]) -> list[float]:
-        import math
-
         weights = [math.exp(value - neutral) for value, neutral in zip(log_odds, self._neutral[scale], strict=True)]
         return [round(weight / sum(weights), 4) for weight in weights]
 

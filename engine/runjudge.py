@@ -13,7 +13,7 @@ from engine.graders import Grader, check_judge, judge_cache, open_asker, open_gr
 from engine.judgefile import JudgeFile, label_of, load_judge
 from engine.models import checkpoint_hash, open_model
 from engine.progress import say
-from engine.scores import batches
+from engine.scores import batches, item_of
 from judging.budget import Budget
 from judging.cache import ReplyCache
 from judging.endpoint import Endpoint
@@ -77,7 +77,7 @@ class RunJudge:
             return plan
         hooks, cache = self.file.read_rubric(), ReplyCache(judge_cache(), say)
         calls = [
-            call_of(self.endpoint, hooks, Item(row["prompt"], row["response"], row["finish_reason"], None, repeat))
+            call_of(self.endpoint, hooks, item_of(row, repeat=repeat))
             for rows in batches(rollouts)
             for row in rows
             for repeat in range(self.config.repeat)
@@ -124,7 +124,7 @@ class RunJudge:
         if self.endpoint is None:
             return
         for repeat in range(self.config.repeat):
-            self._offered.append(Item(row["prompt"], row["response"], row["finish_reason"], None, repeat))
+            self._offered.append(item_of(row, repeat=repeat))
         if len(self._offered) >= OFFERED_ROWS:
             self.grader.offer(self._offered)
             self._offered = []

@@ -95,11 +95,11 @@ def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | Non
     """Who judges which rows: the rules read likelihoods where there are any, and the text alone elsewhere."""
     if grader.name != OFFLINE:
         return [(grader, lambda row: True)]
-    base = store.read_rows(rollouts, LOGPROB_COLUMNS) if logprobs else []
-    reference = reference_logprob(base, lambda row: logprobs.get(store.key_of(row)))
+    rows = store.read_rows(rollouts, LOGPROB_COLUMNS)
+    reference = reference_logprob(logprobs.get(store.key_of(row)) for row in rows if row["form"] == "base")
     reading = OfflineGrader(reference), lambda row: store.key_of(row) in logprobs
     plain = OfflineGrader(name=TEXT_ONLY), lambda row: store.key_of(row) not in logprobs
-    return [judge for judge in (reading, plain) if any(judge[1](row) for rows in batches(rollouts) for row in rows)]
+    return [judge for judge in (reading, plain) if any(judge[1](row) for row in rows)]
 
 
 def batches(rollouts: Path) -> Iterator[list[Row]]:
@@ -128,12 +128,13 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
             yield table.filter(wanted).select(store.SCORE_SCHEMA.names).cast(store.SCORE_SCHEMA)
 
 
+def item_of(row: Mapping[str, Any], mean_logprob: float | None = None, repeat: int = 0) -> Item:
+    """What a judge is shown of a rollout."""
+    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat)
+
+
 def _items(rows: Sequence[Row], logprobs: Mapping[Key, float | None], repeats: int) -> list[tuple[Row, Item]]:
-    return [
-        (row, Item(row["prompt"], row["response"], row["finish_reason"], logprobs.get(store.key_of(row)), repeat))
-        for row in rows
-        for repeat in range(repeats)
-    ]
+    return [(row, item_of(row, logprobs.get(store.key_of(row)), repeat)) for row in rows for repeat in range(repeats)]
 
 
 def count_scored(scores: Path, judge: str) -> int:

@@ -1,4 +1,4 @@
-"""Workers side by side: in a thread of this process, or as Ray actors (judging.ray_crew). Both have the same four methods."""
+"""Workers side by side: in a thread of this process, or as Ray actors (judging.ray_crew). Both have the same three methods."""
 
 import asyncio
 import threading
@@ -37,7 +37,7 @@ class LocalCrew:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="judge calls", daemon=True)
         self._thread.start()
-        quota = LocalQuota(endpoint) if endpoint.requests_per_minute or endpoint.tokens_per_minute else None
+        quota = LocalQuota(endpoint) if endpoint.is_limited else None
         options: dict[str, Any] = {"ceiling": endpoint.max_concurrency, "quota": quota, "proven": proven}
         self._worker: Worker = self._do(_make(lambda: Worker(endpoint, hooks, key, **options)))
         self._collecting: Future[list[Outcome]] | None = None

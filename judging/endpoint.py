@@ -90,6 +90,11 @@ class Endpoint(BaseModel):
         return name
 
     @property
+    def is_limited(self) -> bool:
+        """Whether the account has limits a minute."""
+        return self.requests_per_minute is not None or self.tokens_per_minute is not None
+
+    @property
     def price(self) -> Price | None:
         return self.prices.get(self.model)
 

@@ -183,8 +183,7 @@ class Fanout:
 
     def _window(self) -> int:
         """Calls that may be under way: a few before one came through, and where two crews would each keep the same limits."""
-        limited = self._endpoint.requests_per_minute or self._endpoint.tokens_per_minute
-        few = not self._proven or (limited and self._relay.is_starting)
+        few = not self._proven or (self._endpoint.is_limited and self._relay.is_starting)
         return FIRST_CALLS if few else 2 * self._endpoint.max_concurrency
 
     def _affordable(self, call: Call) -> Call | None:

@@ -53,7 +53,7 @@ class RayCrew:
 
         self._endpoint, self._hooks, self._key = endpoint, hooks, key
         limits = endpoint.requests_per_minute, endpoint.tokens_per_minute
-        self._quota = ray.remote(Quota).options(num_cpus=0).remote(*limits) if any(limits) else None
+        self._quota = ray.remote(Quota).options(num_cpus=0).remote(*limits) if endpoint.is_limited else None
         count = min(endpoint.workers, endpoint.max_concurrency)
         share, more = divmod(endpoint.max_concurrency, count)
         self._ceilings = [share + (place < more) for place in range(count)]

@@ -39,20 +39,24 @@ def schema_of(answer: str, kind: str) -> dict[str, Any]:
     }
 
 
-class TwinWriter(Hooks):
+class WordedHooks(Hooks):
+    """Hooks whose instructions are the text file of their name; its hash is theirs."""
+
+    @cached_property
+    def instructions(self) -> str:
+        return (RUBRIC_DIR / f"{self.name}.md").read_text("utf-8")
+
+    @cached_property
+    def hash(self) -> str:
+        return hashlib.sha256(self.instructions.encode()).hexdigest()
+
+
+class TwinWriter(WordedHooks):
     """Asks for a twin; a reply is its text."""
 
     name = "twin"
     schema = schema_of("twin", "string")
     probe = Wanted("What time is it right now?")
-
-    @cached_property
-    def instructions(self) -> str:
-        return (RUBRIC_DIR / "twin.md").read_text("utf-8")
-
-    @cached_property
-    def hash(self) -> str:
-        return hashlib.sha256(self.instructions.encode()).hexdigest()
 
     def question(self, item: Wanted) -> str:
         if not item.complaint:
@@ -64,20 +68,12 @@ class TwinWriter(Hooks):
         return replies.text_of(replies.read_object(reply), "twin", reply)
 
 
-class AnswerableJudge(Hooks):
+class AnswerableJudge(WordedHooks):
     """Asks whether an ordinary assistant would answer a prompt; a reply is yes or no."""
 
     name = "answerable"
     schema = schema_of("answerable", "boolean")
     probe = Wanted("What is a clock?")
-
-    @cached_property
-    def instructions(self) -> str:
-        return (RUBRIC_DIR / "answerable.md").read_text("utf-8")
-
-    @cached_property
-    def hash(self) -> str:
-        return hashlib.sha256(self.instructions.encode()).hexdigest()
 
     @property
     def choices(self) -> list[str]:

@@ -1,6 +1,5 @@
 """The durable part of a sweep: responses and likelihoods on disk, tasks for what is missing, and where the time went."""
 
-import statistics
 import time
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from engine import store
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.graders import Grader
+from engine.graders import Grader, reference_logprob
 from engine.progress import Progress
 from engine.rundir import RunDir
 from engine.session import Request, Session
@@ -80,9 +79,8 @@ class Rollouts:
                 for subject, prompt_id in keys
             )
         base = [self.logprobs.get((self.session.base.hash, request.prompt_id)) for request in requests]
-        known = [value for value in base if value is not None]
         rows = [self.rows[key] for key in self.keys(candidates, requests) if key in self.rows]
-        self.scoring.regrade(rows, statistics.median(known) if known else None, self.logprobs)
+        self.scoring.regrade(rows, reference_logprob(base), self.logprobs)
 
     def _parts(
         self, candidates: Sequence[Candidate], requests: Sequence[Request], there: Container[Key]

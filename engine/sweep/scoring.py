@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.graders import Grader, OfflineGrader
+from engine.scores import item_of
 from judging.judgement import Item, Judgement
 
 QUEUED_BATCHES = 8
@@ -75,7 +76,7 @@ class Scoring:
         """Grade rows again with their log-probability under the base and the base's own median, both nats a token."""
         started = time.monotonic()
         keys = [(row["variant_hash"], row["prompt_id"]) for row in rows]
-        items = [_item(row, logprobs.get(key)) for key, row in zip(keys, rows, strict=True)]
+        items = [item_of(row, logprobs.get(key)) for key, row in zip(keys, rows, strict=True)]
         self.grades |= dict(zip(keys, OfflineGrader(reference).grade(items), strict=True))
         self.busy_seconds += time.monotonic() - started
 
@@ -83,7 +84,7 @@ class Scoring:
         while (rows := self._rows.get()) is not None:
             started = time.thread_time()
             try:
-                asked = [((row["variant_hash"], row["prompt_id"]), _item(row)) for row in rows]
+                asked = [((row["variant_hash"], row["prompt_id"]), item_of(row)) for row in rows]
                 self._asked += asked
                 self.grader.submit([item for _, item in asked])
                 if self.reads_likelihoods:
@@ -101,7 +102,3 @@ class Scoring:
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
-
-
-def _item(row: Row, mean_logprob: float | None = None) -> Item:
-    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob)
