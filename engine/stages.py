@@ -115,14 +115,17 @@ def provenance(session: Session) -> dict[str, str]:
 
 
 def transformers_model(session: Session) -> Any:
-    """The base as a transformers model, on the GPU where there is one."""
+    """The base as a transformers model, on the GPU where there is one.
+
+    Eager attention: a prompt's bits are then the same alone, in a batch, and behind a shared prefix (`shares_prefix`).
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    dtype = getattr(torch, session.config.model.dtype)
-    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, dtype=dtype, trust_remote_code=False).eval()
+    options = {"dtype": getattr(torch, session.config.model.dtype), "attn_implementation": "eager", "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options).eval()
     return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
