@@ -16,7 +16,7 @@ model would decline, and it has not been made safe for any other use. Do not dep
 | | |
 | --- | --- |
 | removed | the projection onto {k} direction(s) of the residual stream, from {num_tensors} tensors ({scope}) |
-| directions | layers {layers} (resid_pre numbering), position `{position}`, difference in means |
+| directions | layers {layers} (resid_pre numbering), position `{position}`, estimator `{estimator}` |
 | alpha | {alpha} (1 removes the projection whole) |
 | base | {base_model}, SHA-256 `{base_hash}` |
 | basis | SHA-256 `{basis_hash}` |

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from engine.config import RunConfig
+from engine.directions import transformers_model
 from engine.environment import describe
 from engine.session import Session, model_name
-from engine.stages import transformers_model
 from extraction.directions import group_means
 from extraction.hooks import ResidualCapture, decoder_body
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.directions import transformers_model
 from engine.environment import describe
 from engine.export import export
 from engine.graders import OfflineGrader
@@ -14,7 +15,6 @@ from engine.progress import say
 from engine.rundir import RunDir, open_run_dir
 from engine.runjudge import RunJudge
 from engine.session import DECLINED, Session
-from engine.stages import transformers_model
 from engine.store import ShardedTable
 from engine.sweep.faithful import generate_elsewhere
 from engine.sweep.grid import Candidate, Grid

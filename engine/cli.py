@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -114,6 +115,22 @@ def parse_layers(text: str | None) -> list[int] | None:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise EngineError(f"--layers takes whole numbers with commas, such as 16,15,17; found '{text}'.") from None
+
+
+def items(text: str | None) -> list[str]:
+    """The parts of a list with commas, without spaces and empty parts."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    """Numbers from `0.5,1,2`. Raises EngineError, naming the flag, for none or for what is no finite number."""
+    try:
+        found = tuple(float(part) for part in items(text))
+    except ValueError:
+        found = ()
+    if not found or not all(math.isfinite(number) for number in found):
+        raise EngineError(f"{flag} takes numbers with commas, such as 0.5,1,2; found '{text}'.")
+    return found
 
 
 def existing_or_embedded(path: str | None) -> str | None:

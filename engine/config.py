@@ -63,6 +63,8 @@ class DataConfig(Section):
     """Requests the base model is expected to decline; base and variant answer these."""
     test_answerable: str = "embedded:test_answerable"
     """Requests anyone would answer: the over-refusal set."""
+    unrelated: str = "embedded:unrelated"
+    """Answerable prompts that are nobody's twin: what `bin/extract --unrelated` compares twins with."""
     num_pairs: int | None = Field(None, ge=1)
     """How many training pairs, from the top of the file; None takes all."""
     num_requests: int | None = Field(None, ge=1)
@@ -78,7 +80,10 @@ class DirectionsConfig(Section):
     k: int | None = Field(None, ge=1)
     """Dimension of the subspace; None takes one per layer, fewer takes the leading singular vectors."""
     position: str = "last"
-    """Where directions are read: last, last_instruction, or post_instruction:N (the Nth template token after the text)."""
+    """Where directions are read: last, last_instruction, post_instruction:N (the Nth template token after the text), or
+    response (the mean over the base's own response, which is generated first)."""
+    estimator: Literal["mean_difference", "projected", "probe", "pca", "winsorised"] = "mean_difference"
+    """How a layer's direction is made of the pairs; extraction/estimators.py says what each does."""
 
     @field_validator("position")
     @classmethod

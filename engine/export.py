@@ -11,14 +11,14 @@ from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
 from editing.writer import check_output, write_edited
+from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import commit, versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir
 from engine.session import Session, model_name
-from engine.stages import DIRECTIONS, ensure_directions
 from engine.variants import Variant
-from extraction.directions import CONVENTION
+from extraction.directions import CONVENTION, MEAN_DIFFERENCE
 from extraction.files import read_metadata
 from extraction.positions import LAST
 
@@ -36,11 +36,13 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
         ensure_directions(session, run_dir)
         return run_dir.file(DIRECTIONS)
     metadata = read_metadata(file)
-    wanted, found = session.config.directions.position, metadata.get("position", LAST)
-    if found != wanted:
-        raise EngineError(
-            f"{file} was read at position {found}, not {wanted}. If that is what you mean, add --set directions.position={found}."
-        )
+    wanted = session.config.directions.model_dump(include={"position", "estimator"})
+    for key, default in (("position", LAST), ("estimator", MEAN_DIFFERENCE)):
+        if (found := metadata.get(key, default)) != wanted[key]:
+            raise EngineError(
+                f"{file} was made with {key} {found}, not {wanted[key]}. If that is what you mean, add "
+                f"--set directions.{key}={found}."
+            )
     made_from = metadata.get("base_hash", "an unknown base")
     if made_from != session.base_hash and not allow_other_base:
         raise EngineError(
@@ -110,6 +112,7 @@ def edit_record(session: Session, variant: Variant, layers: Sequence[int]) -> di
         "layers": list(layers),
         "convention": CONVENTION,
         "position": session.config.directions.position,
+        "estimator": session.config.directions.estimator,
         "scope": scope.label,
         "untied": scope.untie,
         "edits_head": variant.plan.edits_head,

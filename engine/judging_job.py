@@ -13,6 +13,7 @@ from engine.graders import TEXT_ONLY, Grader
 from engine.judgefile import OFFLINE
 from engine.labels import EMBEDDED, Labels, load_labels
 from engine.progress import say
+from engine.report.page import refresh
 from engine.rundir import RunDir, read_manifest, write_json
 from engine.runjudge import RunJudge
 from engine.scores import count_rows
@@ -61,6 +62,8 @@ def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
             stack.callback(one.close)
         judge_run(run_dir, judges)
         summary = _summarise(run_dir)
+        if run_dir.file(SUMMARY).is_file():
+            refresh(run_dir)
     stopped = {one.name: one.stopped for one in judges if one.stopped is not None}
     return summary | {"stopped": stopped}
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.progress import say
+from engine.report.page import refresh
 from engine.rundir import check_space, is_finished, open_for_directions, open_run_dir
 from engine.runjudge import RunJudge
 from engine.session import Session, given_layers
@@ -32,6 +33,7 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     say(f"run directory: {path}")
     with run_dir.locked(), contextlib.closing(judge):
         summary = run_all(session, run_dir, judge)
+        refresh(run_dir)
         return summary | {"stopped": {judge.name: judge.stopped} if judge.stopped is not None else {}}
 
 

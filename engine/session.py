@@ -124,7 +124,7 @@ class Session:
         }
         rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
         return {
-            "config": self.config.model_dump(mode="json", exclude={"sweep": True, "data": {"selection_pairs"}}),
+            "config": self.config.model_dump(mode="json", exclude={"sweep": True, "data": {"selection_pairs", "unrelated"}}),
             "base_hash": self.base_hash,
             "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
             "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
@@ -138,6 +138,7 @@ class Session:
             "rendering": self.identity["rendering_hashes"],
             "num_pairs": len(self.pairs),
             "position": self.config.directions.position,
+            "estimator": self.config.directions.estimator,
             "model": self.config.model.model_dump(mode="json", exclude={"path", "revision"}),
         }
 

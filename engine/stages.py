@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import store
 from engine.config import RunConfig, SamplingConfig
+from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
@@ -20,9 +21,8 @@ from engine.summary import calibrations_of, make_summary
 if TYPE_CHECKING:
     from engine.replica import Generation
     from engine.variants import Variant
-    from extraction.directions import Extraction
 
-DIRECTIONS, ROLLOUTS, LIKELIHOODS = "directions.safetensors", "rollouts.parquet", "likelihoods.parquet"
+ROLLOUTS, LIKELIHOODS = "rollouts.parquet", "likelihoods.parquet"
 SCORES, SUMMARY = "scores.parquet", "summary.json"
 
 
@@ -82,51 +82,6 @@ def read_summary(run_dir: RunDir) -> dict[str, Any]:
         return dict(json.loads(run_dir.file(SUMMARY).read_text()))
     except (ValueError, TypeError) as error:
         raise EngineError(f"{run_dir.file(SUMMARY)} cannot be read. Remove it and run again: the rest is kept.") from error
-
-
-def ensure_directions(session: Session, run_dir: RunDir) -> None:
-    """directions.safetensors of the run directory."""
-    inputs = session.directions_inputs()
-    run_dir.run_stage("directions", inputs, [DIRECTIONS], lambda: make_directions(session, run_dir))
-
-
-def make_directions(session: Session, run_dir: RunDir) -> None:
-    """Extract every layer's direction from the training pairs."""
-    from extraction.files import save_directions
-
-    position = session.config.directions.position
-    extraction = extract(session, session.offsets([position]))
-    save_directions(run_dir.file(DIRECTIONS), extraction.directions[position], provenance(session))
-
-
-def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
-    """Directions of every layer at each position, and under shuffled labels, on the GPU where there is one."""
-    from extraction.directions import extract_at
-
-    pairs = session.rendered_pairs()
-    model = transformers_model(session)
-    with Progress("directions", 2 * len(pairs), "prompts") as progress:
-        return extract_at(model, pairs, positions, seed=session.config.sweep.seed, on_prompt=lambda done: progress.advance())
-
-
-def provenance(session: Session) -> dict[str, str]:
-    """What a direction file says of its origin."""
-    return {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
-
-
-def transformers_model(session: Session) -> Any:
-    """The base as a transformers model, on the GPU where there is one.
-
-    Eager attention: a prompt's bits are then the same alone, in a batch, and behind a shared prefix (`shares_prefix`).
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    options = {"dtype": getattr(torch, session.config.model.dtype), "attn_implementation": "eager", "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options).eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_variant(session: Session, directions_file: Path) -> "Variant":

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from extraction.errors import ExtractionError
-from extraction.hooks import ResidualCapture, decoder_body
+from extraction.estimators import estimate
 from extraction.positions import LAST
-from extraction.prefill import BATCH_TOKENS, Prefill
 from extraction.rendering import RenderedPair
+from extraction.residuals import batches
 
 CONVENTION = "resid_pre"
+MEAN_DIFFERENCE = "mean_difference"
 LAST_TOKEN: Mapping[str, int] = {LAST: -1}
-GPU_FACTOR = 16  # a GPU is busy with so many times the tokens of a batch that suits a CPU
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,9 @@ class Directions:
     answered_mean_LH: Tensor
     num_pairs: int
     position: str = LAST
+    estimator: str = MEAN_DIFFERENCE
+    estimated_LH: Tensor | None = None
+    """Another estimator's unit directions; None where the mean difference is meant."""
 
     @property
     def mean_difference_LH(self) -> Tensor:
@@ -40,9 +43,43 @@ class Directions:
         return self.declined_mean_LH - self.answered_mean_LH
 
     @property
+    def direction_LH(self) -> Tensor:
+        """What is removed: the estimator's directions, or the mean differences, not normalised."""
+        return self.mean_difference_LH if self.estimated_LH is None else self.estimated_LH
+
+    @property
+    def steering_LH(self) -> Tensor:
+        """What is added to induce refusal: the mean difference, or its part along the estimator's direction."""
+        if self.estimated_LH is None:
+            return self.mean_difference_LH
+        return (self.mean_difference_LH * self.estimated_LH).sum(dim=-1, keepdim=True) * self.estimated_LH
+
+    @property
     def norms_L(self) -> Tensor:
         """Euclidean norm of each layer's direction."""
         return self.mean_difference_LH.norm(dim=-1)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Both sides' residual streams at one position, pair by pair, each (L+1, N, H) in any dtype."""
+
+    declined_LNH: Tensor
+    answered_LNH: Tensor
+
+    @property
+    def num_pairs(self) -> int:
+        return self.declined_LNH.shape[1]
+
+    def differences(self, layer: int) -> Tensor:
+        """Declined minus answered of every pair, (N, H) float64."""
+        return self.declined_LNH[layer].double() - self.answered_LNH[layer].double()
+
+    def swapped(self, places: Sequence[int]) -> "Streams":
+        """With the sides of some pairs exchanged."""
+        sides = self.declined_LNH.clone(), self.answered_LNH.clone()
+        sides[0][:, places], sides[1][:, places] = self.answered_LNH[:, places], self.declined_LNH[:, places]
+        return Streams(*sides)
 
 
 @dataclass(frozen=True)
@@ -75,7 +112,7 @@ def extract_at(
     """
     if not pairs:
         raise ExtractionError("No pairs to extract from; expected at least one.")
-    swapped = set(random.Random(seed).sample(range(len(pairs)), len(pairs) // 2))
+    swapped = set(swapped_pairs(len(pairs), seed))
     prompts = [pair.declined for pair in pairs] + [pair.answered for pair in pairs]
     true_side = [0] * len(pairs) + [1] * len(pairs)
     groups = [(side, 2 + (side ^ (place % len(pairs) in swapped))) for place, side in enumerate(true_side)]
@@ -85,6 +122,18 @@ def extract_at(
         {name: Directions(means[0], means[1], len(pairs), name) for name, means in named},
         {name: Directions(means[2], means[3], len(pairs), name) for name, means in named},
     )
+
+
+def swapped_pairs(count: int, seed: int) -> list[int]:
+    """Half of the pairs, drawn by `seed`: whose sides shuffled labels swap."""
+    return sorted(random.Random(seed).sample(range(count), count // 2))
+
+
+def directions_of(streams: Streams, position: str, estimator: str = MEAN_DIFFERENCE) -> Directions:
+    """Directions from streams that are at hand, by an estimator of `extraction.estimators`."""
+    means = [side.double().mean(dim=1) for side in (streams.declined_LNH, streams.answered_LNH)]
+    estimated = None if estimator == MEAN_DIFFERENCE else estimate(estimator, streams.declined_LNH, streams.answered_LNH)
+    return Directions(means[0], means[1], streams.num_pairs, position, estimator, estimated)
 
 
 def mean_residual(
@@ -105,41 +154,19 @@ def group_means(
 ) -> Tensor:
     """Means of the residual stream over the prompts of each group, summed in float64: (G, P, L+1, H).
 
-    `groups` names, prompt by prompt, the groups it counts in. Prompts run in batches of at most `batch_tokens` tokens, of which
-    no prompt sees another's or any padding (`extraction.prefill`): the means are those of one prompt at a time, to rounding.
+    `groups` names, prompt by prompt, the groups it counts in. The means are those of one prompt at a time, to rounding:
+    see `extraction.residuals.batches`.
     """
-    listed, keep = list(prompts), max(-offset for offset in offsets)
+    listed = list(prompts)
     members = list(itertools.islice(groups, len(listed)))
-    if not listed:
-        raise ExtractionError("No prompts to average; expected at least one.")
-    if (shortest := min(map(len, listed))) < keep:
-        raise ExtractionError(f"A prompt of {shortest} tokens has no position {-keep}; expected at least {keep} tokens.")
-    device = next(model.parameters()).device
-    looked_at = keep if shares_prefix(model) else max(map(len, listed))
-    size = batch_tokens or BATCH_TOKENS * (GPU_FACTOR if device.type == "cuda" else 1)
-    prefill = Prefill(listed, device, size, keep=looked_at)
-    counts_GN = torch.zeros(1 + max(map(max, members)), len(listed), dtype=torch.float64)
+    counts_GN = torch.zeros(1 + max(map(max, members), default=0), len(listed), dtype=torch.float64)
     for place, own in enumerate(members):
         counts_GN[list(own), place] = 1
-    offsets_P, done = torch.tensor(offsets, device=device), 0
     sums_GPLH: Any = 0.0
-    with ResidualCapture(model) as capture:
-        for batch in prefill.passes(decoder_body(model), lambda batch: capture.at(batch.last_B[:, None] + 1 + offsets_P)):
-            resid_LBPH = capture.read().to("cpu", torch.float64)
-            sums_GPLH = sums_GPLH + torch.einsum("gb,lbph->gplh", counts_GN[:, batch.indices], resid_LBPH)
-            for _ in batch.indices:
-                done += 1
-                on_prompt(done)
+    for indices, resid_LBPH in batches(model, listed, offsets, on_prompt, batch_tokens=batch_tokens):
+        of_batch_LBPH = resid_LBPH.to("cpu", torch.float64)
+        sums_GPLH = sums_GPLH + torch.einsum("gb,lbph->gplh", counts_GN[:, indices], of_batch_LBPH)
     return sums_GPLH / counts_GN.sum(dim=1)[:, None, None, None]
-
-
-def shares_prefix(model: Any) -> bool:
-    """Whether prompts may share their common prefix's keys and values and still be what they are alone.
-
-    In 16 bits fused attention takes another kernel behind a cache, which moves directions by up to 1e-3 in cosine; eager
-    attention gives the same bits, and in float32 the difference is 1e-12.
-    """
-    return model.config._attn_implementation == "eager" or next(model.parameters()).dtype == torch.float32
 
 
 def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:
@@ -156,8 +183,8 @@ def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:
             )
         if layers.count(layer) > 1:
             raise ExtractionError(f"Layer {layer} is named more than once.")
-    chosen = directions.mean_difference_LH[list(layers)]
-    norms = directions.norms_L[list(layers)]
+    chosen = directions.direction_LH[list(layers)]
+    norms = chosen.norm(dim=-1)
     scale = directions.answered_mean_LH[list(layers)].norm(dim=-1)
     for layer, norm, size in zip(layers, norms.tolist(), scale.tolist(), strict=True):
         if not norm > 1e-9 * size:

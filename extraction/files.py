@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from extraction.directions import CONVENTION, Directions
+from extraction.directions import CONVENTION, MEAN_DIFFERENCE, Directions
 from extraction.errors import ExtractionError
 from extraction.positions import LAST
 
@@ -15,7 +15,8 @@ FORMAT = "refusal-directions/1"
 def save_directions(path: Path, directions: Directions, provenance: Mapping[str, str]) -> None:
     """Write `mean_difference` (unnormalised) and both means, each (L+1, H) float64, by temporary name and rename.
 
-    The metadata holds format, convention, position, num_pairs, norms (a JSON list) and `provenance`.
+    Another estimator's unit directions come as `estimated`. The metadata holds format, convention, position, estimator,
+    num_pairs, norms (a JSON list) and `provenance`.
     """
     from safetensors.torch import save_file
 
@@ -24,11 +25,14 @@ def save_directions(path: Path, directions: Directions, provenance: Mapping[str,
         "declined_mean": directions.declined_mean_LH.contiguous(),
         "answered_mean": directions.answered_mean_LH.contiguous(),
     }
+    if directions.estimated_LH is not None:
+        tensors["estimated"] = directions.estimated_LH.contiguous()
     metadata = {
         **provenance,
         "format": FORMAT,
         "convention": CONVENTION,
         "position": directions.position,
+        "estimator": directions.estimator,
         "num_pairs": str(directions.num_pairs),
         "norms": json.dumps([float(f"{norm:.6g}") for norm in directions.norms_L.tolist()]),
     }
@@ -46,7 +50,12 @@ def load_directions(path: Path) -> Directions:
 
     tensors = load_file(path)
     return Directions(
-        tensors["declined_mean"], tensors["answered_mean"], int(metadata["num_pairs"]), metadata.get("position", LAST)
+        tensors["declined_mean"],
+        tensors["answered_mean"],
+        int(metadata["num_pairs"]),
+        metadata.get("position", LAST),
+        metadata.get("estimator", MEAN_DIFFERENCE),
+        tensors.get("estimated"),
     )
 
 

@@ -5,7 +5,8 @@ after the final norm, so layer L is hooked here and never read from there.
 """
 # L = decoder blocks, B = sequences of a batch, P = positions, H = hidden size, T = tokens
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +35,25 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
         f"Model type '{body.config.model_type}': found no list of {expected} decoder blocks among {', '.join(BLOCK_LISTS)} "
         f"of {type(body).__name__}. Name its list in extraction/hooks.py."
     )
+
+
+@contextmanager
+def truncated(model: nn.Module, last_layer: int) -> Iterator[None]:
+    """The model without the blocks from `last_layer` on, while active: a pass ends where that layer's stream is known.
+
+    Its layer L is then `last_layer`; there is at least one block.
+    """
+    blocks, body = decoder_blocks(model), decoder_body(model)
+    if not 1 <= last_layer <= len(blocks):
+        raise ExtractionError(f"A pass can end at layers 1 to {len(blocks)}; found {last_layer}.")
+    name = next(name for name in BLOCK_LISTS if getattr(body, name, None) is blocks)
+    setattr(body, name, blocks[:last_layer])
+    body.config.num_hidden_layers = last_layer
+    try:
+        yield
+    finally:
+        setattr(body, name, blocks)
+        body.config.num_hidden_layers = len(blocks)
 
 
 class ResidualCapture:

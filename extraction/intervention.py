@@ -1,13 +1,21 @@
-"""Interventions on a running transformers model: a vector added to the residual stream, or a subspace taken out of writes."""
+"""Interventions on a running transformers model: a vector added to the residual stream, or a subspace taken out of it,
+where it enters the blocks or where it is written. Context managers: nothing stays behind.
+
+    with stream_ablation(model, basis_HK, alpha=1.0):
+        responses = greedy(model, prompts, max_tokens=64)
+"""
 # H = hidden size, K = directions
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
-from extraction.hooks import decoder_blocks
+from extraction.errors import ExtractionError
+from extraction.hooks import decoder_blocks, decoder_body
+
+Change = Callable[[Tensor], Tensor]
 
 
 @contextmanager
@@ -17,18 +25,10 @@ def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
     parameter = next(model.parameters())
     added_H = vector_H.to(parameter.device, parameter.dtype)
 
-    def before(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        if args:
-            return (args[0] + added_H, *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": kwargs["hidden_states"] + added_H}
+    def change(hidden_states: Tensor) -> Tensor:
+        return hidden_states + added_H
 
-    def after(block: nn.Module, args: Any, output: Any) -> Any:
-        return (output[0] + added_H, *output[1:]) if isinstance(output, tuple) else output + added_H
-
-    if layer == len(blocks):
-        handle = blocks[-1].register_forward_hook(after)
-    else:
-        handle = blocks[layer].register_forward_pre_hook(before, with_kwargs=True)
+    handle = _on_output(blocks[-1], change) if layer == len(blocks) else _on_input(blocks[layer], change)
     try:
         yield
     finally:
@@ -37,19 +37,63 @@ def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
 
 @contextmanager
 def ablation(model: nn.Module, writers: Sequence[str], basis_HK: Tensor, alpha: float = 1.0) -> Iterator[None]:
-    """y - alpha Q Q^T y on the output of each named module, for an orthonormal basis Q, while active."""
-    parameter = next(model.parameters())
-    directions_KH = basis_HK.T.contiguous().to(parameter.device, parameter.dtype)
+    """y - alpha Q Q^T y on the output of each named module, for an orthonormal basis Q (H, K), while active.
 
-    def after(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        removed = output
-        for direction_H in directions_KH:  # a matmul in bf16 falls on a slow path of the CPU
-            removed = removed - (output * direction_H).sum(-1, keepdim=True) * (alpha * direction_H)
-        return removed
-
-    handles = [model.get_submodule(name).register_forward_hook(after) for name in writers]
+    Where a norm follows a projection, name the norm: what it gives is what is written.
+    """
+    change = _projection(model, basis_HK, alpha)
+    handles = [_on_output(model.get_submodule(name), change) for name in writers]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def stream_ablation(
+    model: nn.Module, basis_HK: Tensor, alpha: float = 1.0, layers: Sequence[int] | None = None
+) -> Iterator[None]:
+    """r - alpha Q Q^T r on the stream that enters each block, as the study does at run time, while active.
+
+    `layers`: the blocks, None for all. For one direction v and alpha: r - alpha <r, v> v.
+    """
+    blocks, change = decoder_blocks(model), _projection(model, basis_HK, alpha)
+    chosen = range(len(blocks)) if layers is None else layers
+    handles = [_on_input(blocks[layer], change) for layer in chosen]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _projection(model: nn.Module, basis_HK: Tensor, alpha: float) -> Change:
+    parameter, width = next(model.parameters()), int(decoder_body(model).config.hidden_size)
+    if basis_HK.shape[0] != width:
+        raise ExtractionError(f"The directions have width {basis_HK.shape[0]}; this model's hidden size is {width}.")
+    directions_KH = basis_HK.T.contiguous().to(parameter.device, parameter.dtype)
+
+    def change(hidden_states: Tensor) -> Tensor:
+        removed = hidden_states
+        for direction_H in directions_KH:  # a matmul in bf16 falls on a slow path of the CPU
+            removed = removed - (hidden_states * direction_H).sum(-1, keepdim=True) * (alpha * direction_H)
+        return removed
+
+    return change
+
+
+def _on_input(block: nn.Module, change: Change) -> Any:
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": change(kwargs["hidden_states"])}
+
+    return block.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _on_output(module: nn.Module, change: Change) -> Any:
+    def after(module: nn.Module, args: Any, output: Any) -> Any:
+        return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
+
+    return module.register_forward_hook(after)

@@ -1,4 +1,5 @@
-"""Token positions by name: `last`, `last_instruction`, and the template's tokens after the user's text, `post_instruction:1` ...
+"""Token positions by name: `last`, `last_instruction`, the template's tokens after the user's text, `post_instruction:1` ...,
+and `response`, the mean over the base model's own response.
 
 A position becomes an offset from the end of the rendered prompt (-1 is the last token), the same for every prompt: what
 follows the user's text is the template's.
@@ -10,20 +11,24 @@ from collections.abc import Sequence
 from extraction.errors import ExtractionError
 
 LAST, LAST_INSTRUCTION, POST_INSTRUCTION = "last", "last_instruction", "post_instruction"
+RESPONSE = "response"
+AFTER_PROMPT = 0  # the offset of what follows the prompt
 NUMBERED = re.compile(rf"{POST_INSTRUCTION}:([1-9]\d*)")
-NAMES = f"{LAST}, {LAST_INSTRUCTION}, {POST_INSTRUCTION}:1 (the first template token after the text) and so on"
+NAMES = f"{LAST}, {LAST_INSTRUCTION}, {POST_INSTRUCTION}:1 (the first template token after the text) and so on, {RESPONSE}"
 
 
 def check_position(name: str) -> str:
     """The name, if it is one of a single position. Raises ExtractionError otherwise."""
-    if name not in (LAST, LAST_INSTRUCTION) and not NUMBERED.fullmatch(name):
+    if name not in (LAST, LAST_INSTRUCTION, RESPONSE) and not NUMBERED.fullmatch(name):
         raise ExtractionError(f"Unknown position '{name}'; expected {NAMES}.")
     return name
 
 
 def offset_of(name: str, num_post_tokens: int) -> int:
-    """Offset from the end of a rendered prompt whose last `num_post_tokens` tokens are the template's."""
+    """Offset from the end of a rendered prompt whose last `num_post_tokens` tokens are the template's; 0 for the response."""
     check_position(name)
+    if name == RESPONSE:
+        return AFTER_PROMPT
     if name == LAST:
         return -1
     if name == LAST_INSTRUCTION:

@@ -51,29 +51,50 @@ class Prefill:
         suffixes = [list(prompt[shared:]) for prompt in prompts]
         self.batches = [_pad(group, suffixes, device) for group in _groups([len(ids) for ids in suffixes], batch_tokens)]
 
-    @torch.inference_mode()
     def passes(self, body: Any, before: Callable[[Batch], None]) -> Iterator[Batch]:
         """Run every batch through a decoder without its head; `before` is told of each, and it is given when its pass is done."""
+
+        def told(batch: Batch) -> dict[str, Any]:
+            before(batch)
+            return {}
+
+        for batch, _ in self._outputs(body, {}, told):
+            yield batch
+
+    def logits(self, model: Any) -> Iterator[Logits]:
+        """Next-token logits, batch by batch, on the model's device and in its dtype."""
+        for batch, output in self._outputs(model, {"logits_to_keep": 1}, lambda batch: _head_from(batch, batch.last_B)):
+            first = int(batch.last_B.min())
+            yield Logits(batch.indices, output.logits[torch.arange(len(batch.indices)), batch.last_B - first])
+
+    def logits_of_last(self, model: Any, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        """For each prompt, its place and the logits that predict its last `lengths[place]` tokens, (length, V).
+
+        `keep` must be larger than every length: the token before them is looked at too.
+        """
+
+        def first_of(batch: Batch) -> Tensor:
+            own_B = torch.tensor([lengths[index] for index in batch.indices], device=batch.last_B.device)
+            return batch.last_B - own_B
+
+        for batch, output in self._outputs(model, {"logits_to_keep": 1}, lambda batch: _head_from(batch, first_of(batch))):
+            start_B = first_of(batch) - int(first_of(batch).min())
+            for row, (index, start) in enumerate(zip(batch.indices, start_B.tolist(), strict=True)):
+                yield index, output.logits[row, start : start + lengths[index]]
+
+    @torch.inference_mode()
+    def _outputs(
+        self, model: Any, prefix_options: dict[str, Any], options: Callable[[Batch], dict[str, Any]]
+    ) -> Iterator[tuple[Batch, Any]]:
+        """Every batch and what the model gives for it, behind the prefix's keys and values."""
         device = self.batches[0].token_ids_BT.device
         cache = None
         if self.prefix:
-            cache = body(input_ids=torch.tensor([self.prefix], device=device), use_cache=True).past_key_values
+            cache = model(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, **prefix_options).past_key_values
         for batch in self.batches:
-            repeated = _repeated(cache, len(batch.indices))
-            before(batch)
-            body(input_ids=batch.token_ids_BT, past_key_values=repeated, use_cache=repeated is not None)
-            yield batch
-
-    @torch.inference_mode()
-    def logits(self, model: Any) -> Iterator[Logits]:
-        """Next-token logits, batch by batch, on the model's device and in its dtype."""
-        device = self.batches[0].token_ids_BT.device
-        prefix_cache = None
-        if self.prefix:
-            prefix_cache = model(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, logits_to_keep=1)
-            prefix_cache = prefix_cache.past_key_values
-        for batch in self.batches:
-            yield Logits(batch.indices, _batch_logits(model, batch, prefix_cache))
+            repeated, chosen = _repeated(cache, len(batch.indices)), options(batch)
+            output = model(input_ids=batch.token_ids_BT, past_key_values=repeated, use_cache=repeated is not None, **chosen)
+            yield batch, output
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], keep: int = 1) -> int:
@@ -101,12 +122,9 @@ def _pad(group: list[int], suffixes: list[list[int]], device: Any) -> Batch:
     return Batch(group, torch.tensor(padded, device=device), torch.tensor(last, device=device))
 
 
-def _batch_logits(model: Any, batch: Batch, prefix_cache: Any) -> Tensor:
-    size, width = batch.token_ids_BT.shape
-    cache = _repeated(prefix_cache, size)
-    first = int(batch.last_B.min())
-    output = model(input_ids=batch.token_ids_BT, past_key_values=cache, use_cache=cache is not None, logits_to_keep=width - first)
-    return output.logits[torch.arange(size), batch.last_B - first]
+def _head_from(batch: Batch, first_B: Tensor) -> dict[str, Any]:
+    """The head is computed from the first wanted token of the batch on."""
+    return {"logits_to_keep": batch.token_ids_BT.shape[1] - int(first_B.min())}
 
 
 def _repeated(prefix_cache: Any, size: int) -> Any:

@@ -118,7 +118,7 @@ def _check_export(name: str, overrides: dict[str, Any], as_json: bool) -> None:
 
 
 def _items(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+    return None if text is None else cli.items(text)
 
 
 def _subspaces(text: str | None) -> list[str] | None:

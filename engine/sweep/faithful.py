@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import describe, has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.export import export
@@ -15,7 +16,7 @@ from engine.progress import say
 from engine.replica import engine_arguments
 from engine.rundir import open_for_directions
 from engine.session import Session
-from engine.stages import DIRECTIONS, ensure_directions, load_variant
+from engine.stages import load_variant
 from engine.sweep.work import Host, Task
 
 GENERATE = """

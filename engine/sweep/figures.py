@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine import plotting
 from engine.config import SweepConfig
+from engine.plotting import LAYER_LABEL
 
 PRODUCTS, SCREEN = "product_by_layer.png", "screen_by_layer.png"
-MARKERS = "osD^vP"
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito 2008: told apart by all eyes
-LAYER_LABEL = "layer of the direction (resid_pre: the stream that enters block l)"
 Row = dict[str, Any]
 Points = list[tuple[int, Row]]
 
@@ -19,7 +18,7 @@ def draw_products(stages: Sequence[Row], path: Path) -> None:
 
     A candidate stands with the last stage it reached; those of the race, which generates less, are hollow.
     """
-    pyplot = _pyplot()
+    pyplot = plotting.pyplot()
     choosing = [row for row in stages if row["stage"].startswith(("race", "selection")) and row.get("product") is not None]
     last = {row["variant"]: row for row in choosing if row["kind"] == "single"}
     figure, axes = pyplot.subplots(figsize=(8, 4.2), layout="constrained")
@@ -37,7 +36,7 @@ def draw_products(stages: Sequence[Row], path: Path) -> None:
     axes.set_ylabel("compliance x coherence, selection prompts")
     axes.set_ylim(0, 1)
     axes.legend(frameon=False, fontsize=8)
-    _save(pyplot, figure, path)
+    plotting.save(figure, path)
 
 
 def draw_screen(stages: Sequence[Row], config: SweepConfig, path: Path) -> None:
@@ -46,13 +45,13 @@ def draw_screen(stages: Sequence[Row], config: SweepConfig, path: Path) -> None:
     rows, base = ([row for row in measured if (row["kind"] == "base") == of_base] for of_base in (False, True))
     if not rows:
         return
-    pyplot = _pyplot()
+    pyplot = plotting.pyplot()
     figure, grid = pyplot.subplots(3, 1, figsize=(8, 7), sharex=True, layout="constrained")
     named = {"bypass": "bypass (log-odds)", "induce": "induce (log-odds)", "kl": "KL (nats, log scale)"}
     for axes, (name, label) in zip(grid, named.items(), strict=True):
         for number, (series, points) in enumerate(_lines(rows).items()):
             layers, values = [layer for layer, _ in points], [row[name] for _, row in points]
-            axes.plot(layers, values, label=series, linewidth=1, markersize=4, **_style(number))
+            axes.plot(layers, values, label=series, linewidth=1, markersize=4, **plotting.style(number))
         if base and name != "kl":  # the base's KL from itself is 0
             axes.axhline(base[0][name], color="black", linestyle=":", linewidth=1, label="base")
         axes.set_ylabel(label)
@@ -61,7 +60,7 @@ def draw_screen(stages: Sequence[Row], config: SweepConfig, path: Path) -> None:
     grid[2].set_yscale("log")
     grid[2].set_xlabel(LAYER_LABEL)
     grid[1].legend(frameon=False, fontsize=8)
-    _save(pyplot, figure, path)
+    plotting.save(figure, path)
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, Points]:
@@ -80,25 +79,5 @@ def _errorbars(axes: Any, points: Sequence[tuple[float, Row]], number: int, labe
     above = [row["product_high"] - row["product"] for _, row in points]
     fill = {} if full else {"markerfacecolor": "white", "linestyle": "none"}
     layers, middle = [layer for layer, _ in points], [row["product"] for _, row in points]
-    style = {"linewidth": 1, "capsize": 2, "markersize": 4, **_style(number), **fill}
+    style = {"linewidth": 1, "capsize": 2, "markersize": 4, **plotting.style(number), **fill}
     axes.errorbar(layers, middle, yerr=[below, above], label=label, **style)
-
-
-def _style(number: int) -> dict[str, str]:
-    return {"marker": MARKERS[number % len(MARKERS)], "color": COLOURS[number % len(COLOURS)]}
-
-
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _save(pyplot: Any, figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=150, format="png")
-    pyplot.close(figure)
-    temporary.rename(path)

@@ -128,7 +128,7 @@ def winner_toml(search: Search, winner: Candidate) -> str:
     table["description"] = (
         f"{winner.name}: chosen by bin/sweep --variant {config.variant} on {len(search.inputs.pairs)} selection prompts"
     )
-    table["directions"] = {"layers": winner.layers, "position": position}
+    table["directions"] = {"layers": winner.layers, "position": position, "estimator": config.directions.estimator}
     table["edit"]["alpha"] = winner.alpha
     return tomli_w.dumps(table)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.progress import say
+from engine.report.page import refresh
 from engine.rundir import check_space, file_hash, is_finished, open_run_dir
 from engine.runjudge import RunJudge
 from engine.session import Session
@@ -42,6 +43,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, count, judge.grader)
+        refresh(run_dir)
         return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
 
 
@@ -53,7 +55,7 @@ def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:
     if data.selection_pairs is not None:
         hashes["selection_pairs"] = file_hash(resolve(data.selection_pairs))
     config = session.config.model_dump(mode="json")
-    config.pop("directions")  # a sweep has its own
+    config["estimator"] = config.pop("directions")["estimator"]  # layers and positions are a sweep's own
     return {**identity, "config": config, "data_hashes": hashes, "judge": judge.identity}
 
 

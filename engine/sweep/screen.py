@@ -16,11 +16,11 @@ from torch import Tensor
 
 from engine import store
 from engine.config import SweepConfig
+from engine.directions import transformers_model
 from engine.errors import EngineError
 from engine.folding import FoldedModel
 from engine.progress import Progress, say
 from engine.session import Session
-from engine.stages import transformers_model
 from engine.sweep.grid import Candidate, Grid
 from engine.sweep.inputs import top_sizes
 from engine.sweep.times import Times
@@ -117,7 +117,7 @@ def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store
         table.append(probe.base_row(grid.base()))
         induced = {}
         for position, layer in sources:
-            difference_H = grid.directions[position].mean_difference_LH[layer]
+            difference_H = grid.directions[position].steering_LH[layer]
             induced[position, layer] = probe.induce(layer, difference_H, config)
             progress.advance()
         for candidate in todo:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
+from engine.directions import extract, provenance
 from engine.errors import EngineError
 from engine.progress import say
 from engine.rundir import RunDir
 from engine.session import Request, Session
-from engine.stages import extract, provenance
 from engine.sweep import halving, screen
 from engine.sweep.grid import Candidate, Grid
 from engine.sweep.inputs import SweepInputs

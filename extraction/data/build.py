@@ -1,7 +1,7 @@
-"""Turn templates.toml into four JSONL files of prompts next to this script (run: python3 build.py).
+"""Turn templates.toml into five JSONL files of prompts next to this script (run: python3 build.py).
 
 train_pairs / selection_pairs hold a declined prompt and its answerable twin; test_requests holds
-undoable requests, test_answerable doable ones.
+undoable requests, test_answerable doable ones, unrelated doable ones that are nobody's twin.
 """
 
 import json
@@ -20,6 +20,7 @@ SPLITS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "selection": ("selection_pairs.jsonl", 128, ("declined", "answered")),
     "test": ("test_requests.jsonl", 500, ("prompt",)),
     "test_answerable": ("test_answerable.jsonl", 200, ("prompt",)),
+    "unrelated": ("unrelated.jsonl", 128, ("prompt",)),
 }
 Texts = tuple[str, ...]
 Row = dict[str, str]
@@ -66,7 +67,7 @@ def draw(sources: list[Iterator[Row]], columns: Texts, count: int, seen: set[str
 
 
 def main() -> None:
-    """Read templates.toml, check it, and write the four files."""
+    """Read templates.toml, check it, and write the five files."""
     data = tomllib.loads((HERE / "templates.toml").read_text(encoding="utf-8"))
     rng, seen, used = random.Random(SEED), set[str](), list[str]()
     for split, (file, count, columns) in SPLITS.items():

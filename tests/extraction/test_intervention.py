@@ -7,8 +7,10 @@ from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis, project_out
 from extraction.directions import mean_residual
+from extraction.errors import ExtractionError
 from extraction.generate import greedy
-from extraction.intervention import ablation, addition
+from extraction.hooks import ResidualCapture
+from extraction.intervention import ablation, addition, stream_ablation
 from tests.tiny import BLOCKS, HIDDEN, save_tiny, tiny_model
 
 PROMPTS = [[1, 5, 9, 4], [1, 8, 2 + 9, 11, 30], [1, 40], [1, 41, 42, 43, 44, 45, 46]]
@@ -60,3 +62,68 @@ def test_padded_greedy_generation_equals_one_by_one() -> None:
     together, alone = greedy(model, PROMPTS, 12), [greedy(model, [prompt], 12)[0] for prompt in PROMPTS]
     assert together == alone == greedy(model, PROMPTS, 12, batch_size=3)
     assert all(2 not in response and len(response) <= 12 for response in together)
+
+
+def stream_inputs(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """What each block's attention norm is given, (L, T, H): the stream behind any hook on the block's input."""
+    seen: list[torch.Tensor] = []
+    handles = [
+        block.input_layernorm.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].double()))
+        for block in model.base_model.layers
+    ]
+    with torch.inference_mode():
+        model(tokens)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(seen)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_stream_that_enters_a_block_loses_its_share_of_the_projection(alpha: float, rank: int) -> None:
+    model = tiny_model("llama", torch.float32)
+    basis = orthonormal_basis(torch.randn(rank, HIDDEN, generator=torch.Generator().manual_seed(2)))
+    tokens = torch.tensor([PROMPTS[3]])
+    plain = stream_inputs(model, tokens)
+    with stream_ablation(model, basis, alpha, layers=[1]):
+        one = stream_inputs(model, tokens)
+    assert torch.equal(one[0], plain[0])
+    expected = plain[1] - alpha * plain[1] @ basis @ basis.T
+    print(f"alpha {alpha}, rank {rank}: largest difference {float((one[1] - expected).abs().max()):.1e}")
+    assert torch.allclose(one[1], expected, atol=1e-4)
+    with stream_ablation(model, basis, 1.0):
+        left = float((stream_inputs(model, tokens) @ basis).abs().max())
+    assert left < 1e-4 and torch.equal(stream_inputs(model, tokens), plain)
+
+
+def test_ablating_every_write_and_the_embedding_leaves_nothing_at_any_layer() -> None:
+    model = tiny_model("llama", torch.float32)
+    basis = orthonormal_basis(torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(3)))
+    writers = [f"model.layers.{layer}.{name}" for layer in range(BLOCKS) for name in ("self_attn.o_proj", "mlp.down_proj")]
+    left = {}
+    for label, names in (("all", ["model.embed_tokens", *writers]), ("blocks alone", writers)):
+        with torch.inference_mode(), ResidualCapture(model) as capture, ablation(model, names, basis):
+            capture.at(torch.tensor([[len(PROMPTS[1]) - 1]]))
+            model.base_model(torch.tensor([PROMPTS[1]]))
+            left[label] = float((capture.read()[:, 0, 0].double() @ basis).abs().max())
+    print(left)
+    assert left["all"] < 1e-4 < left["blocks alone"]
+
+
+def test_generation_under_a_hook_in_padded_batches_equals_one_by_one() -> None:
+    model = tiny_model("llama", torch.float32)
+    model.generation_config.eos_token_id = 2
+    basis = orthonormal_basis(torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(4)))
+    plain = greedy(model, PROMPTS, 12)
+    with stream_ablation(model, basis):
+        together, one_by_one = greedy(model, PROMPTS, 12), [greedy(model, [prompt], 12)[0] for prompt in PROMPTS]
+    assert together == one_by_one and together != plain and greedy(model, PROMPTS, 12) == plain
+
+
+def test_directions_of_another_width_are_refused() -> None:
+    basis = orthonormal_basis(torch.randn(1, HIDDEN + 1))
+    with (
+        pytest.raises(ExtractionError, match="width 49; this model's hidden size is 48"),
+        stream_ablation(tiny_model("llama"), basis),
+    ):
+        pass

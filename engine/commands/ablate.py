@@ -1,0 +1,71 @@
+"""bin/ablate: the edit at run time, by hooks, over alpha; and the direction added."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+from engine.errors import EngineError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def ablate(
+    variant: cli.VariantOption,
+    layers: cli.LayersOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    alphas: Annotated[str, typer.Option(help="Shares of the projection removed.")] = "0.25,0.5,0.75,1,1.5,2",
+    site: Annotated[
+        str, typer.Option(help="inputs (of every block, as the study), writes (of attention and MLP), or both.")
+    ] = "inputs",
+    add: Annotated[
+        str, typer.Option(help="Multiples of the mean difference added at the first layer; none for none.")
+    ] = "0.5,1,2",
+    num_prompts: Annotated[int, typer.Option(min=2, help="Held-out pairs.")] = 32,
+    max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
+    controls: Annotated[bool, typer.Option(help="A random and a shuffled-label direction beside.")] = True,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Generate with r - alpha <r, v> v applied while the model runs, with transformers, for each alpha; graded by the rules.
+
+    Writes ablation.json into the run directory.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.paths import default_run_dir
+
+        config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))
+        sites = {"inputs": ("inputs",), "writes": ("writes",), "both": ("inputs", "writes")}
+        if site not in sites:
+            raise EngineError(f"--site takes inputs, writes or both; found '{site}'.")
+        options = {
+            "alphas": cli.numbers(alphas, "--alphas"),
+            "sites": sites[site],
+            "added": () if add == "none" else cli.numbers(add, "--add"),
+            "num_prompts": num_prompts,
+            "max_tokens": max_tokens,
+            "controls": controls,
+        }
+        if dry_run:
+            cli.print_json(config.model_dump(mode="json") | {"ablation": options})
+            return
+        from engine.study.jobs import ablate as work
+
+        found = work(config, out or default_run_dir(config.variant), **options)
+        if as_json:
+            cli.print_json(found)
+        else:
+            from engine.study.table import print_ablation
+
+            print_ablation(found)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/ablate")

@@ -1,0 +1,51 @@
+"""bin/behave: what an edit does beyond the rate."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def behave(
+    variant: cli.VariantOption,
+    layers: cli.LayersOption = None,
+    alpha: cli.AlphaOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    num_prompts: Annotated[int, typer.Option(min=2, help="Responses of each kind whose KL is computed.")] = 100,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """KL along whole responses, length, repetition, and how many tokens a declined share needs; finishes the run first.
+
+    Writes behaviour.json into the run directory.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.paths import default_run_dir
+
+        config = load_config(variant, cli.variant_overrides(settings, layers, alpha, model, pairs))
+        if dry_run:
+            cli.print_json(config.model_dump(mode="json") | {"num_prompts": num_prompts})
+            return
+        from engine.study.jobs import behave as work
+
+        found = work(config, out or default_run_dir(config.variant), num_prompts=num_prompts)
+        if as_json:
+            cli.print_json(found)
+        else:
+            from engine.study.table import print_behaviour
+
+            print_behaviour(found)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/behave")

@@ -1,0 +1,79 @@
+"""bin/extract: the directions of a model and what they are worth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def extract(
+    variant: cli.VariantOption,
+    layers: cli.LayersOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    positions: Annotated[
+        str | None, typer.Option(help="More positions, such as last_instruction,post_instruction,response.", metavar="NAMES")
+    ] = None,
+    estimators: Annotated[
+        str, typer.Option(help="Estimators to compare: mean_difference,projected,probe,pca,winsorised; or all.")
+    ] = "mean_difference",
+    unrelated: Annotated[
+        bool, typer.Option("--unrelated", help="Compare twins with unrelated prompts (data.unrelated).")
+    ] = False,
+    padded: Annotated[
+        bool, typer.Option("--padded", help="Compare with naive padded batches, whose pads are attended to.")
+    ] = False,
+    harmfulness: Annotated[
+        bool, typer.Option("--harmfulness", help="Which position reads what is asked, which what is done; runs the rollouts.")
+    ] = False,
+    effect: Annotated[
+        bool, typer.Option("--effect", help="Fold each compared direction in, with controls, and generate on held-out requests.")
+    ] = False,
+    judge: cli.JudgeOption = None,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Extract every layer's direction and measure it on pairs that did not make it: separability, stability, structure.
+
+    Writes directions.safetensors, geometry.json and, where asked for, reading.json and effect.json into the run directory.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.paths import default_run_dir
+
+        chosen = cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        config = load_config(variant, chosen)
+        if dry_run:
+            cli.print_json(config.model_dump(mode="json"))
+            return
+        from engine.study.jobs import extract as work
+        from extraction.estimators import ESTIMATORS
+
+        found = work(
+            config,
+            out or default_run_dir(config.variant),
+            positions=cli.items(positions),
+            estimators=list(ESTIMATORS) if estimators == "all" else cli.items(estimators),
+            unrelated=unrelated,
+            padded=padded,
+            harmfulness=harmfulness,
+            effect=effect,
+        )
+        if as_json:
+            cli.print_json(found)
+        else:
+            from engine.study.table import print_extract
+
+            print_extract(found)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/extract")

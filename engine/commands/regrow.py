@@ -1,0 +1,53 @@
+"""bin/regrow: extract, remove, extract again."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def regrow(
+    variant: cli.VariantOption,
+    layers: cli.LayersOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to remove what separates.")] = 3,
+    num_prompts: Annotated[int, typer.Option(min=2, help="Held-out requests generated in each round.")] = 32,
+    max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Take the directions out of every write by hooks, extract anew, take those out too: what grows back, and where.
+
+    Writes regrowth.json into the run directory.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.paths import default_run_dir
+
+        config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))
+        options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}
+        if dry_run:
+            cli.print_json(config.model_dump(mode="json") | {"regrowth": options})
+            return
+        from engine.study.jobs import regrow as work
+
+        found = work(config, out or default_run_dir(config.variant), **options)
+        if as_json:
+            cli.print_json(found)
+        else:
+            from engine.study.table import print_regrowth
+
+            print_regrowth(found)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/regrow")

@@ -1,0 +1,37 @@
+"""bin/report: one page from one run directory or several."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders that bin/rollout or bin/sweep made.")],
+    out: Annotated[Path | None, typer.Option(help="The page; the default is report.html in the one run, or here.")] = None,
+    prompts: Annotated[int, typer.Option(min=0, help="Prompts of each kind in the browser of responses; 0 leaves it out.")] = 150,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Write one self-contained HTML page: tables with intervals, plots, responses; and a PNG of each plot in plots/ beside it.
+
+    Several runs in one page give a table across models.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.report.page import REPORT, write_report
+
+        page = write_report(run_dirs, out or (run_dirs[0] / REPORT if len(run_dirs) == 1 else Path(REPORT)), prompts=prompts)
+        size = page.stat().st_size
+        if as_json:
+            cli.print_json({"report": str(page), "bytes": size, "runs": [str(path) for path in run_dirs]})
+        else:
+            print(f"{page} ({size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/report")

@@ -1,0 +1,53 @@
+"""bin/transfer: a run's directions on another model, or beside a LoRA."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def transfer(
+    variant: cli.VariantOption,
+    to: Annotated[str | None, typer.Option(help="Another model of the same width: a folder or a hub repository.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A PEFT LoRA whose writes are compared with the directions.")] = None,
+    layers: cli.LayersOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    judge: cli.JudgeOption = None,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Compare the run's directions with another model's own, fold both into that model, and generate with each.
+
+    Writes transfer.json (adapter.json with --adapter) into the run directory.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.paths import default_run_dir
+
+        chosen = cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        config = load_config(variant, chosen)
+        if dry_run:
+            cli.print_json(config.model_dump(mode="json") | {"to": to, "adapter": str(adapter) if adapter else None})
+            return
+        from engine.study.jobs import transfer as work
+
+        found = work(config, out or default_run_dir(config.variant), to=cli.existing_or_embedded(to), adapter=adapter)
+        if as_json:
+            cli.print_json(found)
+        else:
+            from engine.study.table import print_transfer
+
+            print_transfer(found)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/transfer")

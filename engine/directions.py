@@ -1,0 +1,130 @@
+"""The directions stage: the base as a transformers model, its streams over the training pairs, the file that comes of them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.environment import has_gpu, versions
+from engine.errors import EngineError
+from engine.progress import Progress, say
+from engine.rundir import RunDir
+from engine.session import Session, model_name
+from extraction.directions import Extraction, Streams, directions_of, extract_at, swapped_pairs
+from extraction.files import save_directions
+from extraction.positions import RESPONSE
+
+DIRECTIONS = "directions.safetensors"
+
+
+def ensure_directions(session: Session, run_dir: RunDir) -> None:
+    """directions.safetensors of the run directory."""
+    inputs = session.directions_inputs()
+    run_dir.run_stage("directions", inputs, [DIRECTIONS], lambda: make_directions(session, run_dir))
+
+
+def make_directions(session: Session, run_dir: RunDir) -> None:
+    """Extract every layer's direction from the training pairs."""
+    position = session.config.directions.position
+    extraction = extract(session, session.offsets([position]))
+    save_directions(run_dir.file(DIRECTIONS), extraction.directions[position], provenance(session))
+
+
+def extract(session: Session, positions: Mapping[str, int]) -> Extraction:
+    """Directions of every layer at each position, and under shuffled labels, on the GPU where there is one.
+
+    Mean differences at prompt tokens are streamed; other estimators, and the response's mean, need every prompt's stream.
+    """
+    estimator, seed = session.config.directions.estimator, session.config.sweep.seed
+    if estimator == "mean_difference" and RESPONSE not in positions:
+        pairs = session.rendered_pairs()
+        model = transformers_model(session)
+        with Progress("directions", 2 * len(pairs), "prompts") as progress:
+            return extract_at(model, pairs, positions, seed=seed, on_prompt=lambda done: progress.advance())
+    responses = pair_responses(session) if RESPONSE in positions else None
+    streams = streams_at(session, transformers_model(session), positions, responses)
+    shuffled = {name: found.swapped(swapped_pairs(found.num_pairs, seed)) for name, found in streams.items()}
+    return Extraction(
+        {name: directions_of(found, name, estimator) for name, found in streams.items()},
+        {name: directions_of(found, name, estimator) for name, found in shuffled.items()},
+    )
+
+
+def streams_at(
+    session: Session, model: Any, positions: Mapping[str, int], responses: Sequence[Sequence[int]] | None = None
+) -> dict[str, Streams]:
+    """Every training prompt's residual streams, by position; `responses` (declined sides first) where `response` is one."""
+    pairs = session.rendered_pairs()
+    return prompt_streams(
+        model, [pair.declined for pair in pairs], [pair.answered for pair in pairs], positions, responses, "directions"
+    )
+
+
+def prompt_streams(
+    model: Any,
+    declined: Sequence[Sequence[int]],
+    answered: Sequence[Sequence[int]],
+    positions: Mapping[str, int],
+    responses: Sequence[Sequence[int]] | None,
+    label: str,
+) -> dict[str, Streams]:
+    """Residual streams of rendered prompts, both sides, by position."""
+    from extraction.residuals import collect, response_means
+
+    prompts, middle = [*declined, *answered], len(declined)
+    at_prompt = [name for name in positions if name != RESPONSE]
+    found = {}
+    with Progress(label, len(prompts) * (bool(at_prompt) + (responses is not None)), "prompts") as progress:
+        if at_prompt:
+            resid_LNPH = collect(model, prompts, [positions[name] for name in at_prompt], lambda done: progress.advance())
+            found = {name: resid_LNPH[:, :, place] for place, name in enumerate(at_prompt)}
+        if responses is not None:
+            found[RESPONSE] = response_means(model, prompts, responses, lambda done: progress.advance())
+    return {name: Streams(found[name][:, :middle], found[name][:, middle:]) for name in positions}
+
+
+def pair_responses(session: Session) -> list[list[int]]:
+    """The base's own responses to the training pairs, token ids, declined sides first. Raises EngineError for an empty one."""
+    pairs = session.rendered_pairs()
+    responses = base_responses(session, [pair.declined for pair in pairs] + [pair.answered for pair in pairs])
+    if empty := [place for place, response in enumerate(responses) if not response]:
+        side = "declined" if empty[0] < len(pairs) else "answered"
+        raise EngineError(
+            f"The base says nothing to {len(empty)} training prompts (first: the {side} side of pair {empty[0] % len(pairs)}), "
+            "so their responses have no mean. Leave these pairs out, or choose another position."
+        )
+    return responses
+
+
+def base_responses(session: Session, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The base's responses to rendered prompts, token ids, from the one engine; its memory is given back on a GPU."""
+    replica = session.replica()
+    replica.swap(session.base)
+    responses: list[list[int]] = [[] for _ in prompts]
+    with Progress("responses of the base", len(prompts)) as progress:
+        for generation in replica.generate(prompts, session.config.sampling):
+            responses[generation.index] = generation.token_ids
+            progress.advance(1, len(generation.token_ids))
+    if has_gpu():
+        session.close()
+    return responses
+
+
+def provenance(session: Session) -> dict[str, str]:
+    """What a direction file says of its origin."""
+    return {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
+
+
+def transformers_model(session: Session) -> Any:
+    """The base as a transformers model, on the GPU where there is one.
+
+    Eager attention: a prompt's bits are then the same alone, in a batch, and behind a shared prefix (`shares_prefix`).
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    options = {"dtype": getattr(torch, session.config.model.dtype), "attn_implementation": "eager", "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    say(f"model: {model_name(session.config, session.base_hash)} in transformers, {session.config.model.dtype}, {device}")
+    return model.to(device)

@@ -1,0 +1,94 @@
+"""What a report reads of a run directory: the manifest, the summary, and whichever studies are there."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from engine.errors import EngineError
+from engine.progress import say
+from engine.rundir import file_hash, read_manifest
+from engine.study.opening import FORMAT
+
+STUDIES = ("geometry", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour")
+OTHERS = ("rollouts.parquet", "scores.parquet", "summary.json", "timing.json")
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run directory's content. `studies` holds the parsed JSON files that are there, by name."""
+
+    path: Path
+    manifest: Row
+    summary: Row
+    studies: dict[str, Row] = field(default_factory=dict)
+    timing: Row | None = None
+
+    @property
+    def config(self) -> Row:
+        return dict(self.manifest["identity"]["config"])
+
+    @property
+    def name(self) -> str:
+        """The variant's label, with the directory's where they differ."""
+        label = str(self.config["variant"])
+        return label if self.path.name == label else f"{label} ({self.path.name})"
+
+    @property
+    def is_sweep(self) -> bool:
+        return "confirm" in self.summary
+
+    @property
+    def base_hash(self) -> str:
+        return str(self.manifest["identity"]["base_hash"])
+
+    @property
+    def model(self) -> str:
+        """The model's name, from whichever file says it."""
+        found = self.summary.get("model") or self.studies.get("geometry", {}).get("model")
+        return str(found or Path(self.config["model"]["path"]).name)
+
+
+def read_run(path: Path) -> RunData:
+    """Read a run directory.
+
+    Raises EngineError where it is none, and where it is half made: nothing in it is finished.
+    """
+    if not path.is_dir() or not (path / "manifest.json").is_file():
+        raise EngineError(f"{path} is not a run directory: it has no manifest.json. Give one that bin/rollout or bin/sweep made.")
+    manifest = read_manifest(path)
+    studies = dict(_studies(path))
+    summary = _read(path / "summary.json") if (path / "summary.json").is_file() else {}
+    if not summary and not studies:
+        done = ", ".join(manifest["stages"]) or "none"
+        raise EngineError(
+            f"{path} is half made (finished stages: {done}) and holds nothing to report. Run the command that began it again: "
+            "it continues where it stopped."
+        )
+    timing = _read(path / "timing.json") if (path / "timing.json").is_file() else None
+    return RunData(path, manifest, summary, studies, timing)
+
+
+def inputs_of(path: Path) -> Row:
+    """Hashes of what a report of this run is made of: it is made again where one has changed."""
+    names = [*OTHERS, *(f"{name}.json" for name in STUDIES)]
+    return {name: file_hash(path / name) for name in names if (path / name).is_file()}
+
+
+def _studies(path: Path) -> Iterator[tuple[str, Row]]:
+    for name in STUDIES:
+        if (path / f"{name}.json").is_file():
+            content = _read(path / f"{name}.json")
+            if content.get("format") == FORMAT:
+                yield name, content
+            else:
+                say(f"report: {path / name}.json is of another version and is left out; run its command again")
+
+
+def _read(path: Path) -> Row:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise EngineError(f"{path} cannot be read. Remove it and run again the command that made it.") from error

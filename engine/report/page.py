@@ -1,0 +1,143 @@
+"""Writes a report: one HTML file that needs no network, and a PNG of each plot beside it."""
+
+import base64
+import datetime
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.environment import commit
+from engine.progress import say
+from engine.report import tables
+from engine.report.browser import as_script, browser_data
+from engine.report.collect import RunData, inputs_of, read_run
+from engine.report.plots import Plot, plots_of
+from engine.report.tables import Table
+from engine.rundir import RunDir, write_text
+from engine.study.words import reading_sentences, structure_sentence, triple
+from engine.sweep.figures import PRODUCTS, SCREEN
+
+REPORT, PLOTS = "report.html", "plots"
+PROMPTS = 150  # of each kind, in the browser of responses
+FOLDER = Path(__file__).parent
+CHANGED = 1  # raise where the page itself changes: finished runs then get a new one
+
+
+@dataclass(frozen=True)
+class Section:
+    """A run on the page."""
+
+    run: RunData
+    number: int
+    sentences: list[str]
+    tables: list[Table]
+    details: list[Table]
+    timing: Table
+    figures: list[tuple[Plot, str]]  # with the PNG in base64
+    browser: str | None
+    browser_note: str
+    identity: str
+
+
+def write_report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) -> Path:
+    """The page of one or several runs at `out`, and `plots/` beside it. Raises EngineError before anything is written."""
+    runs = [read_run(path) for path in paths]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sections = [make_section(run, number, out.parent, prompts, several=len(runs) > 1) for number, run in enumerate(runs)]
+    write_text(out, render(sections, tables.model_table(runs)))
+    return out
+
+
+def refresh(run_dir: RunDir) -> None:
+    """report.html of a run directory, made again where what it shows has changed."""
+    inputs = inputs_of(run_dir.path) | {"page": CHANGED}
+    run_dir.run_stage("report", inputs, [REPORT], lambda: _write(run_dir.path))
+
+
+def make_section(run: RunData, number: int, folder: Path, prompts: int, *, several: bool) -> Section:
+    """Everything a page says of a run; its plots are written into `folder`/plots."""
+    data = browser_data(run, prompts)
+    note = ""
+    if data is not None:
+        shown = len(data["prompts"])
+        note = f"{shown} of {data['total']} prompts; all of them are in rollouts.parquet." if shown < data["total"] else ""
+    figures = _figures(run, folder / PLOTS, f"{number + 1}-" if several else "")
+    identity = json.dumps(run.manifest["identity"], indent=2)
+    script = as_script(data) if data else None
+    timing = tables.timing_table(run)
+    return Section(run, number, _sentences(run), _tables(run), _details(run), timing, figures, script, note, identity)
+
+
+def render(sections: Sequence[Section], models: Table) -> str:
+    """The page's HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html.j2").render(
+        sections=sections,
+        models=models,
+        style=(FOLDER / "page.css").read_text(),
+        script=(FOLDER / "page.js").read_text(),
+        made=datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        commit=commit(),
+    )
+
+
+def _write(path: Path) -> None:
+    page = write_report([path], path / REPORT)
+    say(f"report: {page}")
+
+
+def _figures(run: RunData, folder: Path, prefix: str) -> list[tuple[Plot, str]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    found = []
+    for plot, png in [*_sweep_figures(run), *plots_of(run)]:
+        (folder / f"{prefix}{plot.name}.png").write_bytes(png)
+        found.append((plot, base64.b64encode(png).decode()))
+    return found
+
+
+def _sweep_figures(run: RunData) -> list[tuple[Plot, bytes]]:
+    """What a sweep drew itself."""
+    plots = {
+        PRODUCTS: Plot("effect-by-layer", "Effect by layer", "Compliance x coherence on the selection prompts.", dict),
+        SCREEN: Plot("screen-by-layer", "Screen by layer", "bypass, induce and KL, with the filters' limits.", dict),
+    }
+    return [(plot, (run.path / name).read_bytes()) for name, plot in plots.items() if (run.path / name).is_file()]
+
+
+def _sentences(run: RunData) -> list[str]:
+    found = []
+    if singles := [row for row in tables.variant_rows(run) if row["k"] == 1]:
+        best = max(singles, key=lambda row: row["product"]["value"] or 0)
+        found.append(
+            f"Is one direction sufficient? {tables.sufficient(singles).capitalize()}: {best['name']} has compliance "
+            f"{triple(best['compliance'], 3)} at coherence {triple(best['coherence'], 3)}."
+        )
+    if geometry := run.studies.get("geometry"):
+        found.append(structure_sentence(geometry))
+    if reading := run.studies.get("reading"):
+        found += [f"{line}." for line in reading_sentences(reading)]
+    return found
+
+
+def _tables(run: RunData) -> list[Table]:
+    found = [*tables.summary_tables(run), tables.sweep_table(run), tables.marginal_table(run)]
+    return [table for table in found if table is not None]
+
+
+def _details(run: RunData) -> list[Table]:
+    studies, found = run.studies, list[Table | None]()
+    if "geometry" in studies:
+        found.append(tables.estimator_table(studies["geometry"]))
+    if "effect" in studies:
+        found.append(tables.effect_table(studies["effect"], "What each direction does, folded in"))
+    if "transfer" in studies:
+        other = studies["transfer"]
+        found.append(tables.effect_table(other["effect"], f"On {other['other']}"))
+    if "behaviour" in studies:
+        found += [tables.divergence_table(studies["behaviour"]), tables.length_table(studies["behaviour"])]
+    return [table for table in found if table is not None]

@@ -1,0 +1,126 @@
+"""behaviour.json: what an edit does beyond the rate. KL along whole responses, length, repetition, over-refusal, and how
+many tokens a response must have before its declined share is what it will be."""
+# R = tokens of a response
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from engine import store
+from engine.directions import DIRECTIONS, transformers_model
+from engine.environment import describe
+from engine.errors import EngineError
+from engine.folding import FoldedModel
+from engine.progress import Progress
+from engine.rundir import RunDir
+from engine.session import Session
+from engine.stages import ROLLOUTS, load_variant
+from engine.study.panel import decode
+from extraction.teacher import response_divergence
+from judging.offline import NOTICE, OfflineJudge
+from judging.statistics import mean, share
+from judging.text import repeated_share
+
+NGRAM = 4
+LOOPING = 0.5  # share of repeated 4-grams
+SETTLED = 0.02  # of the final declined share
+Row = dict[str, Any]
+
+
+def read_run(session: Session, run_dir: RunDir) -> list[Row]:
+    """The run's rollouts. Raises EngineError where there are none."""
+    if not run_dir.file(ROLLOUTS).is_file():
+        raise EngineError(
+            f"{run_dir.path} has no responses. Run bin/rollout --variant {session.config.variant} --out {run_dir.path} first."
+        )
+    return store.read_rows(run_dir.file(ROLLOUTS))
+
+
+def make_behaviour(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prompts: int) -> Row:
+    """Of the run's variant against its base; KL on the first `num_prompts` responses of each kind."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["kind"]), []).append(row)
+    return {
+        "kl": divergences(session, run_dir, rows, num_prompts),
+        "length": [{"variant": variant, "kind": kind} | length_figures(group) for (variant, kind), group in groups.items()],
+        "by_tokens": [
+            {"variant": variant, "kind": kind} | declined_by_tokens(session, group) for (variant, kind), group in groups.items()
+        ],
+        "judge": {"name": "offline-text", "notice": NOTICE},
+        **describe(),
+    }
+
+
+def divergences(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prompts: int) -> list[Row]:
+    """KL(base || variant) in nats along the base's own responses, by kind: a token's mean, a response's sum, and by place."""
+    variant = load_variant(session, run_dir.file(DIRECTIONS))
+    folded = FoldedModel(transformers_model(session), session.checkpoint, session.plan)
+    found = []
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        chosen = [row for row in rows if row["form"] == "base" and row["kind"] == kind and row["response_token_ids"]]
+        chosen = chosen[:num_prompts]
+        prompts = [session.renderer.render(row["prompt"]) for row in chosen]
+        responses = [row["response_token_ids"] for row in chosen]
+        with Progress(f"KL, {kind}", len(chosen)) as progress:
+            values: list[Tensor] = []
+            steps = response_divergence(
+                folded.model, prompts, responses, lambda: folded.fold(variant.edit), lambda: folded.fold(None)
+            )
+            for _, kl_R in steps:
+                values.append(kl_R)
+                progress.advance()
+        found.append({"kind": kind, "n": len(values)} | divergence_figures(values))
+    return found
+
+
+def divergence_figures(values: Sequence[Tensor]) -> Row:
+    """From each response's KL by token: means with intervals over responses, the first token's, and the mean by place."""
+    longest = max((len(kl_R) for kl_R in values), default=0)
+    places = [[float(kl_R[place]) for kl_R in values if len(kl_R) > place] for place in range(longest)]
+    return {
+        "per_token": asdict(mean([float(kl_R.mean()) for kl_R in values])),
+        "per_response": asdict(mean([float(kl_R.sum()) for kl_R in values])),
+        "first_token": asdict(mean([float(kl_R[0]) for kl_R in values])),
+        "by_place": [sum(here) / len(here) for here in places],
+        "n_by_place": [len(here) for here in places],
+    }
+
+
+def length_figures(rows: Sequence[Row]) -> Row:
+    """Tokens of a response, share cut at the limit, repeated 4-grams (seq-rep-4, Welleck et al. 2020), and share that loops."""
+    repeated = [repeated_share(row["response_token_ids"], NGRAM) for row in rows]
+    return {
+        "n": len(rows),
+        "tokens": asdict(mean([float(row["num_output_tokens"]) for row in rows])),
+        "cut": asdict(share(sum(row["finish_reason"] == "length" for row in rows), len(rows))),
+        "empty": sum(not row["response"].strip() for row in rows),
+        "repetition": asdict(mean(repeated)),
+        "looping": asdict(share(sum(value >= LOOPING for value in repeated), len(rows))),
+    }
+
+
+def declined_by_tokens(session: Session, rows: Sequence[Row]) -> Row:
+    """Declined share, by the rules, of the responses cut after 4, 8, 16, ... tokens; and from where on it has settled."""
+    longest = max(row["num_output_tokens"] for row in rows)
+    counts = [*(size for size in (2**power for power in range(2, 20)) if size < longest), longest]
+    judge = OfflineJudge()
+    points = []
+    for count in counts:
+        texts = decode(session, [row["response_token_ids"][:count] for row in rows])
+        declined = sum(bool(judge.score(row["prompt"], text).declined) for row, text in zip(rows, texts, strict=True))
+        points.append({"tokens": count, "declined": asdict(share(declined, len(rows)))})
+    return {"points": points, "settled_at": settled_at(points)}
+
+
+def settled_at(points: Sequence[Mapping[str, Any]]) -> int | None:
+    """The first number of tokens from which on the share stays within 0.02 of the last; None where only the last does."""
+    last = points[-1]["declined"]["value"]
+    settled = None
+    for point in reversed(points):
+        if abs(point["declined"]["value"] - last) > SETTLED:
+            break
+        settled = point["tokens"]
+    return settled if settled != points[-1]["tokens"] or len(points) == 1 else None

@@ -1,0 +1,112 @@
+"""effect.json: what each direction does when it is folded out of the weights, by one table for all: estimators, a direction
+against unrelated prompts, random and shuffled-label controls, on held-out requests in one hot-swapped engine."""
+# H = hidden size, K = directions
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from editing.projection import Edit, orthonormal_basis
+from engine.directions import streams_at, transformers_model
+from engine.environment import describe
+from engine.graders import Grader
+from engine.rundir import RunDir
+from engine.session import Request, Session, given_layers
+from engine.study.geometry import unrelated_directions
+from engine.study.opening import Study
+from engine.sweep.grid import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
+from engine.sweep.inputs import SweepInputs
+from engine.sweep.rows import Rollouts
+from engine.sweep.work import LocalEngine
+from engine.variants import Variant
+from extraction.directions import directions_of, swapped_pairs, unit_directions
+from extraction.prompts import Pair
+from judging.paired import Grades, holm, mcnemar_p, product_difference
+from judging.statistics import mean, product_of_means
+
+NUM_RANDOM = 3
+Row = dict[str, Any]
+
+
+def make_effect(study: Study, grader: Grader, estimators: Sequence[str], unrelated: str | None) -> Row:
+    """Compliance, coherence and product of every candidate on the held-out declined requests, paired with the base's."""
+    session = study.session
+    candidates = [Candidate(BASE, "base", (), 0.0, session.base), *_candidates(study, estimators, unrelated)]
+    folder = study.run_dir.path / "effect"
+    folder.mkdir(exist_ok=True)
+    found = effect_rows(session, RunDir(folder, {}), candidates, study.held_out, grader)
+    return found | {"layers": given_layers(session.config), **describe()}
+
+
+def effect_rows(session: Session, folder: RunDir, candidates: Sequence[Candidate], held_out: list[Pair], grader: Grader) -> Row:
+    """A row per candidate, the base first, by one engine; responses and likelihoods are kept in `folder`."""
+    rollouts = Rollouts(session, folder, LocalEngine(session), grader)
+    requests = SweepInputs(held_out, []).selection
+    try:
+        rollouts.make(candidates, requests, session.config.sampling.max_tokens)
+        rollouts.add_likelihoods(rollouts.working(candidates), requests)
+        rows = _rows(rollouts, rollouts.working(candidates), requests)
+    finally:
+        for table in (rollouts.table, rollouts.likelihoods):
+            table.merge(lambda row: (row["variant_hash"], row["prompt_id"]))
+        rollouts.close()
+    judge = {"name": grader.name, "model": grader.model, "notice": grader.notice, "rubric_hash": grader.rubric_hash}
+    return {"rows": rows, "judge": judge, "failures": rollouts.failures}
+
+
+def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None) -> list[Candidate]:
+    """One for each estimator at the configured layers, then the unrelated one, then controls of the same dimension."""
+    session = study.session
+    position, layers = session.config.directions.position, given_layers(session.config)
+    model = transformers_model(session)
+    train = streams_at(session, model, session.offsets([position]))[position]
+    named: dict[str, Tensor] = {
+        estimator: unit_directions(directions_of(train, position, estimator), layers) for estimator in estimators
+    }
+    if unrelated is not None:
+        named["against unrelated"] = unit_directions(unrelated_directions(study, model, unrelated, train), layers)
+    candidates = [_candidate(study, SINGLE, name, units_KH) for name, units_KH in named.items()]
+    generator = torch.Generator().manual_seed(session.config.sweep.seed)
+    for number in range(NUM_RANDOM):
+        random_KH = torch.randn(len(layers), session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
+        candidates.append(_candidate(study, RANDOM, f"random{number + 1}", random_KH))
+    shuffled = directions_of(train.swapped(swapped_pairs(train.num_pairs, session.config.sweep.seed)), position)
+    return [*candidates, _candidate(study, SHUFFLED, "shuffled", unit_directions(shuffled, layers))]
+
+
+def _candidate(study: Study, kind: str, name: str, directions_KH: Tensor) -> Candidate:
+    session = study.session
+    edit = Edit(orthonormal_basis(directions_KH), session.config.edit.alpha, session.config.edit.keep_norms)
+    variant = Variant(name, session.base_hash, session.plan, edit)
+    return Candidate(kind, name, (), session.config.edit.alpha, variant)
+
+
+def _rows(rollouts: Rollouts, candidates: Sequence[Candidate], requests: Sequence[Request]) -> list[Row]:
+    grades = {candidate.name: rollouts.grades(candidate, requests) for candidate in candidates}
+    others = [candidate.name for candidate in candidates if candidate.kind != BASE]
+    p_values = dict(zip(others, holm([mcnemar_p(grades[name], grades[BASE]) for name in others]), strict=True))
+    return [
+        {"name": candidate.name, "kind": candidate.kind, "k": candidate.k, "p_holm": p_values.get(candidate.name)}
+        | figures(grades[candidate.name])
+        | _difference(grades, candidate.name)
+        for candidate in candidates
+    ]
+
+
+def figures(grades: Grades) -> Row:
+    """Compliance, coherence and product with intervals."""
+    known = grades.known
+    columns = [grades.compliance[known].tolist(), grades.coherence[known].tolist()]
+    return {
+        "n": int(known.sum()),
+        "compliance": asdict(mean(columns[0])),
+        "coherence": asdict(mean(columns[1])),
+        "product": asdict(product_of_means(columns)),
+    }
+
+
+def _difference(grades: Mapping[str, Grades], name: str) -> Row:
+    return {} if name == BASE else {"difference": asdict(product_difference(grades[name], grades[BASE]))}

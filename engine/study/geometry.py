@@ -1,0 +1,225 @@
+"""geometry.json: what the directions of every layer are worth, on pairs that did not make them, and what they span."""
+# L = layers (0 to the last block's output), N = pairs, H = hidden size, R = draws
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.directions import pair_responses, prompt_streams, streams_at, transformers_model
+from engine.environment import describe
+from engine.errors import EngineError
+from engine.progress import Progress
+from engine.session import given_layers, model_name
+from engine.study.opening import Study
+from extraction.directions import CONVENTION, Directions, Streams, directions_of, swapped_pairs
+from extraction.estimators import ESTIMATORS, estimate
+from extraction.positions import RESPONSE
+from extraction.prompts import load_prompts
+from extraction.residuals import padded_means
+from extraction.separability import cohens_d, fit_probe, null_band, probe_counts, separability
+from extraction.stability import curve, doubling, kind_cosines, stability
+from extraction.structure import half_angles, shuffled_spectra, structure, unit_spectrum
+from judging.statistics import share
+
+NULL_DRAWS = 200
+PADDED_BATCH = 16
+HALF_DIMENSIONS = (1, 2, 3, 5)
+MEAN = "mean_difference"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured beside the run's own position and the mean difference."""
+
+    positions: tuple[str, ...] = ()
+    estimators: tuple[str, ...] = tuple(ESTIMATORS)
+    unrelated: str | None = None
+    padded: bool = False
+
+
+def make_geometry(study: Study, options: Options) -> Row:
+    """Everything but what needs generation with an edit."""
+    session, main = study.session, study.session.config.directions.position
+    positions = session.offsets([main, *options.positions])
+    responses = pair_responses(session) if RESPONSE in positions else None
+    held_responses = _held_responses(study) if RESPONSE in positions else None
+    model = transformers_model(session)
+    train = streams_at(session, model, positions, responses)
+    sides = [[session.renderer.render(getattr(pair, side)) for pair in study.held_out] for side in ("declined", "answered")]
+    held = prompt_streams(model, sides[0], sides[1], positions, held_responses, "held-out pairs")
+    found: Row = {
+        "model": model_name(session.config, session.base_hash),
+        "convention": CONVENTION,
+        "position": main,
+        "layers": _own_layers(study),
+        "num_layers": session.checkpoint.num_layers,
+        "num_pairs": len(session.pairs),
+        "num_held_out": len(study.held_out),
+        "positions": {},
+    }
+    with Progress("geometry", len(positions) * train[main].declined_LNH.shape[0], "layers") as progress:
+        for name in positions:
+            named = options.estimators if name == main else (MEAN,)
+            found["positions"][name] = position_part(train[name], held[name], named, train[main], progress)
+    found["probe"] = probe_part(train[main], held[main])
+    found |= direction_parts(study, train[main])
+    if options.unrelated is not None:
+        found["unrelated"] = unrelated_part(study, model, options.unrelated, train[main], held[main])
+    if options.padded:
+        found["padded"] = padded_part(study, model)
+    return found | describe()
+
+
+def position_part(
+    train: Streams, held: Streams, estimators: Sequence[str], main: Streams, progress: Progress | None = None
+) -> Row:
+    """At one position: each estimator's separability by layer, null bands, and the cosine to the main position's direction."""
+    mean_LH = estimate(MEAN, train.declined_LNH, train.answered_LNH)
+    of_main_LH = estimate(MEAN, main.declined_LNH, main.answered_LNH)
+    part: Row = {"estimators": {}, "null": [], "cosine_to_main": _cosines(mean_LH, of_main_LH)}
+    for name in dict.fromkeys((MEAN, *estimators)):
+        units_LH = mean_LH if name == MEAN else estimate(name, train.declined_LNH, train.answered_LNH)
+        part["estimators"][name] = {"cosine_to_mean_difference": _cosines(units_LH, mean_LH)} | by_layer(units_LH, train, held)
+    for layer in range(len(mean_LH)):
+        part["null"].append(nulls(train, held, layer))
+        if progress is not None:
+            progress.advance()
+    return part
+
+
+def by_layer(units_LH: Tensor, train: Streams, held: Streams) -> Row:
+    """Cohen's d and AUROC of every layer's direction on held-out pairs, with intervals; d on the training pairs beside it."""
+    rows: Row = {"cohens_d": [], "auroc": [], "train_cohens_d": []}
+    for layer, unit_H in enumerate(units_LH):
+        found = separability(*_projections(held, layer, unit_H[:, None]))
+        rows["cohens_d"].append(found.cohens_d)
+        rows["auroc"].append(found.auroc)
+        rows["train_cohens_d"].append(float(cohens_d(*_projections(train, layer, unit_H[:, None]))))
+    return rows
+
+
+def nulls(train: Streams, held: Streams, layer: int) -> Row:
+    """What directions that mean nothing reach on the held-out pairs of a layer: random ones, and shuffled labels'."""
+    rng = np.random.default_rng(layer)
+    signs_RN = torch.from_numpy(rng.choice([-1.0, 1.0], (NULL_DRAWS, train.num_pairs)))
+    shuffled_RH = signs_RN @ train.differences(layer) / train.num_pairs
+    random_RH = torch.from_numpy(rng.standard_normal((NULL_DRAWS, shuffled_RH.shape[1])))
+    drawn = {"shuffled": shuffled_RH, "random": random_RH}
+    return {name: null_band(*_projections(held, layer, drawn_RH.T)) for name, drawn_RH in drawn.items()}
+
+
+def probe_part(train: Streams, held: Streams) -> Row:
+    """Accuracy of a logistic regression on each layer's whole stream: held out with Wilson's interval, and on its own pairs."""
+    rows: Row = {"held_out": [], "train": []}
+    for layer in range(train.declined_LNH.shape[0]):
+        own, other = ([side[layer].double().numpy() for side in (s.declined_LNH, s.answered_LNH)] for s in (train, held))
+        fitted = fit_probe(*own)
+        rows["held_out"].append(list(asdict(share(*probe_counts(fitted, *other))).values()))
+        right, total = probe_counts(fitted, *own)
+        rows["train"].append(right / total)
+    return rows
+
+
+def direction_parts(study: Study, train: Streams) -> Row:
+    """Stability, cosines and structure of the mean differences."""
+    seed, own = study.session.config.sweep.seed, _own_layers(study)
+    mean_LH, shuffled_LH = (
+        directions_of(streams, "").mean_difference_LH for streams in (train, train.swapped(swapped_pairs(train.num_pairs, seed)))
+    )
+    layers = range(1 if float(mean_LH[0].norm()) == 0 else 0, len(mean_LH))
+    differences_NLH = np.stack([train.differences(layer).numpy() for layer in layers], axis=1)
+    kinds = [pair.category for pair in study.session.pairs]
+    spanned = structure(differences_NLH)
+    found = (
+        None
+        if spanned is None
+        else asdict(spanned) | {key: [layers[place] for place in getattr(spanned, key)] for key in ("layers", "longest_shared")}
+    )
+    return {
+        "norms": mean_LH.norm(dim=-1).tolist(),
+        "cosines": {"true": _cosine_matrix(mean_LH), "shuffled": _cosine_matrix(shuffled_LH)},
+        "stability": {layer: asdict(stability(differences_NLH[:, place])) for place, layer in enumerate(layers)},
+        "curves": {layer: curve(train.differences(layer).numpy(), doubling(train.num_pairs)) for layer in own},
+        "kinds": {layer: kind_cosines(train.differences(layer).numpy(), kinds) for layer in own},
+        "structure": found,
+        "half_angles": half_angles(differences_NLH, [size for size in HALF_DIMENSIONS if size <= len(layers)]),
+        "unit_spectrum": unit_spectrum(mean_LH[list(layers)].numpy()).tolist(),
+        "shuffled_spectrum": np.quantile(shuffled_spectra(differences_NLH), [0.5, 0.025, 0.975], axis=0).T.tolist(),
+    }
+
+
+def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: Streams) -> Row:
+    """The direction against prompts that are nobody's twin, measured on the same held-out pairs; as many as there are pairs."""
+    directions = unrelated_directions(study, model, source, train)
+    units_LH = _units(directions.mean_difference_LH)
+    mean_LH = estimate(MEAN, train.declined_LNH, train.answered_LNH)
+    return {"source": source, "num_prompts": directions.num_pairs, "cosine": _cosines(units_LH, mean_LH)} | by_layer(
+        units_LH, train, held
+    )
+
+
+def unrelated_directions(study: Study, model: Any, source: str, train: Streams) -> Directions:
+    """Mean of as many declined prompts as there are unrelated ones, less the unrelated prompts' mean, at the run's position."""
+    session, position = study.session, study.session.config.directions.position
+    if position == RESPONSE:
+        raise EngineError(
+            "Unrelated prompts are compared at a token of the prompt; set directions.position to one, such as last."
+        )
+    prompts = [session.renderer.render(prompt.text) for prompt in load_prompts(source)][: train.num_pairs]
+    session.renderer.check_lengths(prompts, session.room_for_prompt, "unrelated prompts")
+    streams = prompt_streams(model, prompts, [], session.offsets([position]), None, "unrelated prompts")[position]
+    declined_mean_LH = train.declined_LNH[:, : len(prompts)].double().mean(dim=1)
+    return Directions(declined_mean_LH, streams.declined_LNH.double().mean(dim=1), len(prompts), position)
+
+
+def padded_part(study: Study, model: Any) -> Row:
+    """Cosine by layer between exact directions at the last token and those of naive padded batches (the study's comparison)."""
+    from extraction.directions import extract_directions
+
+    pairs, tokenizer = study.session.rendered_pairs(), study.session.renderer.tokenizer
+    pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
+    sides = [padded_means(model, [getattr(pair, side) for pair in pairs], pad, PADDED_BATCH) for side in ("declined", "answered")]
+    exact_LH = extract_directions(model, pairs).mean_difference_LH
+    return {"batch": PADDED_BATCH, "cosine": _cosines(sides[0] - sides[1], exact_LH)}
+
+
+def _held_responses(study: Study) -> list[list[int]]:
+    from engine.directions import base_responses
+
+    render = study.session.renderer.render
+    prompts = [render(pair.declined) for pair in study.held_out] + [render(pair.answered) for pair in study.held_out]
+    return base_responses(study.session, prompts)
+
+
+def _own_layers(study: Study) -> list[int]:
+    """The configuration's layers; where none is published, the middle one."""
+    if study.session.config.directions.layers == "sweep":
+        return [study.session.checkpoint.num_layers // 2]
+    return given_layers(study.session.config)
+
+
+def _projections(streams: Streams, layer: int, directions_HR: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides' projections onto R directions, (R, N) each; (N,) for one."""
+    sides = ((side[layer].double() @ directions_HR).T.numpy() for side in (streams.declined_LNH, streams.answered_LNH))
+    declined, answered = (side[0] if len(side) == 1 else side for side in sides)
+    return declined, answered
+
+
+def _units(vectors_LH: Tensor) -> Tensor:
+    return vectors_LH / vectors_LH.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _cosines(first_LH: Tensor, second_LH: Tensor) -> list[float]:
+    """Cosine layer by layer; NaN where either has no direction."""
+    cosines_L = (_units(first_LH) * _units(second_LH)).sum(dim=-1)
+    missing_L = (first_LH.norm(dim=-1) == 0) | (second_LH.norm(dim=-1) == 0)
+    return torch.where(missing_L, torch.nan, cosines_L).tolist()
+
+
+def _cosine_matrix(vectors_LH: Tensor) -> list[list[float]]:
+    return (_units(vectors_LH) @ _units(vectors_LH).T).tolist()

@@ -1,0 +1,99 @@
+"""Held-out requests answered by a transformers model under an intervention, and graded: the slow, plain path of a study."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.errors import EngineError
+from engine.graders import OfflineGrader, reference_logprob
+from engine.session import Session
+from extraction.generate import greedy
+from extraction.teacher import mean_logprobs
+from judging.judgement import Item, Judgement
+from judging.statistics import mean, product_of_means, share
+
+INPUTS, WRITES = "inputs", "writes"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Requests, rendered, and the median log-probability (nats a token) of the base's own responses to them."""
+
+    session: Session
+    model: Any
+    texts: list[str]
+    prompts: list[list[int]]
+    max_tokens: int
+    reference: float | None
+
+    def measure(self, intervention: AbstractContextManager[None]) -> Row:
+        """Greedy responses under an intervention, graded by the rules with what the untouched model says of their fluency."""
+        with intervention:
+            responses = greedy(self.model, self.prompts, self.max_tokens)
+        items = [
+            Item(prompt=text, response=response, mean_logprob=logprob)
+            for text, response, logprob in zip(
+                self.texts, decode(self.session, responses), mean_logprobs(self.model, self.prompts, responses), strict=True
+            )
+        ]
+        return figures(OfflineGrader(self.reference).grade(items))
+
+
+def make_panel(session: Session, model: Any, texts: Sequence[str], max_tokens: int) -> Panel:
+    """Lay requests out and have the untouched model answer them."""
+    prompts = [session.renderer.render(text) for text in texts]
+    session.renderer.check_lengths(prompts, session.room_for_prompt, "held-out requests")
+    responses = greedy(model, prompts, max_tokens)
+    return Panel(session, model, list(texts), prompts, max_tokens, reference_logprob(mean_logprobs(model, prompts, responses)))
+
+
+def nothing() -> AbstractContextManager[None]:
+    """The intervention of the base."""
+    return nullcontext()
+
+
+def decode(session: Session, responses: Sequence[Sequence[int]]) -> list[str]:
+    """Text of responses, special tokens left out."""
+    return [session.renderer.tokenizer.decode(response, skip_special_tokens=True) for response in responses]
+
+
+def figures(judgements: Sequence[Judgement]) -> Row:
+    """Declined share, compliance, coherence and their product, each with its 95 % interval."""
+    compliance = [float(one.compliance) for one in judgements if one.compliance is not None]
+    coherence = [float(one.coherence) for one in judgements if one.coherence is not None]
+    return {
+        "n": len(judgements),
+        "declined": asdict(share(sum(bool(one.declined) for one in judgements), len(judgements))),
+        "compliance": asdict(mean(compliance)),
+        "coherence": asdict(mean(coherence)),
+        "product": asdict(product_of_means([compliance, coherence])),
+    }
+
+
+def write_modules(session: Session, model: Any) -> list[str]:
+    """Modules whose outputs are what attention and MLP write: the projections, or the norms that follow them.
+
+    Raises EngineError for fused experts, whose writes no module gives.
+    """
+    found = []
+    for tensor in session.plan.edited:
+        name = (tensor.gain or tensor.name).removesuffix(".weight")
+        candidates = [name, f"{model.base_model_prefix}.{name}"]
+        there = [candidate for candidate in candidates if _has(model, candidate)]
+        if not there or len(tensor.shape) != 2:
+            raise EngineError(
+                f"{tensor.name} is no module of its own in transformers, so its writes cannot be hooked. Use --site inputs, or "
+                "write the variant with bin/edit."
+            )
+        found.append(there[0])
+    return list(dict.fromkeys(found))
+
+
+def _has(model: Any, name: str) -> bool:
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        return False
+    return True

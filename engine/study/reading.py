@@ -1,0 +1,97 @@
+"""reading.json: does the token at the end of the instruction read what is asked, and the tokens after it what will be done?
+
+The pair of readings of Zhao et al. 2025 ("LLMs Encode Harmfulness and Refusal Separately"): a direction at the last
+instruction token, and one after the template's tokens, each asked to tell (a) requests of the declined kind from
+answerable ones and (b) among requests of the declined kind, those that the model declined from those it answered.
+"""
+# L = layers, N = prompts, H = hidden size
+
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from engine import store
+from engine.directions import prompt_streams, streams_at, transformers_model
+from engine.environment import describe
+from engine.errors import EngineError
+from engine.session import ANSWERABLE, DECLINED
+from engine.stages import ROLLOUTS, SCORES
+from engine.study.opening import Study
+from engine.summary import mean_of_repeats, read_scores
+from extraction.estimators import estimate
+from extraction.positions import LAST, LAST_INSTRUCTION
+from extraction.separability import null_band, separability
+
+POSITIONS = (LAST_INSTRUCTION, LAST)
+LEAST = 5  # prompts on a side
+Row = dict[str, Any]
+
+
+def base_behaviour(study: Study) -> dict[str, bool]:
+    """Whether the base declined each request, by prompt id: the run's rollouts, by its first judge.
+
+    Raises EngineError where the run has none, and where one side is too small to be told from the other.
+    """
+    folder, base = study.run_dir.path, study.session.base.hash
+    if not all((folder / name).is_file() for name in (ROLLOUTS, SCORES)):
+        raise EngineError(
+            f"{folder} has no scored responses. Run bin/rollout --variant {study.session.config.variant} first: this reading "
+            "needs to know which requests the base declined."
+        )
+    texts = {row["prompt_id"] for row in store.read_rows(folder / ROLLOUTS) if row["variant_hash"] == base}
+    scores = next(iter(read_scores(folder / SCORES).values()))
+    graded = mean_of_repeats(row for row in scores if row["variant_hash"] == base)
+    declined = {prompt: row["declined"] for (_, prompt), row in graded.items() if row["declined"] is not None and prompt in texts}
+    counts = [sum(value == side for key, value in declined.items() if key.startswith(DECLINED)) for side in (True, False)]
+    if min(counts) < LEAST:
+        raise EngineError(
+            f"The base declined {counts[0]} requests of the declined kind and answered {counts[1]}; this reading takes at least "
+            f"{LEAST} of each."
+        )
+    return declined
+
+
+def make_reading(study: Study, behaviour: dict[str, bool]) -> Row:
+    """Both directions by layer: their cosine, and how each tells what is asked and what is done, on the run's requests."""
+    session = study.whole
+    positions = study.session.offsets(POSITIONS)
+    requests = [request for request in session.requests if request.prompt_id in behaviour]
+    model = transformers_model(session)
+    train = streams_at(study.session, model, positions)
+    prompts = session.render(requests, "test requests")
+    found = prompt_streams(model, prompts, [], positions, None, "requests")
+    kinds = np.array([request.kind for request in requests])
+    did = np.array([behaviour[request.prompt_id] for request in requests])
+    asked, answerable = kinds == DECLINED, kinds == ANSWERABLE
+    units = {name: estimate("mean_difference", train[name].declined_LNH, train[name].answered_LNH) for name in POSITIONS}
+    sides = {"asked": (asked, answerable), "done": (asked & did, asked & ~did)}
+    return {
+        "positions": {
+            name: {
+                what: separations(units[name], found[name].declined_LNH, *places)
+                for what, places in sides.items()
+                if all(place.sum() >= LEAST for place in places)
+            }
+            for name in POSITIONS
+        },
+        "cosine": (units[LAST] * units[LAST_INSTRUCTION]).sum(dim=-1).tolist(),
+        "counts": {
+            "declined": int((asked & did).sum()),
+            "answered": int((asked & ~did).sum()),
+            "answerable": int(answerable.sum()),
+        },
+        **describe(),
+    }
+
+
+def separations(units_LH: Tensor, resid_LNH: Tensor, first_N: np.ndarray, second_N: np.ndarray) -> Row:
+    """AUROC by layer, with intervals, of projections of two groups of prompts, and the band of random directions."""
+    rows: Row = {"auroc": [], "null": []}
+    for layer, unit_H in enumerate(units_LH):
+        resid_NH = resid_LNH[layer].double().numpy()
+        projected_N = resid_NH @ unit_H.numpy()
+        rows["auroc"].append(separability(projected_N[first_N], projected_N[second_N]).auroc)
+        random_RH = np.random.default_rng(layer).standard_normal((200, resid_NH.shape[1]))
+        rows["null"].append(null_band(random_RH @ resid_NH[first_N].T, random_RH @ resid_NH[second_N].T)["auroc"])
+    return rows

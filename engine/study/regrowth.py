@@ -1,0 +1,123 @@
+"""regrowth.json: extract, remove, extract again: what separates declined from answered after the edit, and where.
+
+Directions are extracted with the edit's projection on every write (hooks, no weights change). A "hydra" model grows
+backups: what it had little of before the cut, orthogonal to what was cut, becomes larger.
+"""
+# L = layers, N = pairs, H = hidden size, K = directions removed, R = resamples
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from editing.projection import orthonormal_basis
+from engine.directions import prompt_streams, streams_at, transformers_model
+from engine.environment import describe
+from engine.session import given_layers
+from engine.study.geometry import by_layer
+from engine.study.opening import Study
+from engine.study.panel import Panel, make_panel, nothing, write_modules
+from extraction.directions import Streams, directions_of, unit_directions
+from extraction.estimators import estimate
+from extraction.intervention import ablation
+from extraction.stability import signal_and_noise
+from judging.offline import NOTICE
+
+MEAN = "mean_difference"
+RECOVERED = 0.5  # of the base's d
+RESAMPLES = 200
+Row = dict[str, Any]
+
+
+class Regrowth:
+    """The base's streams, and how they look under an edit by hooks."""
+
+    def __init__(self, study: Study, num_prompts: int, max_tokens: int) -> None:
+        session = study.session
+        self.study = study
+        self.model = transformers_model(session)
+        self.position = session.config.directions.position
+        self.writers = write_modules(session, self.model)
+        self.train, self.held = self._streams(nothing(), "directions of the base")
+        texts = [pair.declined for pair in study.held_out[:num_prompts]]
+        self.panel: Panel = make_panel(session, self.model, texts, max_tokens)
+
+    def row(self, removed_HK: Tensor | None, label: str) -> tuple[Row, Streams]:
+        """What is left by layer with a subspace removed, and the streams that say so."""
+        train, held = self.train, self.held
+        if removed_HK is not None:
+            train, held = self._streams(self._edit(removed_HK), label)
+        units_LH = estimate(MEAN, train.declined_LNH, train.answered_LNH)
+        row: Row = by_layer(units_LH, train, held)
+        row["behaviour"] = self.panel.measure(nothing() if removed_HK is None else self._edit(removed_HK))
+        base_LH = estimate(MEAN, self.train.declined_LNH, self.train.answered_LNH)
+        row["cosine_to_base"] = (units_LH * base_LH).sum(dim=-1).tolist()
+        if removed_HK is not None:
+            row["cosine_to_removed"] = (units_LH @ removed_HK).norm(dim=-1).tolist()
+            row["growth"] = [growth(self.train, train, layer, removed_HK) for layer in range(len(units_LH))]
+        return row, train
+
+    def _edit(self, removed_HK: Tensor) -> AbstractContextManager[None]:
+        return ablation(self.model, self.writers, removed_HK)
+
+    def _streams(self, edit: AbstractContextManager[None], label: str) -> tuple[Streams, Streams]:
+        session, render = self.study.session, self.study.session.renderer.render
+        positions = session.offsets([self.position])
+        sides = [[render(getattr(pair, side)) for pair in self.study.held_out] for side in ("declined", "answered")]
+        with edit:
+            train = streams_at(session, self.model, positions)[self.position]
+            held = prompt_streams(self.model, sides[0], sides[1], positions, None, f"{label}, held out")[self.position]
+        return train, held
+
+
+def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) -> Row:
+    """Rounds of extracting at the configured layers and removing; and one round of a random subspace, for comparison."""
+    regrowth, layers = Regrowth(study, num_prompts, max_tokens), given_layers(study.session.config)
+    row, streams = regrowth.row(None, "")
+    found = [row | {"round": 0, "k": 0}]
+    removed_KH = torch.empty(0, study.session.checkpoint.hidden_size, dtype=torch.float64)
+    for number in range(1, rounds + 1):
+        new_KH = unit_directions(directions_of(streams, regrowth.position), layers)
+        removed_KH = torch.cat([removed_KH, new_KH])
+        basis_HK = orthonormal_basis(removed_KH)
+        row, streams = regrowth.row(basis_HK, f"round {number}")
+        found.append(row | {"round": number, "k": basis_HK.shape[1], "recovered": recovered(found[0], row)})
+    generator = torch.Generator().manual_seed(study.session.config.sweep.seed)
+    random_KH = torch.randn(len(layers), removed_KH.shape[1], generator=generator, dtype=torch.float64)
+    control, _ = regrowth.row(orthonormal_basis(random_KH), "random subspace")
+    judge = {"name": "offline", "notice": NOTICE}
+    return {"rounds": found, "random": control | {"k": len(layers)}, "layers": layers, "judge": judge, **describe()}
+
+
+def growth(base: Streams, edited: Streams, layer: int, removed_HK: Tensor) -> list[float]:
+    """How much longer the part of the mean difference orthogonal to what was removed became: [ratio, 2.5 %, 97.5 %].
+
+    Lengths without the noise of few pairs (unbiased squared lengths); pairs are resampled together.
+    """
+    parts = [streams.differences(layer) for streams in (base, edited)]
+    before_NH, after_NH = ((part - part @ removed_HK @ removed_HK.T).numpy() for part in parts)
+    count = len(before_NH)
+    if not before_NH.any():  # layer 0 at the last token: the same token for every prompt
+        return [float("nan")] * 3
+    weights_RN = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
+    value = _ratio(*(np.array([signal_and_noise(part)[0]]) for part in (before_NH, after_NH)))[0]
+    # A resample's mean has twice the noise of a mean of all pairs.
+    noise = [2 * signal_and_noise(part)[1] / count for part in (before_NH, after_NH)]
+    signals = [((weights_RN @ part) ** 2).sum(axis=1) - extra for part, extra in zip((before_NH, after_NH), noise, strict=True)]
+    return [float(value), *(float(bound) for bound in np.nanquantile(_ratio(*signals), [0.025, 0.975]))]
+
+
+def recovered(base: Row, row: Row) -> list[int]:
+    """Layers whose d on held-out pairs is at least half of the base's, and whose AUROC's interval is above chance."""
+    return [
+        layer
+        for layer, (before, after, auroc) in enumerate(zip(base["cohens_d"], row["cohens_d"], row["auroc"], strict=True))
+        if after[0] >= RECOVERED * before[0] and auroc[1] > 0.5
+    ]
+
+
+def _ratio(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    known = before > 0
+    return np.sqrt(np.divide(np.maximum(after, 0), before, out=np.full(before.shape, np.nan), where=known))

@@ -1,0 +1,152 @@
+"""The residual stream of many prompts at chosen tokens: batch by batch, or kept prompt by prompt.
+
+Batches are exact: no prompt sees another's tokens or any padding (`extraction.prefill`), and only the wanted tokens'
+vectors leave a pass, which has no `lm_head`.
+"""
+# L = decoder blocks, N = prompts, B = prompts of a batch, P = positions, R = response tokens, H = hidden size
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from extraction.errors import ExtractionError
+from extraction.hooks import ResidualCapture, decoder_blocks, decoder_body, truncated
+from extraction.prefill import BATCH_TOKENS, Batch, Prefill
+
+GPU_FACTOR = 16  # a GPU is busy with so many times the tokens of a batch that suits a CPU
+OnPrompt = Callable[[int], None]
+
+
+def batches(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    offsets: Sequence[int],
+    on_prompt: OnPrompt = lambda done: None,
+    *,
+    batch_tokens: int | None = None,
+    last_layer: int | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Places of prompts and their residual stream at `offsets` from each prompt's end, (L+1, B, P, H) in the model's dtype.
+
+    With `last_layer` the pass ends there, and L is that layer. `on_prompt` is told how many prompts are done. Raises
+    ExtractionError for no prompts, and for one that is too short.
+    """
+    if not prompts:
+        raise ExtractionError("No prompts to average; expected at least one.")
+    keep = max(-offset for offset in offsets)
+    if (shortest := min(map(len, prompts))) < keep:
+        raise ExtractionError(f"A prompt of {shortest} tokens has no position {-keep}; expected at least {keep} tokens.")
+    device = next(model.parameters()).device
+    offsets_P = torch.tensor(offsets, device=device)
+    prefill = _laid_out(model, prompts, keep, batch_tokens)
+    with _until(model, last_layer):
+        yield from _captured(model, prefill, lambda batch: batch.last_B[:, None] + 1 + offsets_P, on_prompt)
+
+
+def collect(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    offsets: Sequence[int],
+    on_prompt: OnPrompt = lambda done: None,
+    *,
+    batch_tokens: int | None = None,
+    last_layer: int | None = None,
+) -> Tensor:
+    """Every prompt's residual stream, in the prompts' order: (L+1, N, P, H) on the CPU, in the model's dtype."""
+    resid_LNPH: Tensor | None = None
+    for indices, part_LBPH in batches(model, prompts, offsets, on_prompt, batch_tokens=batch_tokens, last_layer=last_layer):
+        if resid_LNPH is None:
+            layers, _, positions, hidden = part_LBPH.shape
+            resid_LNPH = torch.empty(layers, len(prompts), positions, hidden, dtype=part_LBPH.dtype)
+        resid_LNPH[:, indices] = part_LBPH.cpu()
+    assert resid_LNPH is not None
+    return resid_LNPH
+
+
+def response_means(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    on_prompt: OnPrompt = lambda done: None,
+) -> Tensor:
+    """Mean over each response's tokens of the residual stream, after its prompt: (L+1, N, H) float64.
+
+    Raises ExtractionError for an empty response, which has no mean.
+    """
+    if empty := [index for index, response in enumerate(responses) if not response]:
+        raise ExtractionError(f"Response {empty[0]} is empty ({len(empty)} are), so there is no mean over its tokens.")
+    sequences = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+    lengths_N = torch.tensor([len(response) for response in responses])
+    device = next(model.parameters()).device
+    prefill = _laid_out(model, sequences, int(lengths_N.max()), None)
+    means_LNH = torch.empty(len(decoder_blocks(model)) + 1, len(prompts), _hidden_size(model), dtype=torch.float64)
+
+    def places(batch: Batch) -> Tensor:
+        longest = int(lengths_N[batch.indices].max())
+        return (batch.last_B[:, None] - torch.arange(longest, device=device)).clamp_min(0)
+
+    for indices, resid_LBRH in _captured(model, prefill, places, on_prompt):
+        own_B = lengths_N[indices].to(device)
+        inside_BR = torch.arange(resid_LBRH.shape[2], device=device) < own_B[:, None]
+        sums_LBH = (resid_LBRH.to(torch.float64) * inside_BR[:, :, None]).sum(dim=2)
+        means_LNH[:, indices] = (sums_LBH / own_B[:, None]).cpu()
+    return means_LNH
+
+
+def padded_means(model: nn.Module, prompts: Sequence[Sequence[int]], pad: int, batch_size: int) -> Tensor:
+    """Mean last-token residual stream as naive batches give it, (L+1, H) float64: wrong on purpose, for comparison.
+
+    Prompts in the given order are padded on the left and the pads are attended to, with positions counted from the first
+    pad: what a tokenized batch without its attention mask does.
+    """
+    sums_LH: Any = 0.0
+    body, device = decoder_body(model), next(model.parameters()).device
+    with torch.inference_mode(), ResidualCapture(model) as capture:
+        for start in range(0, len(prompts), batch_size):
+            batch = prompts[start : start + batch_size]
+            width = max(map(len, batch))
+            token_ids_BT = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in batch], device=device)
+            capture.at(torch.full((len(batch), 1), width - 1, device=device))
+            body(input_ids=token_ids_BT, use_cache=False)
+            sums_LH = sums_LH + capture.read()[:, :, 0].to("cpu", torch.float64).sum(dim=1)
+    return sums_LH / len(prompts)
+
+
+def shares_prefix(model: Any) -> bool:
+    """Whether prompts may share their common prefix's keys and values and still be what they are alone.
+
+    In 16 bits fused attention takes another kernel behind a cache, which moves directions by up to 1e-3 in cosine; eager
+    attention gives the same bits, and in float32 the difference is 1e-12.
+    """
+    return model.config._attn_implementation == "eager" or next(model.parameters()).dtype == torch.float32
+
+
+def _laid_out(model: nn.Module, sequences: Sequence[Sequence[int]], keep: int, batch_tokens: int | None) -> Prefill:
+    """Sequences in batches; the last `keep` tokens of each are looked at."""
+    device = next(model.parameters()).device
+    looked_at = keep if shares_prefix(model) else max(map(len, sequences))
+    size = batch_tokens or BATCH_TOKENS * (GPU_FACTOR if device.type == "cuda" else 1)
+    return Prefill(sequences, device, size, keep=looked_at)
+
+
+def _captured(
+    model: nn.Module, prefill: Prefill, places: Callable[[Batch], Tensor], on_prompt: OnPrompt
+) -> Iterator[tuple[list[int], Tensor]]:
+    done = 0
+    with ResidualCapture(model) as capture:
+        for batch in prefill.passes(decoder_body(model), lambda batch: capture.at(places(batch))):
+            yield batch.indices, capture.read()
+            for _ in batch.indices:
+                done += 1
+                on_prompt(done)
+
+
+def _until(model: nn.Module, last_layer: int | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if last_layer is None else truncated(model, last_layer)
+
+
+def _hidden_size(model: Any) -> int:
+    return int(decoder_body(model).config.hidden_size)

@@ -1,0 +1,77 @@
+"""A finished run directory with no model behind it, whose text attacks the page that shows it."""
+
+from pathlib import Path
+from typing import Any
+
+from engine import store
+from engine.configfile import load_config
+from engine.rundir import open_run_dir, write_json
+
+SCRIPT = "</script><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
+Row = dict[str, Any]
+
+
+def estimate(value: float) -> Row:
+    return {"value": value, "low": max(value - 0.05, 0.0), "high": min(value + 0.05, 1.0)}
+
+
+def make_run(path: Path, *, variant: str = "smollm2_135m_k1", prompts: int = 40, published: Row | None = None) -> Path:
+    """A finished run of `prompts` requests whose first response is an attack on the page."""
+    config = load_config(variant)
+    identity = {"config": config.model_dump(mode="json", exclude={"sweep": True}), "base_hash": "b" * 64}
+    run_dir = open_run_dir(path, identity)
+    rollouts, scores = [], []
+    for variant_name, form in (("base", "base"), (variant, "in_place")):
+        for number in range(prompts):
+            kind = "declined" if number % 4 else "answerable"
+            declines = form == "base" and kind == "declined"
+            row: Row = dict.fromkeys(store.ROLLOUT_SCHEMA.names)
+            row |= {"variant": variant_name, "variant_hash": f"hash-{form}", "form": form, "split": "test", "kind": kind}
+            row |= {
+                "prompt_id": f"{kind}/{number:05d}",
+                "category": f"kind {number % 3}",
+                "model": "made@0",
+                "finish_reason": "stop",
+            }
+            row |= {"prompt": f"Where is my key {number}? <b>bold</b>", "response_token_ids": [number, 2, 3]}
+            row |= {"response": "I can't see it." if declines else SCRIPT if number == 0 else f"On table {number}."}
+            rollouts.append(row)
+            score: Row = dict.fromkeys(store.SCORE_SCHEMA.names)
+            score |= {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "judge": "offline", "repeat": 0}
+            score |= {"compliance": 0.0 if declines else 1.0, "coherence": 1.0, "declined": declines, "rubric_hash": "r"}
+            scores.append(score)
+    store.write_table(run_dir.file("rollouts.parquet"), rollouts, store.ROLLOUT_SCHEMA)
+    store.write_table(run_dir.file("scores.parquet"), scores, store.SCORE_SCHEMA)
+    write_json(run_dir.file("summary.json"), summary(variant, published))
+    run_dir.manifest["stages"]["summary"] = {"inputs_hash": "x", "seconds": 1.0, "finished": "2026-01-01T00:00:00+00:00"}
+    run_dir.save()
+    return path
+
+
+def summary(variant: str, published: Row | None) -> Row:
+    figures = []
+    for name, form, value in (("base", "base", 0.1), (variant, "in_place", 0.9)):
+        for kind in ("declined", "answerable"):
+            figure: Row = {"variant": name, "variant_hash": f"hash-{form}", "form": form, "split": "test", "kind": kind, "n": 30}
+            figure |= {"missing": 0, "empty": 0, "truncated": 2, "judge": "offline", "n_declined": 30}
+            figure |= {name: estimate(value) for name in ("declined", "complied", "compliance", "coherence", "product")}
+            figure["coherence"] = estimate(0.9)
+            figures.append(figure | {"published": published if form != "base" and kind == "declined" else None})
+    judge = {
+        "name": "offline",
+        "notice": "rules",
+        "rubric_hash": "r",
+        "calibration": None,
+        "repeats": 1,
+        "missing": 0,
+        "cost": None,
+    }
+    return {
+        "variant": variant,
+        "model": "made@0",
+        "layers": load_config(variant).directions.layers,
+        "alpha": 1,
+        "judges": [judge],
+        "agreement": [],
+        "figures": figures,
+    }

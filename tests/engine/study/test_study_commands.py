@@ -1,0 +1,266 @@
+"""The study commands as a user runs them, on SmolLM2, each against an independent calculation of what it says."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+ROOT = Path(__file__).parents[3]
+LAYER, PAIRS, HELD_OUT = 22, 32, 24
+pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A short file of held-out pairs."""
+    lines = (ROOT / "extraction/data/selection_pairs.jsonl").read_text().splitlines()[:HELD_OUT]
+    file = tmp_path_factory.mktemp("data") / "held_out.jsonl"
+    file.write_text("\n".join(lines) + "\n")
+    return str(file)
+
+
+@pytest.fixture(scope="module")
+def settings(held_out: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    keys = {
+        "data.num_pairs": PAIRS,
+        "data.num_requests": 80,
+        "data.num_answerable": 12,
+        "data.selection_pairs": held_out,
+        "sampling.max_tokens": 16,
+    }
+    out = str(tmp_path_factory.mktemp("runs") / "run")
+    return ["--variant=smollm2_135m_k1", "--out", out, *(f"--set={key}={value}" for key, value in keys.items())]
+
+
+def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"engine.commands.{module}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def result(done: subprocess.CompletedProcess[str]) -> Row:
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def extracted(settings: list[str]) -> Row:
+    flags = ["--estimators=all", "--unrelated", "--padded", "--harmfulness", "--effect"]
+    return result(run("extract", *settings, *flags, "--positions=last_instruction,response", "--json"))
+
+
+@pytest.fixture(scope="module")
+def streams(smollm2_dir: Path, held_out: str) -> dict[str, torch.Tensor]:
+    """Last-token stream that enters block 22 of every prompt, one prompt at a time, by output_hidden_states: float64."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
+    model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.bfloat16, attn_implementation="eager").eval()
+    files = {"train": ROOT / "extraction/data/train_pairs.jsonl", "held": Path(held_out)}
+    found = {}
+    for name, file in files.items():
+        rows = [json.loads(line) for line in file.read_text().splitlines()][: PAIRS if name == "train" else None]
+        for side in ("declined", "answered"):
+            vectors = []
+            for row in rows:
+                messages = [{"role": "user", "content": row[side]}]
+                ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=False)
+                with torch.inference_mode():
+                    vectors.append(model(ids, output_hidden_states=True).hidden_states[LAYER][0, -1].double())
+            found[f"{name} {side}"] = torch.stack(vectors)
+    return found
+
+
+def test_separability_on_held_out_pairs_equals_one_prompt_at_a_time(extracted: Row, streams: dict[str, torch.Tensor]) -> None:
+    unit = torch.nn.functional.normalize(streams["train declined"].mean(0) - streams["train answered"].mean(0), dim=0)
+    declined, answered = ((streams[f"held {side}"] @ unit).numpy() for side in ("declined", "answered"))
+    expected_d = (declined.mean() - answered.mean()) / np.sqrt((declined.var(ddof=1) + answered.var(ddof=1)) / 2)
+    expected_auroc = roc_auc_score([1] * HELD_OUT + [0] * HELD_OUT, np.concatenate([declined, answered]))
+    found = extracted["geometry"]["positions"]["last"]["estimators"]["mean_difference"]
+    print(f"d {found['cohens_d'][LAYER]} (alone {expected_d:.4f}), AUROC {found['auroc'][LAYER]} (alone {expected_auroc:.4f})")
+    assert found["cohens_d"][LAYER][0] == pytest.approx(expected_d, rel=1e-4)
+    assert found["auroc"][LAYER][0] == pytest.approx(expected_auroc, abs=2e-3)
+    assert found["cohens_d"][LAYER][1] > extracted["geometry"]["positions"]["last"]["null"][LAYER]["random"]["cohens_d"][1]
+
+
+def test_the_geometry_has_every_part_and_its_numbers_are_possible(extracted: Row) -> None:
+    geometry = extracted["geometry"]
+    assert list(geometry["positions"]) == ["last", "last_instruction", "response"]
+    assert set(geometry["positions"]["last"]["estimators"]) == {"mean_difference", "projected", "probe", "pca", "winsorised"}
+    assert (geometry["num_pairs"], geometry["num_held_out"]) == (PAIRS, HELD_OUT)
+    cosines = np.array(geometry["cosines"]["true"])[1:, 1:]
+    assert np.allclose(np.diag(cosines), 1) and np.allclose(cosines, cosines.T)
+    assert min(value for value in geometry["padded"]["cosine"] if value is not None) < 0.99
+    assert geometry["structure"]["answer"] in ("one direction", "low rank", "rotating", "more than one", "cannot tell")
+    assert 0.3 < geometry["unrelated"]["cosine"][LAYER] < 0.999
+    assert geometry["stability"][str(LAYER)]["split_half"][0] > geometry["stability"][str(LAYER)]["null"][2]
+
+
+def test_the_reading_counts_what_the_base_did(extracted: Row, settings: list[str]) -> None:
+    folder = Path(settings[2])
+    rows = pd.read_parquet(folder / "rollouts.parquet").merge(pd.read_parquet(folder / "scores.parquet"))
+    base = rows[(rows.form == "base") & (rows.kind == "declined")]
+    counts = extracted["reading"]["counts"]
+    assert (counts["declined"], counts["answered"]) == (int(base.declined.sum()), int((~base.declined.astype(bool)).sum()))
+    for position in ("last_instruction", "last"):
+        assert max(row[0] for row in extracted["reading"]["positions"][position]["asked"]["auroc"]) > 0.9
+
+
+def test_every_direction_goes_through_the_same_edit_with_controls_beside(extracted: Row) -> None:
+    rows = {row["name"]: row for row in extracted["effect"]["rows"]}
+    estimators = ["mean_difference", "projected", "probe", "pca", "winsorised"]
+    assert list(rows) == ["base", *estimators, "against unrelated", "random1", "random2", "random3", "shuffled"]
+    assert {row["n"] for row in rows.values()} == {HELD_OUT}
+    print({name: round(row["compliance"]["value"], 2) for name, row in rows.items()})
+    assert rows["mean_difference"]["compliance"]["value"] > rows["base"]["compliance"]["value"] + 0.3
+
+
+def test_a_second_extract_answers_from_what_is_there(extracted: Row, settings: list[str]) -> None:
+    started = time.monotonic()
+    again = run("extract", *settings, "--estimators=all", "--unrelated", "--padded", "--positions=last_instruction,response")
+    seconds = time.monotonic() - started
+    print(again.stdout[-600:], f"{seconds:.1f} s")
+    assert again.returncode == 0 and "One direction or many" in again.stdout and "stage: geometry" not in again.stderr
+
+
+def test_ablation_curves_start_at_the_base_and_end_without_declining(extracted: Row, settings: list[str]) -> None:
+    options = ["--alphas=0,1", "--site=both", "--add=1", "--num-prompts=16", "--max-tokens=12"]
+    rows = result(run("ablate", *settings, *options, "--json"))["rows"]
+    by_key = {(row["mode"], row["site"], row["subject"], row["alpha"]): row for row in rows if row["mode"] != "none"}
+    base = next(row for row in rows if row["mode"] == "none" and row["requests"] == "declined")
+    for site in ("inputs", "writes"):
+        for subject in ("direction", "random", "shuffled"):
+            same = by_key["ablate", site, subject, 0.0]
+            assert same["declined"] == base["declined"] and same["compliance"] == base["compliance"]
+        assert by_key["ablate", site, "direction", 1.0]["declined"]["value"] < base["declined"]["value"] - 0.3
+    answered = next(row for row in rows if row["mode"] == "none" and row["requests"] == "answered")
+    print(
+        {key: row["declined"]["value"] for key, row in by_key.items()}, base["declined"]["value"], answered["declined"]["value"]
+    )
+
+
+def test_what_is_removed_does_not_come_back_along_itself(extracted: Row, settings: list[str]) -> None:
+    found = result(run("regrow", *settings, "--rounds=2", "--num-prompts=8", "--max-tokens=8", "--json"))
+    base, first, second = found["rounds"]
+    expected = extracted["geometry"]["positions"]["last"]["estimators"]["mean_difference"]["cohens_d"]
+    assert base["cohens_d"] == expected  # round 0 is the geometry
+    print("cosine to what was removed:", [round(value, 2) for value in first["cosine_to_removed"][1:]])
+    assert max(first["cosine_to_removed"][5:]) < 0.2 and (first["k"], second["k"]) == (1, 2)
+    assert abs(first["cosine_to_base"][LAYER]) < 0.9
+    growth = [row[0] for row in found["random"]["growth"][1:]]
+    assert min(growth) > 0.8 and max(growth) < 1.25  # a random cut changes nothing
+
+
+def test_divergence_equals_two_models_side_by_side(extracted: Row, settings: list[str], smollm2_dir: Path) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    found = result(run("behave", *settings, "--num-prompts=4", "--json"))
+    options: Row = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
+    base, edited = (AutoModelForCausalLM.from_pretrained(smollm2_dir, **options).eval() for _ in range(2))
+    direction = load_file(Path(settings[2]) / "directions.safetensors")["mean_difference"][LAYER]
+    unit = direction / direction.norm()
+    with torch.no_grad():
+        for name, weight in edited.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.copy_(weight.double() - torch.outer(unit, unit @ weight.double()))
+    tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
+    rows = pd.read_parquet(Path(settings[2]) / "rollouts.parquet")
+    rows = rows[(rows.form == "base") & (rows.kind == "declined")].head(4)
+    means = []
+    for row in rows.itertuples():
+        messages = [{"role": "user", "content": row.prompt}]
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        ids = torch.tensor([[*prompt, *row.response_token_ids]])
+        with torch.inference_mode():
+            first, second = (model(ids).logits[0, len(prompt) - 1 : -1].double().log_softmax(-1) for model in (base, edited))
+        means.append(float((first.exp() * (first - second)).sum(-1).mean()))
+    told = next(row for row in found["kl"] if row["kind"] == "declined")
+    print(f"KL a token: {told['per_token']['value']}, side by side {np.mean(means):.6f}")
+    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=2e-2)
+    lengths = {(row["variant"], row["kind"]): row for row in found["length"]}
+    assert lengths["base", "declined"]["n"] == 80 and lengths["base", "declined"]["tokens"]["value"] <= 16
+
+
+def test_an_adapter_of_the_edit_writes_along_the_direction(extracted: Row, settings: list[str], tmp_path: Path) -> None:
+    edit = ["--variant=smollm2_135m_k1", "--run", settings[2], *settings[3:], "--out", str(tmp_path / "lora"), "--adapter"]
+    assert (done := run("edit", *edit)).returncode == 0, done.stderr
+    found = result(run("transfer", *settings, "--adapter", str(tmp_path / "lora"), "--json"))
+    cosines = [row["cosine"][LAYER] for row in found["rows"]]
+    print(
+        f"{len(cosines)} tensors, |cosine| to layer {LAYER}: {min(cosines):.5f} to {max(cosines):.5f}; random {found['random']}"
+    )
+    assert len(cosines) == 60 and min(cosines) > 0.9999 and found["random"][1] < 0.1
+
+
+def test_directions_go_to_a_sibling_of_the_same_width(
+    extracted: Row, settings: list[str], smollm2_dir: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    sibling = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.bfloat16)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in sibling.parameters():
+            parameter.add_(0.02 * parameter.std() * torch.randn(parameter.shape, generator=generator))
+    sibling.save_pretrained(tmp_path / "sibling")
+    AutoTokenizer.from_pretrained(smollm2_dir).save_pretrained(tmp_path / "sibling")
+    found = result(run("transfer", *settings, "--to", str(tmp_path / "sibling"), "--json"))
+    rows = {row["name"]: row["compliance"]["value"] for row in found["effect"]["rows"]}
+    print(f"cosine at layer {LAYER}: {found['cosine'][LAYER]:.3f}; compliance {rows}")
+    assert 0.8 < found["cosine"][LAYER] < 0.99999 and list(rows) == ["base", "transferred", "own"]
+    assert rows["transferred"] > rows["base"] + 0.3
+
+
+def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> None:
+    page = Path(settings[2]) / "report.html"
+    text = page.read_text()
+    print(f"{page.stat().st_size / 1e6:.2f} MB")
+    for title in (
+        "Separability by layer",
+        "Alpha curves",
+        "What grows back",
+        "What is asked and what is done",
+        "Beyond the rate",
+    ):
+        assert title in text
+    assert page.stat().st_size < 4e6
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("extract", ["--estimators=median"], "Unknown estimator 'median'"),
+        ("extract", ["--positions=middle"], "Unknown position 'middle'"),
+        ("ablate", ["--alphas=half"], "--alphas takes numbers with commas"),
+        ("ablate", ["--site=head"], "--site takes inputs, writes or both; found 'head'"),
+        ("transfer", [], "Name another model with --to DIR, or a LoRA with --adapter DIR"),
+        ("transfer", ["--adapter=nowhere"], "is no adapter folder"),
+        ("regrow", ["--layers=40"], "Layer 40 is out of range"),
+        (
+            "extract",
+            ["--set=data.selection_pairs=embedded:train_pairs"],
+            "Held-out pair 0 shares a prompt with the training pairs",
+        ),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(tmp_path: Path, module: str, arguments: list[str], message: str) -> None:
+    out = tmp_path / "run"
+    done = run(module, "--variant=smollm2_135m_k1", "--out", str(out), "--set=data.num_pairs=32", *arguments)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not (out / "geometry.json").exists() and not list(out.glob("*.safetensors"))
+
+
+def test_a_direction_for_another_width_is_refused(extracted: Row, settings: list[str], llama_dir: Path) -> None:
+    done = run("transfer", *settings, "--to", str(llama_dir))
+    assert (
+        done.returncode == 2 and "hidden size 48; the directions of embedded:smollm2-135m-instruct have width 576" in done.stderr
+    )
