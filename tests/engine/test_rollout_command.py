@@ -58,6 +58,8 @@ def test_a_run_has_its_files_and_every_prompt_once_per_variant(finished: Path) -
         "likelihoods.parquet",
         "scores.parquet",
         "summary.json",
+        "report.html",
+        "plots",
     }
     assert {file.name for file in finished.iterdir() if file.name != ".lock"} == files
     rollouts, scores = pd.read_parquet(finished / "rollouts.parquet"), pd.read_parquet(finished / "scores.parquet")

@@ -13,6 +13,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from editing.projection import Edit, orthonormal_basis, project_out
+from tests.browser import chromium, open_page
+
 ROOT = Path(__file__).parents[3]
 LAYER, PAIRS, HELD_OUT = 22, 32, 24
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
@@ -132,19 +135,21 @@ def test_a_second_extract_answers_from_what_is_there(extracted: Row, settings: l
 
 
 def test_ablation_curves_start_at_the_base_and_end_without_declining(extracted: Row, settings: list[str]) -> None:
-    options = ["--alphas=0,1", "--site=both", "--add=1", "--num-prompts=16", "--max-tokens=12"]
+    options = ["--alphas=0,1", "--site=inputs", "--add=1", "--num-prompts=12", "--max-tokens=24"]
     rows = result(run("ablate", *settings, *options, "--json"))["rows"]
-    by_key = {(row["mode"], row["site"], row["subject"], row["alpha"]): row for row in rows if row["mode"] != "none"}
-    base = next(row for row in rows if row["mode"] == "none" and row["requests"] == "declined")
-    for site in ("inputs", "writes"):
-        for subject in ("direction", "random", "shuffled"):
-            same = by_key["ablate", site, subject, 0.0]
-            assert same["declined"] == base["declined"] and same["compliance"] == base["compliance"]
-        assert by_key["ablate", site, "direction", 1.0]["declined"]["value"] < base["declined"]["value"] - 0.3
-    answered = next(row for row in rows if row["mode"] == "none" and row["requests"] == "answered")
+    by_key = {(row["mode"], row["subject"], row["alpha"]): row for row in rows if row["mode"] != "none"}
+    base, answered = (
+        next(row for row in rows if row["mode"] == "none" and row["requests"] == side) for side in ("declined", "answered")
+    )
     print(
         {key: row["declined"]["value"] for key, row in by_key.items()}, base["declined"]["value"], answered["declined"]["value"]
     )
+    for subject in ("direction", "random", "shuffled"):
+        same = by_key["ablate", subject, 0.0]
+        assert same["declined"] == base["declined"] and same["compliance"] == base["compliance"]
+    assert by_key["ablate", "direction", 1.0]["declined"]["value"] < base["declined"]["value"] - 0.3
+    assert by_key["add", "direction", 1.0]["declined"]["value"] > answered["declined"]["value"] + 0.2
+    assert by_key["add", "random", 1.0]["declined"]["value"] <= answered["declined"]["value"] + 0.2
 
 
 def test_what_is_removed_does_not_come_back_along_itself(extracted: Row, settings: list[str]) -> None:
@@ -167,11 +172,11 @@ def test_divergence_equals_two_models_side_by_side(extracted: Row, settings: lis
     options: Row = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
     base, edited = (AutoModelForCausalLM.from_pretrained(smollm2_dir, **options).eval() for _ in range(2))
     direction = load_file(Path(settings[2]) / "directions.safetensors")["mean_difference"][LAYER]
-    unit = direction / direction.norm()
+    edit = Edit(orthonormal_basis(direction[None]), 1.0)
     with torch.no_grad():
         for name, weight in edited.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.copy_(weight.double() - torch.outer(unit, unit @ weight.double()))
+                weight.copy_(project_out(weight, edit))
     tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
     rows = pd.read_parquet(Path(settings[2]) / "rollouts.parquet")
     rows = rows[(rows.form == "base") & (rows.kind == "declined")].head(4)
@@ -185,7 +190,7 @@ def test_divergence_equals_two_models_side_by_side(extracted: Row, settings: lis
         means.append(float((first.exp() * (first - second)).sum(-1).mean()))
     told = next(row for row in found["kl"] if row["kind"] == "declined")
     print(f"KL a token: {told['per_token']['value']}, side by side {np.mean(means):.6f}")
-    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=2e-2)
+    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=1e-4)
     lengths = {(row["variant"], row["kind"]): row for row in found["length"]}
     assert lengths["base", "declined"]["n"] == 80 and lengths["base", "declined"]["tokens"]["value"] <= 16
 
@@ -201,6 +206,7 @@ def test_an_adapter_of_the_edit_writes_along_the_direction(extracted: Row, setti
     assert len(cosines) == 60 and min(cosines) > 0.9999 and found["random"][1] < 0.1
 
 
+@pytest.mark.slow
 def test_directions_go_to_a_sibling_of_the_same_width(
     extracted: Row, settings: list[str], smollm2_dir: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +230,8 @@ def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> No
     page = Path(settings[2]) / "report.html"
     text = page.read_text()
     print(f"{page.stat().st_size / 1e6:.2f} MB")
+    with chromium() as session:
+        open_page(session, page)
     for title in (
         "Separability by layer",
         "Alpha curves",
