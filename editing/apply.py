@@ -14,9 +14,13 @@ def edit_of(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> Edit:
     """What `edit` means for this tensor: its block's alpha, and the basis behind the norm's gain where there is one."""
     if tensor.alpha is not None:
         edit = replace(edit, alpha=tensor.alpha)
-    if tensor.gain is None:
-        return edit
-    return behind_gain(edit, checkpoint.read(tensor.gain).to(torch.float64) + tensor.gain_offset)
+    gain_H = gain_of(checkpoint, tensor)
+    return edit if gain_H is None else behind_gain(edit, gain_H)
+
+
+def gain_of(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor | None:
+    """What the norm behind a tensor multiplies its output by, (H,) float64; None where no norm stands there."""
+    return None if tensor.gain is None else checkpoint.read(tensor.gain).to(torch.float64) + tensor.gain_offset
 
 
 def edited_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, out: Tensor | None = None) -> Tensor:

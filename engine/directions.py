@@ -1,16 +1,19 @@
 """The directions stage: the base as a transformers model, its streams over the training pairs, the file that comes of them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir
 from engine.session import Session, model_name
-from extraction.directions import Extraction, Streams, directions_of, extract_at, swapped_pairs
+from extraction.directions import Extraction, Streams, directions_from, extract_at, swapped_pairs
 from extraction.files import save_directions
 from extraction.positions import RESPONSE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DIRECTIONS = "directions.safetensors"
 
@@ -43,19 +46,24 @@ def extract(session: Session, positions: Mapping[str, int]) -> Extraction:
     streams = streams_at(session, transformers_model(session), positions, responses)
     shuffled = {name: found.swapped(swapped_pairs(found.num_pairs, seed)) for name, found in streams.items()}
     return Extraction(
-        {name: directions_of(found, name, estimator) for name, found in streams.items()},
-        {name: directions_of(found, name, estimator) for name, found in shuffled.items()},
+        {name: directions_from(found, name, estimator) for name, found in streams.items()},
+        {name: directions_from(found, name, estimator) for name, found in shuffled.items()},
     )
 
 
 def streams_at(
-    session: Session, model: Any, positions: Mapping[str, int], responses: Sequence[Sequence[int]] | None = None
+    session: Session,
+    model: Any,
+    positions: Mapping[str, int],
+    responses: Sequence[Sequence[int]] | None = None,
+    *,
+    last_layer: int | None = None,
 ) -> dict[str, Streams]:
-    """Every training prompt's residual streams, by position; `responses` (declined sides first) where `response` is one."""
+    """Every training prompt's residual streams, by position, up to `last_layer` (None: all); `responses` (declined sides
+    first) where `response` is a position."""
     pairs = session.rendered_pairs()
-    return prompt_streams(
-        model, [pair.declined for pair in pairs], [pair.answered for pair in pairs], positions, responses, "directions"
-    )
+    sides = [pair.declined for pair in pairs], [pair.answered for pair in pairs]
+    return prompt_streams(model, *sides, positions, responses, "directions", last_layer=last_layer)
 
 
 def prompt_streams(
@@ -65,8 +73,13 @@ def prompt_streams(
     positions: Mapping[str, int],
     responses: Sequence[Sequence[int]] | None,
     label: str,
+    *,
+    last_layer: int | None = None,
 ) -> dict[str, Streams]:
-    """Residual streams of rendered prompts, both sides, by position."""
+    """Residual streams of rendered prompts, both sides, by position. Raises EngineError for values that are not finite.
+
+    Every prompt's vectors are kept: (L+1) H values in the model's dtype a prompt and position, 270 kB for an 8B model.
+    """
     from extraction.residuals import collect, response_means
 
     prompts, middle = [*declined, *answered], len(declined)
@@ -74,11 +87,22 @@ def prompt_streams(
     found = {}
     with Progress(label, len(prompts) * (bool(at_prompt) + (responses is not None)), "prompts") as progress:
         if at_prompt:
-            resid_LNPH = collect(model, prompts, [positions[name] for name in at_prompt], lambda done: progress.advance())
+            offsets = [positions[name] for name in at_prompt]
+            resid_LNPH = collect(model, prompts, offsets, lambda done: progress.advance(), last_layer=last_layer)
             found = {name: resid_LNPH[:, :, place] for place, name in enumerate(at_prompt)}
         if responses is not None:
             found[RESPONSE] = response_means(model, prompts, responses, lambda done: progress.advance())
+    for resid_LNH in found.values():
+        _check_finite(resid_LNH)
     return {name: Streams(found[name][:, :middle], found[name][:, middle:]) for name in positions}
+
+
+def _check_finite(resid_LNH: "Tensor") -> None:
+    finite_L = resid_LNH.isfinite().flatten(1).all(dim=1)
+    if not finite_L.all():
+        raise EngineError(
+            f"The stream at layer {int((~finite_L).nonzero()[0])} overflows {resid_LNH.dtype}. Use --set model.dtype=bfloat16."
+        )
 
 
 def pair_responses(session: Session) -> list[list[int]]:

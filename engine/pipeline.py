@@ -58,7 +58,7 @@ def write_variant(
     check_export(session, out)
     if directions is None:
         session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made
-    run_dir = None if directions else open_for_directions(run_path, session.identity, session.directions_inputs())
+    run_dir = None if directions else open_for_directions(run_path, session.identity)
     file = directions_of(session, run_dir, directions, allow_other_base=allow_other_base)
     variant = load_variant(session, file)
     record = export(session, variant, out, as_adapter=as_adapter)

@@ -62,3 +62,11 @@ def save(figure: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
     temporary.write_bytes(png(figure))
     temporary.rename(path)
+
+
+def legends(*grid: Any) -> None:
+    """A light grid, and a legend where there is something to name."""
+    for axes in grid:
+        axes.grid(alpha=0.25, linewidth=0.5)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize=8)

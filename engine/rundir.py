@@ -97,18 +97,30 @@ def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False
     return run_dir
 
 
-def open_for_directions(path: Path, identity: Mapping[str, Any], inputs: Mapping[str, Any]) -> RunDir:
-    """A run directory whose directions come from these inputs, whatever else its run was configured to do; new if missing."""
+def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
+    """A run directory whose directions are those of `identity`, whatever else its run was configured to do; new if missing.
+
+    Raises EngineError where they are others, with the keys that differ, and for a sweep's directory.
+    """
     if not (path / "manifest.json").is_file():
         return open_run_dir(path, identity)
     manifest = read_manifest(path)
-    made_from = manifest["stages"].get("directions", {}).get("inputs_hash")
-    if made_from not in (None, hash_of(inputs)):
-        raise EngineError(
-            f"{path} holds directions of another base, other pairs or another precision. Name another run directory with --run, "
-            "or a file with --directions."
-        )
+    elsewhere = "Name another run directory (--out; bin/edit: --run)."
+    if "directions" not in manifest["identity"]["config"]:
+        raise EngineError(f"{path} is a sweep's directory, which has directions of its own. {elsewhere}")
+    if differing := differing_keys(_of_directions(manifest["identity"]), _of_directions(identity)):
+        raise EngineError(f"{path} holds or awaits other directions:\n  " + "\n  ".join(differing) + f"\n{elsewhere}")
     return RunDir(path, manifest)
+
+
+def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that directions depend on."""
+    config = identity["config"]
+    model = {key: value for key, value in config["model"].items() if key not in ("path", "revision")}
+    read_at = {key: config["directions"].get(key) for key in ("position", "estimator")}
+    found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
+    pairs = {"train_pairs": identity.get("data_hashes", {}).get("train_pairs"), "num_pairs": config["data"]["num_pairs"]}
+    return {**found, "data": pairs, "config": {"model": model, "directions": read_at}}
 
 
 def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from engine.environment import has_gpu, release_gpu_memory, versions
 from engine.errors import EngineError
 from engine.models import checkpoint_hash, open_model
 from engine.progress import say
-from extraction.positions import expand_positions, offset_of
+from extraction.positions import RESPONSE, expand_positions, offset_of
 from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
 
 if TYPE_CHECKING:
@@ -132,7 +132,10 @@ class Session:
 
     def directions_inputs(self) -> dict[str, Any]:
         """What the directions depend on, and nothing else of the configuration."""
+        response = self.config.directions.position == RESPONSE
+        generated = {"sampling": self.config.sampling.model_dump(mode="json"), "vllm": self.config.vllm} if response else {}
         return {
+            **generated,
             "base": self.base_hash,
             "pairs": self.identity["data_hashes"]["train_pairs"],
             "rendering": self.identity["rendering_hashes"],

@@ -129,7 +129,7 @@ def swapped_pairs(count: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(count), count // 2))
 
 
-def directions_of(streams: Streams, position: str, estimator: str = MEAN_DIFFERENCE) -> Directions:
+def directions_from(streams: Streams, position: str, estimator: str = MEAN_DIFFERENCE) -> Directions:
     """Directions from streams that are at hand, by an estimator of `extraction.estimators`."""
     means = [side.double().mean(dim=1) for side in (streams.declined_LNH, streams.answered_LNH)]
     estimated = None if estimator == MEAN_DIFFERENCE else estimate(estimator, streams.declined_LNH, streams.answered_LNH)
@@ -155,7 +155,8 @@ def group_means(
     """Means of the residual stream over the prompts of each group, summed in float64: (G, P, L+1, H).
 
     `groups` names, prompt by prompt, the groups it counts in. The means are those of one prompt at a time, to rounding:
-    see `extraction.residuals.batches`.
+    see `extraction.residuals.batches`. Prompts are added in one order, whatever the batches: the size of a batch, which
+    depends on free memory, changes no bit of a sum.
     """
     listed = list(prompts)
     members = list(itertools.islice(groups, len(listed)))
@@ -164,9 +165,16 @@ def group_means(
         counts_GN[list(own), place] = 1
     sums_GPLH: Any = 0.0
     for indices, resid_LBPH in batches(model, listed, offsets, on_prompt, batch_tokens=batch_tokens):
-        of_batch_LBPH = resid_LBPH.to("cpu", torch.float64)
-        sums_GPLH = sums_GPLH + torch.einsum("gb,lbph->gplh", counts_GN[:, indices], of_batch_LBPH)
+        of_batch_BPLH = resid_LBPH.to("cpu", torch.float64).permute(1, 2, 0, 3)
+        for place, resid_PLH in zip(indices, of_batch_BPLH, strict=True):
+            sums_GPLH = sums_GPLH + counts_GN[:, place, None, None, None] * resid_PLH
     return sums_GPLH / counts_GN.sum(dim=1)[:, None, None, None]
+
+
+def unit_rows(vectors_LH: Tensor) -> Tensor:
+    """Every row at unit length, float64; a row of zeros stays."""
+    vectors_LH = vectors_LH.double()
+    return vectors_LH / vectors_LH.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
 
 def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:

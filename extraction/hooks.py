@@ -5,7 +5,7 @@ after the final norm, so layer L is hooked here and never read from there.
 """
 # L = decoder blocks, B = sequences of a batch, P = positions, H = hidden size, T = tokens
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -70,6 +70,7 @@ class ResidualCapture:
     def __init__(self, model: nn.Module) -> None:
         self.blocks = decoder_blocks(model)
         self._index_BP: Tensor | None = None
+        self._reduce: Callable[[Tensor], Tensor] | None = None
         self._captured: dict[int, Tensor] = {}
         self._handles: list[Any] = []
 
@@ -84,9 +85,9 @@ class ResidualCapture:
             handle.remove()
         self._handles.clear()
 
-    def at(self, index_BP: Tensor) -> None:
-        """Name the places of the next pass."""
-        self._index_BP = index_BP
+    def at(self, index_BP: Tensor, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
+        """Name the places of the next pass; `reduce` makes of each layer's (B, P, H) what is kept of it."""
+        self._index_BP, self._reduce = index_BP, reduce
 
     def read(self) -> Tensor:
         """The residual stream of the pass just made, (L+1, B, P, H)."""
@@ -113,4 +114,5 @@ class ResidualCapture:
                 f"Places were named for {len(self._index_BP)} sequences; the pass has {len(hidden_states_BTH)}."
             )
         rows = torch.arange(len(hidden_states_BTH), device=hidden_states_BTH.device)
-        self._captured[layer] = hidden_states_BTH[rows[:, None], self._index_BP].detach()
+        chosen_BPH = hidden_states_BTH[rows[:, None], self._index_BP].detach()
+        self._captured[layer] = chosen_BPH if self._reduce is None else self._reduce(chosen_BPH)

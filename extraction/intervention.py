@@ -36,13 +36,17 @@ def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def ablation(model: nn.Module, writers: Sequence[str], basis_HK: Tensor, alpha: float = 1.0) -> Iterator[None]:
+def ablation(
+    model: nn.Module, writers: Sequence[str], basis_HK: Tensor, alpha: float = 1.0, *, biases: bool = False
+) -> Iterator[None]:
     """y - alpha Q Q^T y on the output of each named module, for an orthonormal basis Q (H, K), while active.
 
-    Where a norm follows a projection, name the norm: what it gives is what is written.
+    Where a norm follows a projection, name the norm: what it gives is what is written. A projection's output bias is left
+    as it is, as an edit of the weights leaves it, unless `biases`.
     """
     change = _projection(model, basis_HK, alpha)
-    handles = [_on_output(model.get_submodule(name), change) for name in writers]
+    modules = [model.get_submodule(name) for name in writers]
+    handles = [_on_output(module, change if biases else _beside_bias(module, change)) for module in modules]
     try:
         yield
     finally:
@@ -81,6 +85,11 @@ def _projection(model: nn.Module, basis_HK: Tensor, alpha: float) -> Change:
         return removed
 
     return change
+
+
+def _beside_bias(module: nn.Module, change: Change) -> Change:
+    bias_H = getattr(module, "bias", None)
+    return change if bias_H is None else lambda output: change(output - bias_H) + bias_H
 
 
 def _on_input(block: nn.Module, change: Change) -> Any:

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from extraction.prefill import BATCH_TOKENS, Batch, Prefill
 
 GPU_FACTOR = 16  # a GPU is busy with so many times the tokens of a batch that suits a CPU
 OnPrompt = Callable[[int], None]
+Reduce = Callable[[Tensor], Tensor]
 
 
 def batches(
@@ -43,7 +45,7 @@ def batches(
     offsets_P = torch.tensor(offsets, device=device)
     prefill = _laid_out(model, prompts, keep, batch_tokens)
     with _until(model, last_layer):
-        yield from _captured(model, prefill, lambda batch: batch.last_B[:, None] + 1 + offsets_P, on_prompt)
+        yield from _captured(model, prefill, lambda batch: (batch.last_B[:, None] + 1 + offsets_P, None), on_prompt)
 
 
 def collect(
@@ -84,15 +86,18 @@ def response_means(
     prefill = _laid_out(model, sequences, int(lengths_N.max()), None)
     means_LNH = torch.empty(len(decoder_blocks(model)) + 1, len(prompts), _hidden_size(model), dtype=torch.float64)
 
-    def places(batch: Batch) -> Tensor:
-        longest = int(lengths_N[batch.indices].max())
-        return (batch.last_B[:, None] - torch.arange(longest, device=device)).clamp_min(0)
+    def places(batch: Batch) -> tuple[Tensor, Reduce]:
+        own_B = lengths_N[batch.indices].to(device)
+        back_R = torch.arange(int(own_B.max()), device=device)
+        inside_BR1 = (back_R < own_B[:, None])[:, :, None]
 
-    for indices, resid_LBRH in _captured(model, prefill, places, on_prompt):
-        own_B = lengths_N[indices].to(device)
-        inside_BR = torch.arange(resid_LBRH.shape[2], device=device) < own_B[:, None]
-        sums_LBH = (resid_LBRH.to(torch.float64) * inside_BR[:, :, None]).sum(dim=2)
-        means_LNH[:, indices] = (sums_LBH / own_B[:, None]).cpu()
+        def mean(resid_BRH: Tensor) -> Tensor:
+            return (resid_BRH.to(torch.float64) * inside_BR1).sum(dim=1) / own_B[:, None]
+
+        return (batch.last_B[:, None] - back_R).clamp_min(0), mean
+
+    for indices, means_LBH in _captured(model, prefill, places, on_prompt):
+        means_LNH[:, indices] = means_LBH.cpu()
     return means_LNH
 
 
@@ -128,16 +133,32 @@ def _laid_out(model: nn.Module, sequences: Sequence[Sequence[int]], keep: int, b
     """Sequences in batches; the last `keep` tokens of each are looked at."""
     device = next(model.parameters()).device
     looked_at = keep if shares_prefix(model) else max(map(len, sequences))
-    size = batch_tokens or BATCH_TOKENS * (GPU_FACTOR if device.type == "cuda" else 1)
+    size = batch_tokens or tokens_that_fit(model, max(map(len, sequences)))
     return Prefill(sequences, device, size, keep=looked_at)
 
 
+def tokens_that_fit(model: nn.Module, longest: int) -> int:
+    """Tokens of a batch: as many as keep the hardware busy, or as a quarter of the free memory holds.
+
+    A token's share: one block's activations, and its row of float32 attention scores in each head (eager attention) beside
+    the longest prompt. Raises no error: a single prompt is always a batch.
+    """
+    config, parameter = decoder_body(model).config, next(model.parameters())
+    wide = max(4 * config.hidden_size, 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size))
+    per_token = (wide + 4 * config.hidden_size) * parameter.element_size() + 2 * 4 * config.num_attention_heads * longest
+    if parameter.device.type == "cuda":
+        free, busy = torch.cuda.mem_get_info(parameter.device)[0], GPU_FACTOR * BATCH_TOKENS
+    else:
+        free, busy = psutil.virtual_memory().available, BATCH_TOKENS
+    return max(min(busy, free // (4 * per_token)), 1)
+
+
 def _captured(
-    model: nn.Module, prefill: Prefill, places: Callable[[Batch], Tensor], on_prompt: OnPrompt
+    model: nn.Module, prefill: Prefill, places: Callable[[Batch], tuple[Tensor, Reduce | None]], on_prompt: OnPrompt
 ) -> Iterator[tuple[list[int], Tensor]]:
     done = 0
     with ResidualCapture(model) as capture:
-        for batch in prefill.passes(decoder_body(model), lambda batch: capture.at(places(batch))):
+        for batch in prefill.passes(decoder_body(model), lambda batch: capture.at(*places(batch))):
             yield batch.indices, capture.read()
             for _ in batch.indices:
                 done += 1

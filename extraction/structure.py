@@ -19,6 +19,8 @@ SPLITS = 20
 ENOUGH = 0.9  # share of the layers' squared unit directions that one direction, or a subspace, must hold
 RELIABLE = 0.5  # a layer counts where this share of its direction's squared length is signal
 LEVEL = 0.05
+FLOOR = 1e-2  # of a layer's squared length: a resample that finds no signal there does not divide by nothing
+TINY = np.finfo(np.float64).tiny
 ONE, LOW_RANK, ROTATING, SEVERAL, UNKNOWN = "one direction", "low rank", "rotating", "more than one", "cannot tell"
 
 
@@ -27,7 +29,8 @@ class Structure:
     """What the layers' directions span. Triples are [value, 2.5 %, 97.5 %] over resampled pairs.
 
     `answer`: one direction; low rank (a subspace of at most `limit` dimensions); rotating (no small subspace); more than
-    one (between those two); or cannot tell. `support`: share of resamples that give the same answer. `p_one`: how often
+    one (between those two, or too few layers to say); or cannot tell. `support`: share of resamples whose spectrum is on
+    the same side of the thresholds as the data's. `p_one`: how often
     data with one true direction look as far from it as these (parametric bootstrap). `first_share`: share of the first
     component in the corrected spectrum, the mean squared cosine of the layers' true directions to the common one.
     `dimensions`: components that hold 90 %. `effective_rank`: exp of the spectrum's entropy (Roy and Vetterli 2007).
@@ -61,7 +64,7 @@ def structure(differences_NLH: np.ndarray) -> Structure | None:
     spectra_RL = np.stack([_spectrum(matrix) for matrix in _cosine_matrices(chosen_NLH, weights_RN)])
     p_one = _p_one(chosen_NLH, weights_RN, 1 - spectrum_L[0])
     shares, dimensions = _around(spectrum_L[0], spectra_RL[:, 0]), _around(num_dimensions(spectrum_L), _dimensions(spectra_RL))
-    answer = _answer(shares, dimensions, p_one, limit)
+    answer = _answer(shares, dimensions, p_one, limit, len(layers))
     return Structure(
         answer,
         float(np.mean([_point_answer(row, limit) == _point_answer(spectrum_L, limit) for row in spectra_RL])),
@@ -72,7 +75,7 @@ def structure(differences_NLH: np.ndarray) -> Structure | None:
         [_around(spectrum_L[place], spectra_RL[:, place]) for place in range(len(layers))],
         cosines_LL.tolist(),
         layers,
-        [layers[place] for place in longest_shared(cosines_LL)],
+        [layers[place] for place in longest_shared(cosines_LL, layers)],
         limit,
     )
 
@@ -114,12 +117,14 @@ def num_dimensions(spectrum_L: np.ndarray) -> int:
     return int(np.searchsorted(np.cumsum(spectrum_L), ENOUGH - 1e-12) + 1)
 
 
-def longest_shared(cosines_LL: np.ndarray) -> tuple[int, int]:
-    """First and last place of the longest run whose first component holds 0.9; the last such run, as later layers act."""
+def longest_shared(cosines_LL: np.ndarray, layers: list[int]) -> tuple[int, int]:
+    """First and last place of the longest run of neighbours whose first component holds 0.9; of equals the latest."""
     count = len(cosines_LL)
     for size in range(count, 0, -1):
         for start in range(count - size, -1, -1):
             part = slice(start, start + size)
+            if layers[start + size - 1] - layers[start] != size - 1:
+                continue
             if _spectrum(cosines_LL[part, part])[0] >= ENOUGH:
                 return start, start + size - 1
     return 0, 0
@@ -154,9 +159,9 @@ def unit_spectrum(directions_LH: np.ndarray) -> np.ndarray:
 
 
 def _cosine_matrices(differences_NLH: np.ndarray, weights_RN: np.ndarray, *, known_mean: bool = False) -> Iterator[np.ndarray]:
+    floor_L = FLOOR * (differences_NLH.mean(axis=0) ** 2).sum(axis=-1)
     for gram_LL in unbiased_grams(differences_NLH, weights_RN, known_mean=known_mean):
-        floor = np.abs(np.diag(gram_LL)).max() * 1e-6
-        lengths_L = np.sqrt(np.maximum(np.diag(gram_LL), floor))
+        lengths_L = np.sqrt(np.maximum(np.diag(gram_LL), floor_L))
         yield gram_LL / np.outer(lengths_L, lengths_L)
 
 
@@ -179,12 +184,12 @@ def _p_one(differences_NLH: np.ndarray, weights_RN: np.ndarray, observed: float)
     return float((1 + np.sum(np.array(null_R) >= observed)) / (1 + len(null_R)))
 
 
-def _answer(shares: list[float], dimensions: list[float], p_one: float, limit: int) -> str:
+def _answer(shares: list[float], dimensions: list[float], p_one: float, limit: int, num_layers: int) -> str:
     if shares[1] >= ENOUGH:
         return ONE
     if shares[2] >= ENOUGH or p_one >= LEVEL:
         return UNKNOWN
-    if dimensions[2] <= limit:
+    if dimensions[2] <= limit < num_layers:
         return LOW_RANK
     return ROTATING if dimensions[1] > limit else SEVERAL
 
@@ -204,7 +209,7 @@ def _around(value: float, resampled_R: np.ndarray) -> list[float]:
 
 
 def _units(directions_LH: np.ndarray) -> np.ndarray:
-    return directions_LH / np.linalg.norm(directions_LH, axis=-1, keepdims=True)
+    return directions_LH / np.maximum(np.linalg.norm(directions_LH, axis=-1, keepdims=True), TINY)
 
 
 def _right_basis(directions_LH: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ def ablate(
     add: Annotated[
         str, typer.Option(help="Multiples of the mean difference added at the first layer; none for none.")
     ] = "0.5,1,2",
-    num_prompts: Annotated[int, typer.Option(min=2, help="Held-out pairs.")] = 32,
+    num_prompts: Annotated[int, typer.Option(min=2, help="Test requests of each kind.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
     controls: Annotated[bool, typer.Option(help="A random and a shuffled-label direction beside.")] = True,
     settings: cli.SetOption = None,

@@ -32,7 +32,7 @@ def extract(
         bool, typer.Option("--harmfulness", help="Which position reads what is asked, which what is done; runs the rollouts.")
     ] = False,
     effect: Annotated[
-        bool, typer.Option("--effect", help="Fold each compared direction in, with controls, and generate on held-out requests.")
+        bool, typer.Option("--effect", help="Fold each compared direction in, with controls, and generate on test requests.")
     ] = False,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
@@ -54,19 +54,13 @@ def extract(
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))
             return
+        from engine.study.jobs import Extract
         from engine.study.jobs import extract as work
         from extraction.estimators import ESTIMATORS
 
-        found = work(
-            config,
-            out or default_run_dir(config.variant),
-            positions=cli.items(positions),
-            estimators=list(ESTIMATORS) if estimators == "all" else cli.items(estimators),
-            unrelated=unrelated,
-            padded=padded,
-            harmfulness=harmfulness,
-            effect=effect,
-        )
+        names = list(ESTIMATORS) if estimators == "all" else cli.items(estimators)
+        asked = Extract(cli.items(positions), names, unrelated, padded, harmfulness, effect)
+        found = work(config, out or default_run_dir(config.variant), asked)
         if as_json:
             cli.print_json(found)
         else:

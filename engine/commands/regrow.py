@@ -17,7 +17,7 @@ def regrow(
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to remove what separates.")] = 3,
-    num_prompts: Annotated[int, typer.Option(min=2, help="Held-out requests generated in each round.")] = 32,
+    num_prompts: Annotated[int, typer.Option(min=2, help="Test requests generated in each round.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,

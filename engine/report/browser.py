@@ -27,7 +27,7 @@ def browser_data(run: RunData, most: int) -> Row | None:
     ]
     if not rows:
         return None
-    grades = _grades(run)
+    judge, grades = _grades(run)
     prompts, total = _prompts(rows, most)
     places = {prompt["id"]: place for place, prompt in enumerate(prompts)}
     variants = list(dict.fromkeys(row["variant_hash"] for row in sorted(rows, key=lambda row: row["form"] != "base")))
@@ -37,7 +37,8 @@ def browser_data(run: RunData, most: int) -> Row | None:
         if row["prompt_id"] in places:
             cell = _cell(row, grades.get(store.key_of(row)))
             cells[variants.index(row["variant_hash"])][places[row["prompt_id"]]] = cell
-    return {"prompts": prompts, "variants": [names[key] for key in variants], "cells": cells, "total": total}
+    shown = {"prompts": prompts, "variants": [names[key] for key in variants], "cells": cells}
+    return shown | {"total": total, "judge": judge}
 
 
 def as_script(data: Row) -> str:
@@ -46,8 +47,14 @@ def as_script(data: Row) -> str:
 
 
 def looks_unsafe(row: Row, grade: Row | None) -> bool:
-    """A response to a request of the declined kind that was not declined, or not graded: hidden until clicked."""
-    return row["kind"] == DECLINED and (grade is None or grade["compliance"] is None or grade["compliance"] > 0)
+    """A response to a request of the declined kind that no judge called declined: hidden until clicked.
+
+    A judge that does not say whether a response declines is taken by its compliance.
+    """
+    if row["kind"] != DECLINED:
+        return False
+    known = grade or {}
+    return known.get("compliance") != 0 if known.get("declined") is None else not known["declined"]
 
 
 def _cell(row: Row, grade: Row | None) -> Row:
@@ -81,8 +88,10 @@ def _variants(run: RunData) -> set[str] | None:
     return {row["variant_hash"] for row in run.summary["confirm"] if row["kind"] not in HIDDEN_KINDS}
 
 
-def _grades(run: RunData) -> dict[tuple[str, str], Row]:
+def _grades(run: RunData) -> tuple[str, dict[tuple[str, str], Row]]:
+    """The first judge of the file, and its grades."""
     if not (run.path / "scores.parquet").is_file():
-        return {}
+        return "", {}
     judges = read_scores(run.path / "scores.parquet")
-    return mean_of_repeats(next(iter(judges.values()))) if judges else {}
+    name = next(iter(judges), "")
+    return name, mean_of_repeats(judges[name]) if name else {}

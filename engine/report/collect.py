@@ -34,7 +34,7 @@ class RunData:
     def name(self) -> str:
         """The variant's label, with the directory's where they differ."""
         label = str(self.config["variant"])
-        return label if self.path.name == label else f"{label} ({self.path.name})"
+        return label if self.path.resolve().name == label else f"{label} ({self.path.resolve().name})"
 
     @property
     def is_sweep(self) -> bool:

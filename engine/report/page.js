@@ -33,7 +33,7 @@ function cellOf(name, cell) {
     node.append(text);
     return node;
   }
-  const show = make("button", "show", "show: not declined");
+  const show = make("button", "show", "show response");
   show.type = "button";
   show.addEventListener("click", () => show.replaceWith(text));
   node.append(show);

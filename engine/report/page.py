@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.environment import commit
 from engine.progress import say
-from engine.report import tables
+from engine.report import study_tables, tables
 from engine.report.browser import as_script, browser_data
 from engine.report.collect import RunData, inputs_of, read_run
 from engine.report.plots import Plot, plots_of
@@ -21,7 +21,7 @@ from engine.sweep.figures import PRODUCTS, SCREEN
 REPORT, PLOTS = "report.html", "plots"
 PROMPTS = 150  # of each kind, in the browser of responses
 FOLDER = Path(__file__).parent
-CHANGED = 1  # raise where the page itself changes: finished runs then get a new one
+CHANGED = 2  # raise where the page itself changes: finished runs then get a new one
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def make_section(run: RunData, number: int, folder: Path, prompts: int, *, sever
     note = ""
     if data is not None:
         shown = len(data["prompts"])
-        note = f"{shown} of {data['total']} prompts; all of them are in rollouts.parquet." if shown < data["total"] else ""
+        rest = f" {shown} of {data['total']} prompts; all of them are in rollouts.parquet." if shown < data["total"] else ""
+        note = f"Grades by {data['judge'] or 'nobody yet'}.{rest}"
     figures = _figures(run, folder / PLOTS, f"{number + 1}-" if several else "")
     identity = json.dumps(run.manifest["identity"], indent=2)
     script = as_script(data) if data else None
@@ -111,11 +112,12 @@ def _sweep_figures(run: RunData) -> list[tuple[Plot, bytes]]:
 
 def _sentences(run: RunData) -> list[str]:
     found = []
-    if singles := [row for row in tables.variant_rows(run) if row["k"] == 1]:
-        best = max(singles, key=lambda row: row["product"]["value"] or 0)
+    singles = [row for row in tables.variant_rows(run) if row["k"] == 1]
+    answer, decided = tables.sufficient(singles)
+    if decided is not None:
         found.append(
-            f"Is one direction sufficient? {tables.sufficient(singles).capitalize()}: {best['name']} has compliance "
-            f"{triple(best['compliance'], 3)} at coherence {triple(best['coherence'], 3)}."
+            f"Is one direction sufficient? {answer.capitalize()}: {decided['name']} has compliance "
+            f"{triple(decided['compliance'], 3)} at coherence {triple(decided['coherence'], 3)}."
         )
     if geometry := run.studies.get("geometry"):
         found.append(structure_sentence(geometry))
@@ -132,12 +134,14 @@ def _tables(run: RunData) -> list[Table]:
 def _details(run: RunData) -> list[Table]:
     studies, found = run.studies, list[Table | None]()
     if "geometry" in studies:
-        found.append(tables.estimator_table(studies["geometry"]))
+        found += [study_tables.estimator_table(studies["geometry"]), study_tables.angle_table(studies["geometry"])]
     if "effect" in studies:
-        found.append(tables.effect_table(studies["effect"], "What each direction does, folded in"))
+        found.append(study_tables.effect_table(studies["effect"], "What each direction does, folded in"))
+    if "regrowth" in studies:
+        found.append(study_tables.regrowth_table(studies["regrowth"]))
     if "transfer" in studies:
         other = studies["transfer"]
-        found.append(tables.effect_table(other["effect"], f"On {other['other']}"))
+        found.append(study_tables.effect_table(other["effect"], f"On {other['other']}"))
     if "behaviour" in studies:
-        found += [tables.divergence_table(studies["behaviour"]), tables.length_table(studies["behaviour"])]
+        found += [study_tables.divergence_table(studies["behaviour"]), study_tables.length_table(studies["behaviour"])]
     return [table for table in found if table is not None]

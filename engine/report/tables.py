@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.report.collect import RunData
-from engine.study.words import triple
+from engine.study.words import number, p_value, triple
 from engine.table import calibration_line
 
 SUFFICIENT, PARTIAL = 0.7, 0.3  # of compliance, at a coherence that is worth reading
@@ -63,8 +63,8 @@ def sweep_table(run: RunData) -> Table | None:
             str(row["k"] or "-"),
             f"{row['alpha']:g}",
             *(interval(row, name) for name in ACTING),
-            _number(row.get("selection_product")),
-            _p(row.get("p_holm")),
+            number(row.get("selection_product")),
+            p_value(row.get("p_holm")),
         ]
         for row in run.summary["confirm"]
     ]
@@ -83,9 +83,8 @@ def marginal_table(run: RunData) -> Table | None:
         return None
     tested = [row for row in run.summary["confirm"] if row["kind"] in ("single", "subspace") and row.get("product") is not None]
     best: dict[int, Row] = {}
-    for row in tested:
-        if row["k"] not in best or row["product"] > best[row["k"]]["product"]:
-            best[row["k"]] = row
+    for row in sorted(tested, key=lambda row: -(row.get("selection_product") or 0)):
+        best.setdefault(row["k"], row)
     if len(best) < 2:
         return None
     rows, before = [], None
@@ -93,85 +92,8 @@ def marginal_table(run: RunData) -> Table | None:
         gain = "-" if before is None else f"{row['product'] - before['product']:+.3f}"
         rows.append([str(size), row["variant"], *(interval(row, name) for name in ACTING), gain])
         before = row
-    return Table("Marginal gain of further directions", ["k", "best variant", *ACTING, "gain in product"], rows)
-
-
-def effect_table(effect: Row, title: str) -> Table:
-    """What each direction does when it is folded in."""
-    rows = [
-        [
-            row["name"],
-            row["kind"],
-            str(row["k"] or "-"),
-            *(triple(row[name], 3) for name in ACTING),
-            triple(row.get("difference"), 3),
-            _p(row.get("p_holm")),
-        ]
-        for row in effect["rows"]
-    ]
-    columns = ["folded in", "kind", "k", *ACTING, "product less the base's", "p (Holm)"]
-    return Table(title, columns, rows, f"Held-out requests. Judge: {effect['judge']['notice']}.")
-
-
-def estimator_table(geometry: Row) -> Table | None:
-    """Estimators at the run's own layers."""
-    named = dict(geometry["positions"][geometry["position"]]["estimators"])
-    if geometry.get("unrelated"):
-        named["against unrelated prompts"] = geometry["unrelated"] | {
-            "cosine_to_mean_difference": geometry["unrelated"]["cosine"]
-        }
-    if len(named) < 2:
-        return None
-    rows = [
-        [
-            name,
-            str(layer),
-            _number(found["cosine_to_mean_difference"][layer]),
-            triple(found["cohens_d"][layer]),
-            _number(found["train_cohens_d"][layer]),
-            triple(found["auroc"][layer], 3),
-        ]
-        for name, found in named.items()
-        for layer in geometry["layers"]
-    ]
-    columns = ["estimator", "layer", "cosine to mean difference", "d, held out", "d, its own pairs", "AUROC, held out"]
-    return Table("Estimators at the run's layers", columns, rows)
-
-
-def length_table(behaviour: Row) -> Table:
-    """Length, repetition and where the declined share settles."""
-    settled = {(row["variant"], row["kind"]): row["settled_at"] for row in behaviour["by_tokens"]}
-    rows = [
-        [
-            row["variant"],
-            row["kind"],
-            str(row["n"]),
-            *(triple(row[name]) for name in ("tokens", "cut", "repetition", "looping")),
-            str(settled[row["variant"], row["kind"]] or "only at the end"),
-        ]
-        for row in behaviour["length"]
-    ]
-    columns = [
-        "variant",
-        "requests",
-        "n",
-        "tokens",
-        "cut at the limit",
-        "repeated 4-grams",
-        "looping",
-        "declined settles at token",
-    ]
-    return Table("Length and repetition", columns, rows)
-
-
-def divergence_table(behaviour: Row) -> Table:
-    """KL between base and variant."""
-    rows = [
-        [row["kind"], str(row["n"]), *(triple(row[name], 3) for name in ("first_token", "per_token", "per_response"))]
-        for row in behaviour["kl"]
-    ]
-    columns = ["requests", "n", "first token", "a token, mean", "a response, sum"]
-    return Table("KL(base || variant) along the base's responses, nats", columns, rows)
+    note = "Of each k the variant that was best on the selection prompts; figures on the test requests."
+    return Table("Marginal gain of further directions", ["k", "variant", *ACTING, "gain in product"], rows, note)
 
 
 def timing_table(run: RunData) -> Table:
@@ -180,6 +102,9 @@ def timing_table(run: RunData) -> Table:
     for name, report in run.manifest.get("judging", {}).items():
         if report:
             rows.append([f"judging by {name}", *[", ".join(f"{key} {value}" for key, value in report.items()), ""]])
+    judge = run.summary.get("judge", {})
+    if judge.get("cost") is not None:
+        rows.append([f"judging by {judge['name']}", f"cost {judge['cost']:.4f} in the price table's currency", ""])
     if run.timing is not None:
         rows.append(["sweep", ", ".join(f"{key} {value}" for key, value in run.timing.items()), ""])
     return Table("Cost and timing", ["stage", "seconds", "finished (UTC)"], rows)
@@ -193,22 +118,30 @@ def model_table(runs: Sequence[RunData]) -> Table:
         tested = [row for run in own for row in variant_rows(run)]
         structures = [run.studies["geometry"]["structure"] for run in own if run.studies.get("geometry", {}).get("structure")]
         peak = max(tested, key=lambda row: row["compliance"]["value"] or 0, default=None)
-        product = max(tested, key=lambda row: row["product"]["value"] or 0, default=None)
+        product = max(tested, key=chosen_by, default=None)
         published = [text for run in own if (text := _published(run.config.get("published"))) != "-"]
         rows.append(
             [
                 model,
-                sufficient([row for row in tested if row["k"] == 1]),
+                sufficient([row for row in tested if row["k"] == 1])[0],
                 "-" if peak is None else f"{triple(peak['compliance'], 3)} ({peak['name']})",
                 "-" if product is None else f"{triple(product['product'], 3)} ({product['name']})",
                 structures[0]["answer"] if structures else "not measured",
                 "; ".join(published) or "-",
             ]
         )
-    columns = ["model", "one direction sufficient?", "peak compliance", "peak product", "directions over layers", "published"]
+    columns = [
+        "model",
+        "one direction sufficient?",
+        "peak compliance",
+        "product of the chosen",
+        "directions over layers",
+        "published",
+    ]
     note = (
         f"Sufficient: the compliance of a single direction whose coherence is at least {READABLE:g}; yes from {SUFFICIENT:g}, "
-        f"no below {PARTIAL:g}, both with the 95 % interval, else partial. Different judges and prompts do not compare."
+        f"no below {PARTIAL:g}, both with the 95 % interval, else partial; of several, the one chosen on selection "
+        "prompts. Peak: the highest of all tested, so its interval flatters. Different judges and prompts do not compare."
     )
     return Table("Across models", columns, rows, note)
 
@@ -217,7 +150,8 @@ def variant_rows(run: RunData) -> list[Row]:
     """Every edited variant of a run or sweep with its figures on the declined kind, by the first judge."""
     if run.is_sweep:
         return [
-            {"name": row["variant"], "k": row["k"]} | {name: _estimate(row, name) for name in ACTING}
+            {"name": row["variant"], "k": row["k"], "selection": row.get("selection_product")}
+            | {name: _estimate(row, name) for name in ACTING}
             for row in run.summary["confirm"]
             if row["kind"] in ("single", "subspace") and row.get("compliance") is not None
         ]
@@ -232,16 +166,23 @@ def variant_rows(run: RunData) -> list[Row]:
     ]
 
 
-def sufficient(singles: Sequence[Row]) -> str:
-    """Whether a single direction suffices, by the rule that the table's note states."""
+def sufficient(singles: Sequence[Row]) -> tuple[str, Row | None]:
+    """Whether a single direction suffices, by the rule that the table's note states, and the direction it was decided on."""
     if not singles:
-        return "no single direction tested"
+        return "no single direction tested", None
     readable = [row for row in singles if (row["coherence"]["value"] or 0) >= READABLE]
     if not readable:
-        return "no (text breaks)"
-    best = max(readable, key=lambda row: row["compliance"]["value"])["compliance"]
-    low, high = (best["value"] if bound is None else bound for bound in (best["low"], best["high"]))
-    return "yes" if low >= SUFFICIENT else "no" if high < PARTIAL else "partial"
+        return "no (text breaks)", max(singles, key=chosen_by)
+    best = max(readable, key=chosen_by)
+    rate = best["compliance"]
+    low, high = (rate["value"] if bound is None else bound for bound in (rate["low"], rate["high"]))
+    return "yes" if low >= SUFFICIENT else "no" if high < PARTIAL else "partial", best
+
+
+def chosen_by(row: Row) -> float:
+    """What variants are ranked by: the product on selection prompts, where a sweep chose; else on the test requests."""
+    selection = row.get("selection")
+    return float((row["product"]["value"] if selection is None else selection) or 0)
 
 
 def interval(row: Row, name: str) -> str:
@@ -260,9 +201,6 @@ def _published(published: Row | None) -> str:
     return ", ".join([*parts, *([published["note"]] if published.get("note") else [])]) or "-"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+def judge_note(judge: Row) -> str:
+    """Who judged, and how far it can be trusted."""
+    return f"Judge: {judge['notice']}; {calibration_line(judge.get('calibration'), judge['name'])}"

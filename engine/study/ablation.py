@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 
 from editing.projection import orthonormal_basis
-from engine.directions import DIRECTIONS, ensure_directions, streams_at, transformers_model
+from engine.calibrations import judge_of
+from engine.directions import pair_responses, streams_at, transformers_model
 from engine.environment import describe
+from engine.graders import OfflineGrader
 from engine.progress import Progress
-from engine.session import given_layers
+from engine.session import ANSWERABLE, DECLINED, given_layers
 from engine.study.opening import Study
 from engine.study.panel import INPUTS, Panel, make_panel, nothing, write_modules
-from extraction.directions import Directions, directions_of, swapped_pairs, unit_directions
-from extraction.files import load_directions
+from extraction.directions import Streams, directions_from, swapped_pairs, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
-from judging.offline import NOTICE
+from extraction.positions import RESPONSE
 
 DIRECTION, RANDOM, SHUFFLED = "direction", "random", "shuffled"
 Row = dict[str, Any]
@@ -48,48 +49,52 @@ class Subject:
 
 
 def make_ablation(study: Study, options: Options) -> Row:
-    """Rates by site, subject and alpha on held-out declined requests; and with vectors added on the answered ones."""
-    session = study.session
-    ensure_directions(study.whole, study.run_dir)
-    directions = load_directions(study.run_dir.file(DIRECTIONS))
+    """Rates by site, subject and alpha on test requests of the declined kind; and with vectors added on answerable ones."""
+    session, position = study.session, study.session.config.directions.position
+    responses = pair_responses(session) if position == RESPONSE else None
     model = transformers_model(session)
-    subjects = [*make_subjects(study, model, directions)][: None if options.controls else 1]
-    pairs = study.held_out[: options.num_prompts]
+    last = max(given_layers(session.config)) or None
+    streams = streams_at(session, model, session.offsets([position]), responses, last_layer=last)[position]
+    subjects = [*make_subjects(study, streams)][: None if options.controls else 1]
     num_rows = len(subjects) * (len(options.alphas) * len(options.sites) + len(options.added)) + 2
     with Progress("ablation", num_rows, "settings") as progress:
-        panels = [
-            make_panel(session, model, [getattr(pair, side) for pair in pairs], options.max_tokens)
-            for side in ("declined", "answered")
-        ]
+        panels = [make_panel(session, model, texts, options.max_tokens) for texts in _texts(study, options.num_prompts)]
         rows = []
         for row, panel, intervention in _settings(study, model, subjects, panels, options):
             rows.append(row | panel.measure(intervention))
             progress.advance()
     layers = given_layers(session.config)
-    judge = {"name": "offline", "notice": NOTICE}
+    judge = judge_of(OfflineGrader())
     return {"rows": rows, "layers": layers, "added_at": subjects[0].layer, "judge": judge, **describe()}
 
 
-def make_subjects(study: Study, model: Any, directions: Directions) -> Iterator[Subject]:
+def _texts(study: Study, most: int) -> list[list[str]]:
+    """Test requests of the declined kind, which chose no layer; and answerable ones (the held-out twins where there are none)."""
+    answerable = [request.text for request in study.requests(ANSWERABLE, most)]
+    twins = [pair.answered for pair in study.held_out[:most]]
+    return [[request.text for request in study.requests(DECLINED, most)], answerable if len(answerable) > 1 else twins]
+
+
+def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:
     """The configured directions, a random subspace of their dimension, and shuffled labels' directions."""
-    session = study.session
-    layers, seed = given_layers(session.config), session.config.sweep.seed
+    config, layers = study.session.config, given_layers(study.session.config)
+    size, position, estimator = config.directions.k, config.directions.position, config.directions.estimator
+    directions = directions_from(streams, position, estimator)
     added_H = directions.steering_LH[layers[0]]
-    yield Subject(DIRECTION, orthonormal_basis(unit_directions(directions, layers)), added_H, layers[0])
-    generator = torch.Generator().manual_seed(seed)
-    random_KH = torch.randn(len(layers), session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
+    yield Subject(DIRECTION, orthonormal_basis(unit_directions(directions, layers), k=size), added_H, layers[0])
+    generator = torch.Generator().manual_seed(config.sweep.seed)
+    random_KH = torch.randn(size or len(layers), added_H.shape[0], generator=generator, dtype=torch.float64)
     yield Subject(RANDOM, orthonormal_basis(random_KH), _as_long(random_KH[0], added_H), layers[0])
-    position = directions.position
-    streams = streams_at(session, model, session.offsets([position]))[position]
-    shuffled = directions_of(streams.swapped(swapped_pairs(streams.num_pairs, seed)), position)
-    units_KH = unit_directions(shuffled, layers)
-    yield Subject(SHUFFLED, orthonormal_basis(units_KH), _as_long(units_KH[0], added_H), layers[0])
+    swapped = streams.swapped(swapped_pairs(streams.num_pairs, config.sweep.seed))
+    units_KH = unit_directions(directions_from(swapped, position, estimator), layers)
+    yield Subject(SHUFFLED, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
 
 
 def _settings(
     study: Study, model: Any, subjects: Sequence[Subject], panels: Sequence[Panel], options: Options
 ) -> Iterator[tuple[Row, Panel, AbstractContextManager[None]]]:
     """Every row's heading, the requests it is measured on, and the intervention."""
+    biases = study.session.plan.scope.biases
     for panel, side in zip(panels, ("declined", "answered"), strict=True):
         yield {"mode": "none", "requests": side, "site": None, "subject": "base", "alpha": 0.0}, panel, nothing()
     for site in options.sites:
@@ -100,7 +105,7 @@ def _settings(
                 if site == INPUTS:
                     yield heading, panels[0], stream_ablation(model, subject.basis_HK, alpha)
                 else:
-                    yield heading, panels[0], ablation(model, writers, subject.basis_HK, alpha)
+                    yield heading, panels[0], ablation(model, writers, subject.basis_HK, alpha, biases=biases)
     for subject in subjects:
         for alpha in options.added:
             heading = {"mode": "add", "requests": "answered", "site": "layer", "subject": subject.kind, "alpha": alpha}

@@ -1,5 +1,5 @@
 """effect.json: what each direction does when it is folded out of the weights, by one table for all: estimators, a direction
-against unrelated prompts, random and shuffled-label controls, on held-out requests in one hot-swapped engine."""
+against unrelated prompts, random and shuffled-label controls, on test requests in one hot-swapped engine."""
 # H = hidden size, K = directions
 
 from collections.abc import Mapping, Sequence
@@ -10,41 +10,42 @@ import torch
 from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
-from engine.directions import streams_at, transformers_model
+from engine.calibrations import judge_of
+from engine.directions import pair_responses, streams_at, transformers_model
 from engine.environment import describe
 from engine.graders import Grader
 from engine.rundir import RunDir
-from engine.session import Request, Session, given_layers
+from engine.session import DECLINED, Request, Session, given_layers
 from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
 from engine.sweep.grid import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
-from engine.sweep.inputs import SweepInputs
 from engine.sweep.rows import Rollouts
 from engine.sweep.work import LocalEngine
 from engine.variants import Variant
-from extraction.directions import directions_of, swapped_pairs, unit_directions
-from extraction.prompts import Pair
+from extraction.directions import directions_from, swapped_pairs, unit_directions
+from extraction.positions import RESPONSE
 from judging.paired import Grades, holm, mcnemar_p, product_difference
 from judging.statistics import mean, product_of_means
 
-NUM_RANDOM = 3
+NUM_RANDOM, NUM_REQUESTS = 3, 128
 Row = dict[str, Any]
 
 
 def make_effect(study: Study, grader: Grader, estimators: Sequence[str], unrelated: str | None) -> Row:
-    """Compliance, coherence and product of every candidate on the held-out declined requests, paired with the base's."""
+    """Compliance, coherence and product of every candidate on test requests, paired with the base's: the layer was not
+    chosen by them."""
     session = study.session
-    candidates = [Candidate(BASE, "base", (), 0.0, session.base), *_candidates(study, estimators, unrelated)]
-    folder = study.run_dir.path / "effect"
-    folder.mkdir(exist_ok=True)
-    found = effect_rows(session, RunDir(folder, {}), candidates, study.held_out, grader)
+    compared = dict.fromkeys([session.config.directions.estimator, *estimators])
+    candidates = [Candidate(BASE, "base", (), 0.0, session.base), *_candidates(study, list(compared), unrelated)]
+    found = effect_rows(session, study.folder("effect"), candidates, study.requests(DECLINED, NUM_REQUESTS), grader)
     return found | {"layers": given_layers(session.config), **describe()}
 
 
-def effect_rows(session: Session, folder: RunDir, candidates: Sequence[Candidate], held_out: list[Pair], grader: Grader) -> Row:
+def effect_rows(
+    session: Session, folder: RunDir, candidates: Sequence[Candidate], requests: Sequence[Request], grader: Grader
+) -> Row:
     """A row per candidate, the base first, by one engine; responses and likelihoods are kept in `folder`."""
     rollouts = Rollouts(session, folder, LocalEngine(session), grader)
-    requests = SweepInputs(held_out, []).selection
     try:
         rollouts.make(candidates, requests, session.config.sampling.max_tokens)
         rollouts.add_likelihoods(rollouts.working(candidates), requests)
@@ -53,35 +54,38 @@ def effect_rows(session: Session, folder: RunDir, candidates: Sequence[Candidate
         for table in (rollouts.table, rollouts.likelihoods):
             table.merge(lambda row: (row["variant_hash"], row["prompt_id"]))
         rollouts.close()
-    judge = {"name": grader.name, "model": grader.model, "notice": grader.notice, "rubric_hash": grader.rubric_hash}
-    return {"rows": rows, "judge": judge, "failures": rollouts.failures}
+    return {"rows": rows, "judge": judge_of(grader), "failures": rollouts.failures}
 
 
 def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None) -> list[Candidate]:
     """One for each estimator at the configured layers, then the unrelated one, then controls of the same dimension."""
     session = study.session
     position, layers = session.config.directions.position, given_layers(session.config)
+    positions = session.offsets([position])
+    responses = pair_responses(session) if position == RESPONSE else None
     model = transformers_model(session)
-    train = streams_at(session, model, session.offsets([position]))[position]
+    train = streams_at(session, model, positions, responses, last_layer=max(layers, default=0) or None)[position]
     named: dict[str, Tensor] = {
-        estimator: unit_directions(directions_of(train, position, estimator), layers) for estimator in estimators
+        estimator: unit_directions(directions_from(train, position, estimator), layers) for estimator in estimators
     }
     if unrelated is not None:
         named["against unrelated"] = unit_directions(unrelated_directions(study, model, unrelated, train), layers)
-    candidates = [_candidate(study, SINGLE, name, units_KH) for name, units_KH in named.items()]
+    size = session.config.directions.k
+    candidates = [make_candidate(session, SINGLE, name, units_KH, size) for name, units_KH in named.items()]
     generator = torch.Generator().manual_seed(session.config.sweep.seed)
     for number in range(NUM_RANDOM):
-        random_KH = torch.randn(len(layers), session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
-        candidates.append(_candidate(study, RANDOM, f"random{number + 1}", random_KH))
-    shuffled = directions_of(train.swapped(swapped_pairs(train.num_pairs, session.config.sweep.seed)), position)
-    return [*candidates, _candidate(study, SHUFFLED, "shuffled", unit_directions(shuffled, layers))]
+        random_KH = torch.randn(candidates[0].k, session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
+        candidates.append(make_candidate(session, RANDOM, f"random{number + 1}", random_KH))
+    swapped = train.swapped(swapped_pairs(train.num_pairs, session.config.sweep.seed))
+    shuffled = directions_from(swapped, position, session.config.directions.estimator)
+    return [*candidates, make_candidate(session, SHUFFLED, "shuffled", unit_directions(shuffled, layers), size)]
 
 
-def _candidate(study: Study, kind: str, name: str, directions_KH: Tensor) -> Candidate:
-    session = study.session
-    edit = Edit(orthonormal_basis(directions_KH), session.config.edit.alpha, session.config.edit.keep_norms)
-    variant = Variant(name, session.base_hash, session.plan, edit)
-    return Candidate(kind, name, (), session.config.edit.alpha, variant)
+def make_candidate(session: Session, kind: str, name: str, directions_KH: Tensor, k: int | None = None) -> Candidate:
+    """Directions as a variant of the session's model, with its alpha; `k` of them as in the configuration."""
+    config = session.config.edit
+    edit = Edit(orthonormal_basis(directions_KH, k=k), config.alpha, config.keep_norms)
+    return Candidate(kind, name, (), config.alpha, Variant(name, session.base_hash, session.plan, edit))
 
 
 def _rows(rollouts: Rollouts, candidates: Sequence[Candidate], requests: Sequence[Request]) -> list[Row]:

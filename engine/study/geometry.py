@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.directions import pair_responses, prompt_streams, streams_at, transformers_model
+from engine.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.environment import describe
-from engine.errors import EngineError
 from engine.progress import Progress
 from engine.session import given_layers, model_name
 from engine.study.opening import Study
-from extraction.directions import CONVENTION, Directions, Streams, directions_of, swapped_pairs
+from extraction.directions import CONVENTION, Directions, Streams, directions_from, swapped_pairs, unit_rows
 from extraction.estimators import ESTIMATORS, estimate
 from extraction.positions import RESPONSE
 from extraction.prompts import load_prompts
@@ -47,11 +46,10 @@ def make_geometry(study: Study, options: Options) -> Row:
     session, main = study.session, study.session.config.directions.position
     positions = session.offsets([main, *options.positions])
     responses = pair_responses(session) if RESPONSE in positions else None
-    held_responses = _held_responses(study) if RESPONSE in positions else None
+    held_responses = base_responses(session, [*study.sides[0], *study.sides[1]]) if RESPONSE in positions else None
     model = transformers_model(session)
     train = streams_at(session, model, positions, responses)
-    sides = [[session.renderer.render(getattr(pair, side)) for pair in study.held_out] for side in ("declined", "answered")]
-    held = prompt_streams(model, sides[0], sides[1], positions, held_responses, "held-out pairs")
+    held = prompt_streams(model, *study.sides, positions, held_responses, "held-out pairs")
     found: Row = {
         "model": model_name(session.config, session.base_hash),
         "convention": CONVENTION,
@@ -64,7 +62,7 @@ def make_geometry(study: Study, options: Options) -> Row:
     }
     with Progress("geometry", len(positions) * train[main].declined_LNH.shape[0], "layers") as progress:
         for name in positions:
-            named = options.estimators if name == main else (MEAN,)
+            named = (session.config.directions.estimator, *options.estimators) if name == main else (MEAN,)
             found["positions"][name] = position_part(train[name], held[name], named, train[main], progress)
     found["probe"] = probe_part(train[main], held[main])
     found |= direction_parts(study, train[main])
@@ -105,12 +103,16 @@ def by_layer(units_LH: Tensor, train: Streams, held: Streams) -> Row:
 
 def nulls(train: Streams, held: Streams, layer: int) -> Row:
     """What directions that mean nothing reach on the held-out pairs of a layer: random ones, and shuffled labels'."""
+    drawn = null_directions(train, layer)
+    return {name: null_band(*_projections(held, layer, drawn_RH.T)) for name, drawn_RH in drawn.items()}
+
+
+def null_directions(train: Streams, layer: int) -> dict[str, Tensor]:
+    """Directions that mean nothing, (R, H) each, not normalised: shuffled labels', and random ones."""
     rng = np.random.default_rng(layer)
     signs_RN = torch.from_numpy(rng.choice([-1.0, 1.0], (NULL_DRAWS, train.num_pairs)))
     shuffled_RH = signs_RN @ train.differences(layer) / train.num_pairs
-    random_RH = torch.from_numpy(rng.standard_normal((NULL_DRAWS, shuffled_RH.shape[1])))
-    drawn = {"shuffled": shuffled_RH, "random": random_RH}
-    return {name: null_band(*_projections(held, layer, drawn_RH.T)) for name, drawn_RH in drawn.items()}
+    return {"shuffled": shuffled_RH, "random": torch.from_numpy(rng.standard_normal(tuple(shuffled_RH.shape)))}
 
 
 def probe_part(train: Streams, held: Streams) -> Row:
@@ -129,7 +131,8 @@ def direction_parts(study: Study, train: Streams) -> Row:
     """Stability, cosines and structure of the mean differences."""
     seed, own = study.session.config.sweep.seed, _own_layers(study)
     mean_LH, shuffled_LH = (
-        directions_of(streams, "").mean_difference_LH for streams in (train, train.swapped(swapped_pairs(train.num_pairs, seed)))
+        directions_from(streams, "").mean_difference_LH
+        for streams in (train, train.swapped(swapped_pairs(train.num_pairs, seed)))
     )
     layers = range(1 if float(mean_LH[0].norm()) == 0 else 0, len(mean_LH))
     differences_NLH = np.stack([train.differences(layer).numpy() for layer in layers], axis=1)
@@ -154,22 +157,23 @@ def direction_parts(study: Study, train: Streams) -> Row:
 
 
 def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: Streams) -> Row:
-    """The direction against prompts that are nobody's twin, measured on the same held-out pairs; as many as there are pairs."""
+    """The direction against prompts that are nobody's twin, and the twins' of as many pairs, on the same held-out pairs."""
     directions = unrelated_directions(study, model, source, train)
-    units_LH = _units(directions.mean_difference_LH)
+    fewer = Streams(train.declined_LNH[:, : directions.num_pairs], train.answered_LNH[:, : directions.num_pairs])
     mean_LH = estimate(MEAN, train.declined_LNH, train.answered_LNH)
-    return {"source": source, "num_prompts": directions.num_pairs, "cosine": _cosines(units_LH, mean_LH)} | by_layer(
-        units_LH, train, held
-    )
+    found: Row = {"source": source, "num_prompts": directions.num_pairs}
+    for name, vectors_LH in (
+        ("unrelated", directions.mean_difference_LH),
+        ("twins", directions_from(fewer, "").mean_difference_LH),
+    ):
+        units_LH = unit_rows(vectors_LH)
+        found[name] = {"cosine_to_mean_difference": _cosines(units_LH, mean_LH)} | by_layer(units_LH, fewer, held)
+    return found
 
 
 def unrelated_directions(study: Study, model: Any, source: str, train: Streams) -> Directions:
     """Mean of as many declined prompts as there are unrelated ones, less the unrelated prompts' mean, at the run's position."""
     session, position = study.session, study.session.config.directions.position
-    if position == RESPONSE:
-        raise EngineError(
-            "Unrelated prompts are compared at a token of the prompt; set directions.position to one, such as last."
-        )
     prompts = [session.renderer.render(prompt.text) for prompt in load_prompts(source)][: train.num_pairs]
     session.renderer.check_lengths(prompts, session.room_for_prompt, "unrelated prompts")
     streams = prompt_streams(model, prompts, [], session.offsets([position]), None, "unrelated prompts")[position]
@@ -188,16 +192,8 @@ def padded_part(study: Study, model: Any) -> Row:
     return {"batch": PADDED_BATCH, "cosine": _cosines(sides[0] - sides[1], exact_LH)}
 
 
-def _held_responses(study: Study) -> list[list[int]]:
-    from engine.directions import base_responses
-
-    render = study.session.renderer.render
-    prompts = [render(pair.declined) for pair in study.held_out] + [render(pair.answered) for pair in study.held_out]
-    return base_responses(study.session, prompts)
-
-
 def _own_layers(study: Study) -> list[int]:
-    """The configuration's layers; where none is published, the middle one."""
+    """The configuration's layers; the middle one where none is published."""
     if study.session.config.directions.layers == "sweep":
         return [study.session.checkpoint.num_layers // 2]
     return given_layers(study.session.config)
@@ -210,16 +206,12 @@ def _projections(streams: Streams, layer: int, directions_HR: Tensor) -> tuple[n
     return declined, answered
 
 
-def _units(vectors_LH: Tensor) -> Tensor:
-    return vectors_LH / vectors_LH.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-
-
 def _cosines(first_LH: Tensor, second_LH: Tensor) -> list[float]:
     """Cosine layer by layer; NaN where either has no direction."""
-    cosines_L = (_units(first_LH) * _units(second_LH)).sum(dim=-1)
+    cosines_L = (unit_rows(first_LH) * unit_rows(second_LH)).sum(dim=-1)
     missing_L = (first_LH.norm(dim=-1) == 0) | (second_LH.norm(dim=-1) == 0)
     return torch.where(missing_L, torch.nan, cosines_L).tolist()
 
 
 def _cosine_matrix(vectors_LH: Tensor) -> list[list[float]]:
-    return (_units(vectors_LH) @ _units(vectors_LH).T).tolist()
+    return (unit_rows(vectors_LH) @ unit_rows(vectors_LH).T).tolist()

@@ -1,20 +1,26 @@
 """A run directory opened for a study: the session whose pairs make directions, and the pairs that are held out from them."""
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.config import RunConfig
 from engine.errors import EngineError
 from engine.rundir import RunDir, hash_of, open_for_directions, write_json
-from engine.session import Session
-from engine.sweep.inputs import with_selection
+from engine.session import Request, Session
+from engine.sweep.inputs import check_apart, texts_of, with_selection
 from extraction.prompts import Pair
 
+if TYPE_CHECKING:
+    from extraction.directions import Directions
+
 DIGITS = 6
-FORMAT = 2  # raise where a study's file changes its content: older ones are left out of reports, and made again
+FORMAT = 3  # raise where a study's file changes its content: older ones are left out of reports, and made again
+Sides = tuple[list[list[int]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -27,25 +33,78 @@ class Study:
     run_dir: RunDir
     held_out: list[Pair]
 
+    @cached_property
+    def sides(self) -> Sides:
+        """The held-out pairs' declined and answered prompts, rendered."""
+        return held_out_sides(self.session, self.held_out)
+
+    @property
+    def shared_inputs(self) -> dict[str, Any]:
+        """What every study depends on."""
+        config = self.session.config
+        return {
+            "format": FORMAT,
+            "directions": self.session.directions_inputs(),
+            "held_out": [[pair.declined, pair.answered] for pair in self.held_out],
+            "requests": [request.text for request in self.session.requests],
+            "sampling": config.sampling.model_dump(mode="json"),
+            "vllm": config.vllm,
+            "seed": config.sweep.seed,
+            "layers": config.directions.layers,
+            "k": config.directions.k,
+            "edit": config.edit.model_dump(mode="json"),
+        }
+
+    def requests(self, kind: str, most: int) -> list[Request]:
+        """The first test requests of a kind: no direction, and no layer, was chosen by them."""
+        return [request for request in self.session.requests if request.kind == kind][:most]
+
+    def folder(self, name: str) -> RunDir:
+        """Where a study keeps its responses: a folder for each set of inputs, in which a prompt's number means one prompt."""
+        path = self.run_dir.path / name / hash_of(self.shared_inputs)
+        path.mkdir(parents=True, exist_ok=True)
+        return RunDir(path, {})
+
+    def directions(self) -> "Directions":
+        """Directions that no held-out pair made: the run's own, extracted anew where those come of all pairs."""
+        from engine.directions import DIRECTIONS, ensure_directions, extract
+        from extraction.files import load_directions
+
+        if len(self.session.pairs) == len(self.whole.pairs):
+            ensure_directions(self.whole, self.run_dir)
+            return load_directions(self.run_dir.file(DIRECTIONS))
+        position = self.session.config.directions.position
+        return extract(self.session, self.session.offsets([position])).directions[position]
+
+    def earlier_options(self, name: str) -> dict[str, Any]:
+        """The options of this study's file, where all else is as it was; empty where there is none."""
+        file = self.run_dir.file(f"{name}.json")
+        if not file.is_file():
+            return {}
+        content = json.loads(file.read_text())
+        return dict(content["options"]) if content.get("made_from") == hash_of(self.shared_inputs) else {}
+
     def run(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         """A study as a stage: NAME.json of the run directory, made again where its inputs have changed; returns its content."""
-        import json
-
-        file = f"{name}.json"
-        held_out = hash_of({"pairs": [[pair.declined, pair.answered] for pair in self.held_out]})
-        stated = {**inputs, "format": FORMAT, "directions": self.session.directions_inputs(), "held_out": held_out}
+        file, shared = f"{name}.json", self.shared_inputs
 
         def make() -> None:
-            write_json(self.run_dir.file(file), headed(self.session.config.variant, inputs, work()))
+            content = headed(self.session.config.variant, inputs, work()) | {"made_from": hash_of(shared)}
+            write_json(self.run_dir.file(file), content)
 
-        self.run_dir.run_stage(name, stated, [file], make)
+        self.run_dir.run_stage(name, {**inputs, **shared}, [file], make)
         return dict(json.loads(self.run_dir.file(file).read_text()))
 
 
 def open_study(config: RunConfig, path: Path) -> Study:
-    """Open or make the run directory of a configuration. Raises EngineError for one with other directions, and where a
-    held-out pair shares a prompt with the pairs that make directions."""
+    """Open or make the run directory of a configuration.
+
+    Raises EngineError for one with other directions, for a layer that the model lacks, and where a held-out or test prompt
+    is among those that make directions.
+    """
     whole = Session(config)
+    if config.directions.layers != "sweep":
+        whole.layers()
     reduced, held_out = with_selection(config)
     session = Session(reduced)
     if len(held_out) < 2 or len(session.pairs) < 4:
@@ -53,12 +112,21 @@ def open_study(config: RunConfig, path: Path) -> Study:
             f"A study takes 4 pairs or more that make directions and 2 that are held out; found {len(session.pairs)} and "
             f"{len(held_out)}. Give more pairs, or others with --set data.selection_pairs=FILE."
         )
-    made_of = {text for pair in session.pairs for text in (pair.declined, pair.answered)}
-    for place, pair in enumerate(held_out):
-        if shared := made_of & {pair.declined, pair.answered}:
-            raise EngineError(f"Held-out pair {place} shares a prompt with the training pairs: '{next(iter(shared))[:60]}'.")
-    session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made
-    return Study(session, whole, open_for_directions(path, whole.identity, whole.directions_inputs()), held_out)
+    check_apart("training", texts_of(session.pairs), "held-out", texts_of(held_out))
+    check_apart("training", texts_of(session.pairs), "test", [request.text for request in session.requests])
+    session.check_prompts()  # what a tokenizer, a template or a length cannot do shows before a run directory is made
+    held_out_sides(session, held_out)
+    return Study(session, whole, open_for_directions(path, whole.identity), held_out)
+
+
+def held_out_sides(session: Session, held_out: list[Pair]) -> Sides:
+    """Held-out pairs rendered by a session's tokenizer, none longer than the window."""
+    declined, answered = (
+        [session.renderer.render(getattr(pair, side)) for pair in held_out] for side in ("declined", "answered")
+    )
+    session.renderer.check_lengths(declined, session.room_for_prompt, "declined held-out prompts")
+    session.renderer.check_lengths(answered, session.room_for_prompt, "answered held-out prompts")
+    return declined, answered
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
-"""Held-out requests answered by a transformers model under an intervention, and graded: the slow, plain path of a study."""
+"""Test requests answered by a transformers model under an intervention, and graded: the slow, plain path of a study."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from editing.families.base import BIAS
 from engine.errors import EngineError
 from engine.graders import OfflineGrader, reference_logprob
 from engine.session import Session
@@ -44,7 +45,7 @@ class Panel:
 def make_panel(session: Session, model: Any, texts: Sequence[str], max_tokens: int) -> Panel:
     """Lay requests out and have the untouched model answer them."""
     prompts = [session.renderer.render(text) for text in texts]
-    session.renderer.check_lengths(prompts, session.room_for_prompt, "held-out requests")
+    session.renderer.check_lengths(prompts, session.room_for_prompt, "test requests")
     responses = greedy(model, prompts, max_tokens)
     return Panel(session, model, list(texts), prompts, max_tokens, reference_logprob(mean_logprobs(model, prompts, responses)))
 
@@ -73,12 +74,15 @@ def figures(judgements: Sequence[Judgement]) -> Row:
 
 
 def write_modules(session: Session, model: Any) -> list[str]:
-    """Modules whose outputs are what attention and MLP write: the projections, or the norms that follow them.
+    """Modules whose outputs are what attention and MLP write: the projections, or the norms that follow them. Their output
+    biases belong to the same modules.
 
     Raises EngineError for fused experts, whose writes no module gives.
     """
     found = []
     for tensor in session.plan.edited:
+        if tensor.role == BIAS:
+            continue
         name = (tensor.gain or tensor.name).removesuffix(".weight")
         candidates = [name, f"{model.base_model_prefix}.{name}"]
         there = [candidate for candidate in candidates if _has(model, candidate)]

@@ -17,8 +17,10 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.session import ANSWERABLE, DECLINED
 from engine.stages import ROLLOUTS, SCORES
+from engine.study.geometry import null_directions
 from engine.study.opening import Study
 from engine.summary import mean_of_repeats, read_scores
+from extraction.directions import Streams
 from extraction.estimators import estimate
 from extraction.positions import LAST, LAST_INSTRUCTION
 from extraction.separability import null_band, separability
@@ -69,7 +71,7 @@ def make_reading(study: Study, behaviour: dict[str, bool]) -> Row:
     return {
         "positions": {
             name: {
-                what: separations(units[name], found[name].declined_LNH, *places)
+                what: separations(units[name], train[name], found[name].declined_LNH, *places)
                 for what, places in sides.items()
                 if all(place.sum() >= LEAST for place in places)
             }
@@ -85,13 +87,16 @@ def make_reading(study: Study, behaviour: dict[str, bool]) -> Row:
     }
 
 
-def separations(units_LH: Tensor, resid_LNH: Tensor, first_N: np.ndarray, second_N: np.ndarray) -> Row:
-    """AUROC by layer, with intervals, of projections of two groups of prompts, and the band of random directions."""
+def separations(units_LH: Tensor, train: Streams, resid_LNH: Tensor, first_N: np.ndarray, second_N: np.ndarray) -> Row:
+    """AUROC by layer, with intervals, of projections of two groups of prompts, and the bands of directions that mean nothing."""
     rows: Row = {"auroc": [], "null": []}
     for layer, unit_H in enumerate(units_LH):
         resid_NH = resid_LNH[layer].double().numpy()
         projected_N = resid_NH @ unit_H.numpy()
         rows["auroc"].append(separability(projected_N[first_N], projected_N[second_N]).auroc)
-        random_RH = np.random.default_rng(layer).standard_normal((200, resid_NH.shape[1]))
-        rows["null"].append(null_band(random_RH @ resid_NH[first_N].T, random_RH @ resid_NH[second_N].T)["auroc"])
+        drawn = {name: rows_RH.numpy() for name, rows_RH in null_directions(train, layer).items()}
+        bands = {
+            name: null_band(rows_RH @ resid_NH[first_N].T, rows_RH @ resid_NH[second_N].T) for name, rows_RH in drawn.items()
+        }
+        rows["null"].append({name: band["auroc"] for name, band in bands.items()})
     return rows

@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from editing.projection import orthonormal_basis
+from engine.calibrations import judge_of
 from engine.directions import prompt_streams, streams_at, transformers_model
 from engine.environment import describe
-from engine.session import given_layers
+from engine.graders import OfflineGrader
+from engine.session import DECLINED, given_layers
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
 from engine.study.panel import Panel, make_panel, nothing, write_modules
-from extraction.directions import Streams, directions_of, unit_directions
+from extraction.directions import Streams, directions_from, swapped_pairs, unit_directions
 from extraction.estimators import estimate
 from extraction.intervention import ablation
 from extraction.stability import signal_and_noise
-from judging.offline import NOTICE
 
 MEAN = "mean_difference"
 RECOVERED = 0.5  # of the base's d
@@ -41,7 +42,7 @@ class Regrowth:
         self.position = session.config.directions.position
         self.writers = write_modules(session, self.model)
         self.train, self.held = self._streams(nothing(), "directions of the base")
-        texts = [pair.declined for pair in study.held_out[:num_prompts]]
+        texts = [request.text for request in study.requests(DECLINED, num_prompts)]
         self.panel: Panel = make_panel(session, self.model, texts, max_tokens)
 
     def row(self, removed_HK: Tensor | None, label: str) -> tuple[Row, Streams]:
@@ -59,36 +60,43 @@ class Regrowth:
             row["growth"] = [growth(self.train, train, layer, removed_HK) for layer in range(len(units_LH))]
         return row, train
 
+    def shuffled(self, layers: list[int]) -> Tensor:
+        """Shuffled labels' directions at the same layers, as a basis."""
+        config, seed = self.study.session.config.directions, self.study.session.config.sweep.seed
+        swapped = self.train.swapped(swapped_pairs(self.train.num_pairs, seed))
+        return orthonormal_basis(unit_directions(directions_from(swapped, self.position, config.estimator), layers), k=config.k)
+
     def _edit(self, removed_HK: Tensor) -> AbstractContextManager[None]:
-        return ablation(self.model, self.writers, removed_HK)
+        return ablation(self.model, self.writers, removed_HK, biases=self.study.session.plan.scope.biases)
 
     def _streams(self, edit: AbstractContextManager[None], label: str) -> tuple[Streams, Streams]:
-        session, render = self.study.session, self.study.session.renderer.render
+        session = self.study.session
         positions = session.offsets([self.position])
-        sides = [[render(getattr(pair, side)) for pair in self.study.held_out] for side in ("declined", "answered")]
         with edit:
             train = streams_at(session, self.model, positions)[self.position]
-            held = prompt_streams(self.model, sides[0], sides[1], positions, None, f"{label}, held out")[self.position]
+            held = prompt_streams(self.model, *self.study.sides, positions, None, f"{label}, held out")[self.position]
         return train, held
 
 
 def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) -> Row:
-    """Rounds of extracting at the configured layers and removing; and one round of a random subspace, for comparison."""
+    """Rounds of extracting at the configured layers and removing; and, for comparison, as many random directions as the
+    last round's, and shuffled labels' directions as many as the first's."""
     regrowth, layers = Regrowth(study, num_prompts, max_tokens), given_layers(study.session.config)
     row, streams = regrowth.row(None, "")
     found = [row | {"round": 0, "k": 0}]
-    removed_KH = torch.empty(0, study.session.checkpoint.hidden_size, dtype=torch.float64)
+    config, hidden_size = study.session.config.directions, study.session.checkpoint.hidden_size
+    basis_HK = torch.empty(hidden_size, 0, dtype=torch.float64)
     for number in range(1, rounds + 1):
-        new_KH = unit_directions(directions_of(streams, regrowth.position), layers)
-        removed_KH = torch.cat([removed_KH, new_KH])
-        basis_HK = orthonormal_basis(removed_KH)
+        units_KH = unit_directions(directions_from(streams, regrowth.position, config.estimator), layers)
+        new_HK = orthonormal_basis(units_KH, k=config.k)
+        basis_HK = orthonormal_basis(torch.cat([basis_HK, new_HK], dim=1).T)
         row, streams = regrowth.row(basis_HK, f"round {number}")
         found.append(row | {"round": number, "k": basis_HK.shape[1], "recovered": recovered(found[0], row)})
     generator = torch.Generator().manual_seed(study.session.config.sweep.seed)
-    random_KH = torch.randn(len(layers), removed_KH.shape[1], generator=generator, dtype=torch.float64)
-    control, _ = regrowth.row(orthonormal_basis(random_KH), "random subspace")
-    judge = {"name": "offline", "notice": NOTICE}
-    return {"rounds": found, "random": control | {"k": len(layers)}, "layers": layers, "judge": judge, **describe()}
+    random_KH = torch.randn(basis_HK.shape[1], hidden_size, generator=generator, dtype=torch.float64)
+    controls = {"random": orthonormal_basis(random_KH), "shuffled": regrowth.shuffled(layers)}
+    rows = {name: regrowth.row(control_HK, name)[0] | {"k": control_HK.shape[1]} for name, control_HK in controls.items()}
+    return {"rounds": found, "controls": rows, "layers": layers, "judge": judge_of(OfflineGrader()), **describe()}
 
 
 def growth(base: Streams, edited: Streams, layer: int, removed_HK: Tensor) -> list[float]:

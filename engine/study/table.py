@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.study.words import reading_sentences, structure_sentence, triple
+from engine.study.words import (
+    compared_estimators,
+    highest,
+    layer_ranges,
+    number,
+    p_value,
+    reading_sentences,
+    regrowth_rows,
+    strongest,
+    structure_sentence,
+    triple,
+)
 from engine.table import console_for_stdout
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ def print_extract(found: Row) -> None:
         markup=False,
     )
     console.print(_layers_table(geometry))
-    if len(geometry["positions"][geometry["position"]]["estimators"]) > 1 or geometry.get("unrelated"):
+    if len(compared_estimators(geometry)) > 1:
         console.print(_estimators_table(geometry))
     print_lines(_sentences(found))
     if "effect" in found:
@@ -34,11 +45,21 @@ def print_effect(effect: Row) -> None:
     """What each direction does, folded in."""
     console = console_for_stdout()
     rows = [
-        [row["name"], str(row["k"]), *(triple(row[name], 3) for name in ("compliance", "coherence", "product")), _p(row)]
+        [
+            row["name"],
+            str(row["k"]),
+            *(triple(row[name], 3) for name in ("compliance", "coherence", "product")),
+            p_value(row.get("p_holm")),
+        ]
         for row in effect["rows"]
     ]
     console.print(_table(["folded in", "k", "compliance", "coherence", "product", "p (Holm)"], rows))
-    print_lines([f"Judge: {effect['judge']['notice']}. p: exact McNemar against the base, Holm over this table."])
+    print_lines(
+        [
+            f"The first {effect['rows'][0]['n']} test requests. Judge: {effect['judge']['notice']}. p: exact McNemar against the "
+            "base, Holm over this table."
+        ]
+    )
 
 
 def print_ablation(found: Row) -> None:
@@ -56,32 +77,37 @@ def print_ablation(found: Row) -> None:
     ]
     names = ["mode", "what", "site", "alpha", "requests", "declined", "compliance", "coherence"]
     console_for_stdout().print(_table(names, rows))
-    print_lines([BRACKETS, f"Judge: {found['judge']['notice']}, {found['rows'][0]['n']} requests a row."])
+    print_lines([BRACKETS, f"Judge: {found['judge']['notice']}, {found['rows'][0]['n']} test requests a row."])
 
 
 def print_regrowth(found: Row) -> None:
     """What is left in each round."""
     rows = []
-    for row in [*found["rounds"], found["random"] | {"round": "random", "recovered": None}]:
-        strongest = max(range(len(row["cohens_d"])), key=lambda layer: row["cohens_d"][layer][0] or 0)
-        grown = row.get("growth")
+    for row in regrowth_rows(found):
+        layer = strongest(row)
+        grown = [value for value in row.get("growth", []) if value[0] is not None]
         rows.append(
             [
                 str(row["round"]),
                 str(row["k"]),
-                f"{triple(row['cohens_d'][strongest])} (layer {strongest})",
-                triple(row["auroc"][strongest]),
+                f"{triple(row['cohens_d'][layer])} (layer {layer})",
+                number(highest(row.get("cosine_to_removed", [])[1:])),
                 "-" if row.get("recovered") is None else layer_ranges(row["recovered"]) or "none",
-                "-"
-                if grown is None
-                else triple(max((value for value in grown if value[0] is not None), key=lambda value: value[0])),
+                triple(max(grown, key=lambda value: value[0], default=None)),
                 triple(row["behaviour"]["declined"], 3),
                 triple(row["behaviour"]["coherence"], 3),
             ]
         )
-    names = ["round", "removed", "largest d left", "AUROC there", "layers that recover", "most growth", "declined", "coherence"]
-    console_for_stdout().print(_table(names, rows))
-    print_lines([BRACKETS, "Growth: length of the mean difference orthogonal to what was removed, over the base's."])
+    names = ["round", "removed", "largest d left", "cosine to removed", "layers that recover", "most growth"]
+    console_for_stdout().print(_table([*names, "declined", "coherence"], rows))
+    print_lines(
+        [
+            BRACKETS,
+            "Recover: at least half of the base's d on held-out pairs. Growth: length of the mean difference orthogonal to what "
+            "was removed, over the base's; the most of all layers.",
+            f"Judge: {found['judge']['notice']}, {found['rounds'][0]['behaviour']['n']} test requests.",
+        ]
+    )
 
 
 def print_transfer(found: Row) -> None:
@@ -135,17 +161,6 @@ def print_lines(lines: Sequence[str]) -> None:
         console_for_stdout().print(line, markup=False, soft_wrap=True)
 
 
-def layer_ranges(layers: Sequence[int]) -> str:
-    """`4-9, 12` for 4, 5, ... 9 and 12."""
-    parts: list[list[int]] = []
-    for layer in sorted(layers):
-        if parts and layer == parts[-1][-1] + 1:
-            parts[-1].append(layer)
-        else:
-            parts.append([layer])
-    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-
-
 def _layers_table(geometry: Row) -> "Table":
     own = geometry["positions"][geometry["position"]]
     mean = own["estimators"]["mean_difference"]
@@ -169,19 +184,15 @@ def _layers_table(geometry: Row) -> "Table":
 
 
 def _estimators_table(geometry: Row) -> "Table":
-    layers = geometry["layers"]
-    named = dict(geometry["positions"][geometry["position"]]["estimators"])
-    if geometry.get("unrelated"):
-        named["against unrelated"] = geometry["unrelated"] | {"cosine_to_mean_difference": geometry["unrelated"]["cosine"]}
     rows = [
         [
             name,
             str(layer),
-            _number(found["cosine_to_mean_difference"][layer]),
+            number(found["cosine_to_mean_difference"][layer]),
             *(triple(found[key][layer]) for key in ("cohens_d", "auroc")),
         ]
-        for name, found in named.items()
-        for layer in layers
+        for name, found in compared_estimators(geometry).items()
+        for layer in geometry["layers"]
     ]
     return _table(["estimator", "layer", "cosine to mean difference", "d, held out", "AUROC"], rows)
 
@@ -205,12 +216,3 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     for row in rows:
         table.add_row(*(cell.replace("[", r"\[") for cell in row))
     return table
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _p(row: Row) -> str:
-    p = row.get("p_holm")
-    return "-" if p is None else "< 0.0001" if p < 0.0001 else f"{p:.4f}"

@@ -9,36 +9,28 @@ import torch
 from torch import Tensor
 
 from editing.adapter import read_adapter
-from editing.projection import Edit, orthonormal_basis
+from editing.apply import gain_of
+from editing.plan import PROJECTIONS
 from engine.config import RunConfig
-from engine.directions import DIRECTIONS, ensure_directions, prompt_streams, streams_at, transformers_model
+from engine.directions import prompt_streams, streams_at, transformers_model
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.graders import Grader
-from engine.rundir import RunDir
-from engine.session import Session, given_layers, model_name
-from engine.study.effect import effect_rows
+from engine.session import DECLINED, Session, given_layers, model_name
+from engine.study.effect import NUM_REQUESTS, effect_rows, make_candidate
 from engine.study.geometry import by_layer
-from engine.study.opening import Study
+from engine.study.opening import Study, held_out_sides
 from engine.sweep.grid import BASE, SINGLE, Candidate
-from engine.variants import Variant
-from extraction.directions import Directions, directions_of, unit_directions
-from extraction.files import load_directions
+from extraction.directions import directions_from, unit_directions, unit_rows
 
 Row = dict[str, Any]
-
-
-def run_directions(study: Study) -> Directions:
-    """The run's own directions, extracted where they are missing."""
-    ensure_directions(study.whole, study.run_dir)
-    return load_directions(study.run_dir.file(DIRECTIONS))
 
 
 def open_other(study: Study, path: str) -> Session:
     """The session of another model with the run's data. Raises EngineError where its width is another."""
     config: RunConfig = study.session.config
     model = config.model.model_copy(update={"path": path, "revision": None})
-    other = Session(config.model_copy(update={"model": model}))
+    other = Session(config.model_copy(update={"model": model, "data": study.session.config.data}))
     found, wanted = other.checkpoint.hidden_size, study.session.checkpoint.hidden_size
     if found != wanted:
         raise EngineError(
@@ -47,37 +39,37 @@ def open_other(study: Study, path: str) -> Session:
         )
     other.check_layers(given_layers(config), "directions.layers: the other model lacks it")
     other.check_swappable()
-    other.rendered_pairs()
+    other.check_prompts()
+    held_out_sides(other, study.held_out)
     return other
 
 
 def make_transfer(study: Study, other: Session, grader: Grader) -> Row:
     """Both models' directions by layer, how the run's separate on the other model, and what either edit does there."""
-    directions = run_directions(study)
+    directions = study.directions()
     position = directions.position
     positions = other.offsets([position])
     model = transformers_model(other)
     train = streams_at(other, model, positions)[position]
-    sides = [[other.renderer.render(getattr(pair, side)) for pair in study.held_out] for side in ("declined", "answered")]
-    held = prompt_streams(model, sides[0], sides[1], positions, None, "held-out pairs")[position]
+    held = prompt_streams(model, *held_out_sides(other, study.held_out), positions, None, "held-out pairs")[position]
     del model
-    own = directions_of(train, position)
+    own = directions_from(train, position, directions.estimator)
     shared = min(len(own.direction_LH), len(directions.direction_LH))
-    units = {name: _units(found.direction_LH[:shared]) for name, found in (("run", directions), ("own", own))}
+    units = {name: unit_rows(found.direction_LH[:shared]) for name, found in (("run", directions), ("own", own))}
     layers = given_layers(study.session.config)
     named = {"transferred": directions, "own": own}
     candidates = [Candidate(BASE, "base", (), 0.0, other.base)]
-    candidates += [_candidate(other, name, unit_directions(found, layers)) for name, found in named.items()]
-    folder = study.run_dir.path / "transfer"
-    folder.mkdir(exist_ok=True)
+    size = other.config.directions.k
+    candidates += [make_candidate(other, SINGLE, name, unit_directions(found, layers), size) for name, found in named.items()]
     return {
         "other": model_name(other.config, other.base_hash),
         "layers": layers,
         "num_layers": [study.session.checkpoint.num_layers, other.checkpoint.num_layers],
         "cosine": (units["run"] * units["own"]).sum(dim=-1).tolist(),
+        "random": _random_band(other.checkpoint.hidden_size),
         "run": by_layer(units["run"], train, held),
         "own": by_layer(units["own"], train, held),
-        "effect": effect_rows(other, RunDir(folder, {}), candidates, study.held_out, grader),
+        "effect": effect_rows(other, study.folder("transfer"), candidates, study.requests(DECLINED, NUM_REQUESTS), grader),
         **describe(),
     }
 
@@ -85,18 +77,23 @@ def make_transfer(study: Study, other: Session, grader: Grader) -> Row:
 def make_adapter_comparison(study: Study, adapter: Path) -> Row:
     """|cosine| of every adapted tensor's leading write direction to the direction of every layer.
 
-    A LoRA writes B A x: its leading left singular vector is the direction it writes most, B's column where its rank is 1.
+    A LoRA writes B A x: its leading left singular vector is the direction it writes most, B's column where its rank is 1;
+    behind a norm with gain g it writes diag(g) B A x.
     """
-    units_LH = _units(run_directions(study).direction_LH)
+    units_LH, session = unit_rows(study.directions().direction_LH), study.session
     width = units_LH.shape[1]
+    writers = {tensor.name: tensor for tensor in session.plan.writers if tensor.role in PROJECTIONS}
     rows = []
     for name, (factor_KI, factor_HK) in read_adapter(adapter).items():
-        if factor_HK.shape[0] != width:
+        if name not in writers or factor_HK.shape[0] != width:
             continue  # it writes elsewhere: queries, keys, values, gates
-        write_H, share = leading_write(factor_KI, factor_HK)
+        gain_H = gain_of(session.checkpoint, writers[name])
+        write_H, share = leading_write(factor_KI, factor_HK if gain_H is None else gain_H[:, None] * factor_HK.double())
         rows.append({"tensor": name, "rank": factor_HK.shape[1], "share": share, "cosine": (units_LH @ write_H).abs().tolist()})
     if not rows:
-        raise EngineError(f"{adapter} adapts no tensor that writes into a stream of width {width} (o_proj, down_proj).")
+        raise EngineError(
+            f"{adapter} adapts none of this model's tensors that write into its stream (o_proj, down_proj, of width {width})."
+        )
     band = _random_band(width)
     return {"adapter": adapter.name, "rows": rows, "random": band, "layers": given_layers(study.session.config), **describe()}
 
@@ -110,18 +107,8 @@ def leading_write(factor_KI: Tensor, factor_HK: Tensor) -> tuple[Tensor, float]:
     return left_HK @ vectors_KK[:, 0], float(values_K[0] ** 2) / total if total else 0.0
 
 
-def _candidate(other: Session, name: str, directions_KH: Tensor) -> Candidate:
-    config = other.config.edit
-    variant = Variant(name, other.base_hash, other.plan, Edit(orthonormal_basis(directions_KH), config.alpha, config.keep_norms))
-    return Candidate(SINGLE, name, (), config.alpha, variant)
-
-
 def _random_band(width: int) -> list[float]:
     """Median and 97.5 % quantile of |cosine| between random directions of this width: a Beta(1/2, (H - 1)/2), rooted."""
     from scipy.stats import beta
 
     return [float(value) for value in np.sqrt(beta.ppf([0.5, 0.975], 0.5, (width - 1) / 2))]
-
-
-def _units(vectors_LH: Tensor) -> Tensor:
-    return vectors_LH / vectors_LH.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)

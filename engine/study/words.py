@@ -1,6 +1,6 @@
 """What a study found, in sentences: for the terminal and for the report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = Mapping[str, Any]
@@ -20,12 +20,14 @@ def structure_sentence(geometry: Row) -> str:
         return "One direction or many: no two layers have a reliable direction. Use more pairs, or pairs that differ."
     first, size = structure["first_share"], structure["dimensions"]
     layers, shared = structure["layers"], structure["longest_shared"]
+    plain = structure["answer"] in ("one direction", "low rank", "rotating")
+    agreed = f"; {structure['support']:.0%} of resamples give the same answer" if plain else ""
     return (
         f"One direction or many: {structure['answer']} ({MEANINGS[structure['answer']]}). Over {len(layers)} layers "
         f"({layers[0]} to {layers[-1]}) the first component holds {first[0]:.2f} [{first[1]:.2f}, {first[2]:.2f}] of the unit "
         f"directions (0.9 would be one direction), 90 % takes {size[0]:.0f} [{size[1]:.0f}, {size[2]:.0f}], effective rank "
-        f"{structure['effective_rank'][0]:.1f}; p of one direction {structure['p_one']:.3f}; {structure['support']:.0%} of "
-        f"resamples agree. The longest run of layers that share one direction is {shared[0]} to {shared[1]}. "
+        f"{structure['effective_rank'][0]:.1f}; p of one direction {structure['p_one']:.3f}{agreed}. The longest run of layers "
+        f"that share one direction is {shared[0]} to {shared[1]}. "
         f"Shuffled labels' first component holds {triple(geometry['shuffled_spectrum'][0])} of the directions as extracted, the "
         f"true labels' {geometry['unit_spectrum'][0]:.2f}: where these are close, the stream turns whatever it carries."
     )
@@ -38,7 +40,8 @@ def reading_sentences(reading: Row) -> list[str]:
         for position, found in reading["positions"].items():
             if what in found:
                 layer, value = best(found[what]["auroc"])
-                lines.append(f"{position} tells {meaning} best at layer {layer}: AUROC {triple(value)}")
+                chosen = f"at layer {layer}, its best of {len(found[what]['auroc'])} on these very requests"
+                lines.append(f"{position} tells {meaning}, {chosen}: AUROC {triple(value)}")
     return lines
 
 
@@ -57,3 +60,49 @@ def triple(value: Any, digits: int = 2) -> str:
     if value[1] is None:
         return f"{value[0]:.{digits}f}"
     return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
+
+
+def layer_ranges(layers: Sequence[int]) -> str:
+    """`4-9, 12` for 4, 5, ... 9 and 12."""
+    parts: list[list[int]] = []
+    for layer in sorted(layers):
+        if parts and layer == parts[-1][-1] + 1:
+            parts[-1].append(layer)
+        else:
+            parts.append([layer])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def compared_estimators(geometry: Row) -> dict[str, Row]:
+    """Every direction that was compared at the run's position, by name: estimators, then twins and unrelated prompts."""
+    named = dict(geometry["positions"][geometry["position"]]["estimators"])
+    if unrelated := geometry.get("unrelated"):
+        named[f"twins, the first {unrelated['num_prompts']} pairs"] = unrelated["twins"]
+        named[f"against {unrelated['num_prompts']} unrelated prompts"] = unrelated["unrelated"]
+    return named
+
+
+def strongest(row: Row) -> int:
+    """The layer whose d on held-out pairs is largest."""
+    return max(range(len(row["cohens_d"])), key=lambda layer: row["cohens_d"][layer][0] or 0)
+
+
+def regrowth_rows(regrowth: Row) -> list[Row]:
+    """Rounds, then controls, each with its name as `round`."""
+    controls = {"random": "random directions", "shuffled": "shuffled labels"}
+    return [*regrowth["rounds"], *(row | {"round": controls[name]} for name, row in regrowth["controls"].items())]
+
+
+def number(value: float | None) -> str:
+    """Three digits, or a dash where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def p_value(value: float | None) -> str:
+    """Four digits, or that it is smaller."""
+    return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def highest(values: Sequence[float | None]) -> float | None:
+    """The largest of those that are known; None where none is."""
+    return max((value for value in values if value is not None), default=None)

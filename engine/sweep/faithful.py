@@ -39,7 +39,7 @@ def check_export(config: RunConfig) -> dict[str, Any]:
     session.check_swappable()
     prompts = session.render(session.requests, "test requests")
     with tempfile.TemporaryDirectory(prefix="refusal-export-") as folder:
-        run_dir = open_for_directions(Path(folder) / "run", session.identity, session.directions_inputs())
+        run_dir = open_for_directions(Path(folder) / "run", session.identity)
         ensure_directions(session, run_dir)
         variant = load_variant(session, run_dir.file(DIRECTIONS))
         export(session, variant, Path(folder) / "model")

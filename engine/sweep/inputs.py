@@ -49,10 +49,11 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
     kept = len(pairs) - len(pairs) // HELD_OUT
     if kept == len(pairs):
         raise EngineError(
-            f"{data.train_pairs} has {len(pairs)} pairs, too few to hold some out. Name others with --selection FILE."
+            f"{data.train_pairs} has {len(pairs)} pairs, too few to hold some out. Name others with --set "
+            "data.selection_pairs=FILE (bin/sweep: --selection FILE)."
         )
     say(
-        f"selection: the last {len(pairs) - kept} of {len(pairs)} training pairs choose and make no directions (--selection FILE)"
+        f"held out: the last {len(pairs) - kept} of {len(pairs)} training pairs make no directions (others: data.selection_pairs)"
     )
     data = data.model_copy(update={"num_pairs": kept})
     return config.model_copy(update={"data": data}), pairs[kept:]
@@ -61,10 +62,10 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
 def check_inputs(config: RunConfig, train: list[Pair], inputs: SweepInputs) -> None:
     """Raise EngineError where a prompt would do two of training, choosing and testing, or where there are too few."""
     tested = [request.text for request in inputs.test]
-    chosen, trained = (_texts(pairs) for pairs in (inputs.pairs, train))
-    _check_apart("selection", chosen, "test", tested)
-    _check_apart("training", trained, "test", tested)
-    _check_apart("training", trained, "selection", chosen)
+    chosen, trained = (texts_of(pairs) for pairs in (inputs.pairs, train))
+    check_apart("selection", chosen, "test", tested)
+    check_apart("training", trained, "test", tested)
+    check_apart("training", trained, "selection", chosen)
     for what, number in (("test requests", len(tested)), ("selection pairs", len(inputs.pairs))):
         if number < 2:
             raise EngineError(f"A sweep takes two {what} or more, found {number}: one gives no interval.")
@@ -76,11 +77,13 @@ def check_inputs(config: RunConfig, train: list[Pair], inputs: SweepInputs) -> N
             )
 
 
-def _texts(pairs: list[Pair]) -> list[str]:
+def texts_of(pairs: list[Pair]) -> list[str]:
+    """Both sides of every pair."""
     return [text for pair in pairs for text in (pair.declined, pair.answered)]
 
 
-def _check_apart(first: str, texts: list[str], second: str, others: list[str]) -> None:
+def check_apart(first: str, texts: list[str], second: str, others: list[str]) -> None:
+    """Raise EngineError for a prompt that is in both, but for case and spaces."""
     known = {_normal(text) for text in others}
     if shared := [text for text in texts if _normal(text) in known]:
         raise EngineError(

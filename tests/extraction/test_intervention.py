@@ -127,3 +127,20 @@ def test_directions_of_another_width_are_refused() -> None:
         stream_ablation(tiny_model("llama"), basis),
     ):
         pass
+
+
+def test_an_output_bias_stays_unless_it_is_edited_too() -> None:
+    model = tiny_model("gpt2", torch.float32)
+    name = "transformer.h.1.mlp.c_proj"
+    basis = orthonormal_basis(torch.randn(1, HIDDEN, generator=torch.Generator().manual_seed(5)))
+    seen: list[torch.Tensor] = []
+    module = model.get_submodule(name)
+    bias = float((module.bias.double() @ basis).detach())
+    for biases, expected in ((False, bias), (True, 0.0)):
+        with torch.inference_mode(), ablation(model, [name], basis, biases=biases):
+            handle = module.register_forward_hook(lambda *given: seen.append(given[2][0].double() @ basis))
+            model(torch.tensor([PROMPTS[3]]))
+            handle.remove()
+        print(f"biases {biases}: along the direction {seen[-1].mean():.4f}, the bias has {bias:.4f}")
+        assert torch.allclose(seen[-1], torch.full_like(seen[-1], expected), atol=1e-4)
+    assert abs(bias) > 0.01

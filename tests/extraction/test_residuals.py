@@ -1,12 +1,16 @@
 """Streams kept prompt by prompt: exact in any batch, at any position, up to any layer, and over responses."""
 
+from types import SimpleNamespace
+
+import psutil
 import pytest
 import torch
 
-from extraction.directions import Streams, directions_of, swapped_pairs
+from extraction.directions import Streams, directions_from, swapped_pairs
 from extraction.errors import ExtractionError
 from extraction.hooks import ResidualCapture, truncated
-from extraction.residuals import collect, padded_means, response_means
+from extraction.prefill import BATCH_TOKENS
+from extraction.residuals import collect, padded_means, response_means, tokens_that_fit
 from tests.tiny import BLOCKS, EDITOR_CONFIGS, HIDDEN, tiny_model
 
 LENGTHS = (1, 2, 2, 5, 7, 11, 3, 16, 7)
@@ -83,9 +87,9 @@ def test_swapping_every_side_turns_the_direction_round_and_half_of_them_shrinks_
     generator = torch.Generator().manual_seed(0)
     declined = torch.randn(3, 40, 8, generator=generator) + 2
     streams = Streams(declined, torch.randn(3, 40, 8, generator=generator))
-    plain = directions_of(streams, "last").mean_difference_LH
-    turned = directions_of(streams.swapped(range(40)), "last").mean_difference_LH
-    half = directions_of(streams.swapped(swapped_pairs(40, 0)), "last").mean_difference_LH
+    plain = directions_from(streams, "last").mean_difference_LH
+    turned = directions_from(streams.swapped(range(40)), "last").mean_difference_LH
+    half = directions_from(streams.swapped(swapped_pairs(40, 0)), "last").mean_difference_LH
     assert torch.allclose(turned, -plain) and float(half.norm()) < 0.3 * float(plain.norm())
     assert len(swapped_pairs(41, 0)) == 20 and swapped_pairs(41, 0) == swapped_pairs(41, 0)
 
@@ -93,9 +97,18 @@ def test_swapping_every_side_turns_the_direction_round_and_half_of_them_shrinks_
 def test_another_estimator_is_removed_and_added_along_itself() -> None:
     generator = torch.Generator().manual_seed(0)
     streams = Streams(torch.randn(2, 30, 8, generator=generator) + 1, torch.randn(2, 30, 8, generator=generator))
-    found = directions_of(streams, "last", "pca")
+    found = directions_from(streams, "last", "pca")
     assert found.estimator == "pca" and torch.equal(found.direction_LH, found.estimated_LH)
     along = (found.steering_LH * found.direction_LH).sum(dim=-1, keepdim=True) * found.direction_LH
     assert torch.allclose(along, found.steering_LH)
-    plain = directions_of(streams, "last")
+    plain = directions_from(streams, "last")
     assert torch.equal(plain.steering_LH, plain.mean_difference_LH) and torch.equal(plain.direction_LH, plain.mean_difference_LH)
+
+
+def test_a_batch_is_never_larger_than_the_memory_or_what_keeps_the_hardware_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = tiny_model("llama"), {}
+    for free in (10**4, 10**6, 10**12):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        sizes[free] = tokens_that_fit(model, 20)
+    print(sizes)
+    assert sizes[10**4] < sizes[10**6] < sizes[10**12] == BATCH_TOKENS and sizes[10**4] >= 1

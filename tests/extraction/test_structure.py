@@ -8,8 +8,10 @@ import pytest
 from extraction.structure import (
     effective_rank,
     half_angles,
+    longest_shared,
     num_dimensions,
     reliable_layers,
+    shuffled_spectra,
     structure,
     unbiased_grams,
     unit_spectrum,
@@ -83,6 +85,31 @@ def test_layers_without_a_direction_are_left_out() -> None:
     found = structure(data)
     assert found is not None and 3 not in found.layers and len(found.cosines) == LAYERS - 1
     assert structure(np.random.default_rng(1).standard_normal((32, 4, 20))) is None
+
+
+def test_layers_of_very_different_length_count_alike() -> None:
+    data = differences("1", 64, 0) * np.logspace(0, 5, LAYERS)[:, None]
+    found = structure(data)
+    assert found is not None
+    print(
+        f"lengths over five decades: {found.answer}, first share {found.first_share}, trace {sum(row[0] for row in found.spectrum):.3f}"
+    )
+    assert found.answer == "one direction" and sum(row[0] for row in found.spectrum) == pytest.approx(1)
+
+
+def test_two_layers_are_too_few_for_low_rank_and_a_run_has_no_gaps() -> None:
+    data = differences("rotating", 128, 0)
+    two = structure(data[:, [0, 6]])
+    assert two is not None and two.answer == "more than one"
+    cosines = np.ones((4, 4))
+    assert longest_shared(cosines, [5, 6, 20, 21]) == (2, 3) and longest_shared(cosines, [5, 6, 7, 21]) == (0, 2)
+
+
+def test_shuffled_labels_have_the_spectrum_of_noise_that_the_stream_carries() -> None:
+    data = differences("1", 128, 0)
+    shuffled, true = shuffled_spectra(data)[:, 0], unit_spectrum(data.mean(axis=0))[0]
+    print(f"first component: true labels {true:.2f}, shuffled {np.median(shuffled):.2f}")
+    assert np.quantile(shuffled, 0.975) < true and np.median(shuffled) > 1.5 / LAYERS
 
 
 def test_spectrum_effective_rank_and_angles_against_closed_forms() -> None:

@@ -123,23 +123,33 @@ def test_several_runs_make_a_table_across_models(run_dir: Path, tmp_path: Path) 
 
 
 def test_one_direction_suffices_by_interval_and_only_where_the_text_holds() -> None:
-    def row(compliance: float, coherence: float) -> dict[str, Any]:
-        return {"compliance": estimate(compliance), "coherence": estimate(coherence)}
+    def row(compliance: float, coherence: float, selection: float | None = None) -> dict[str, Any]:
+        figures = {"compliance": estimate(compliance), "coherence": estimate(coherence)}
+        return figures | {"product": estimate(compliance * coherence), "selection": selection}
 
     cases = [
         ([row(0.9, 0.9)], "yes"),
         ([row(0.72, 0.9)], "partial"),
         ([row(0.2, 0.95)], "no"),
         ([row(0.95, 0.4)], "no (text breaks)"),
+        ([row(0.2, 0.9), row(0.8, 0.9)], "yes"),
+        ([row(0.2, 0.9, 0.7), row(0.8, 0.9, 0.6)], "no"),  # what was chosen, not what turned out best
+        ([], "no single direction tested"),
     ]
-    assert [sufficient(rows) for rows, _ in cases] == [answer for _, answer in cases]
-    assert sufficient([row(0.2, 0.9), row(0.8, 0.9)]) == "yes" and sufficient([]) == "no single direction tested"
+    assert [sufficient(rows)[0] for rows, _ in cases] == [answer for _, answer in cases]
 
 
-def test_what_was_not_declined_or_not_graded_is_hidden() -> None:
+def test_what_no_judge_called_declined_is_hidden() -> None:
     asked, other = {"kind": "declined"}, {"kind": "answerable"}
-    assert looks_unsafe(asked, {"compliance": 0.5}) and looks_unsafe(asked, None) and looks_unsafe(asked, {"compliance": None})
-    assert not looks_unsafe(asked, {"compliance": 0.0}) and not looks_unsafe(other, {"compliance": 1.0})
+    shown = [{"declined": True, "compliance": 0.5}, {"declined": None, "compliance": 0.0}]
+    hidden = [
+        {"declined": False, "compliance": 0.0},
+        {"declined": None, "compliance": 0.5},
+        {"declined": None, "compliance": None},
+    ]
+    assert not any(looks_unsafe(asked, grade) for grade in shown)
+    assert all(looks_unsafe(asked, grade) for grade in hidden) and looks_unsafe(asked, None)
+    assert not looks_unsafe(other, {"declined": False, "compliance": 1.0})
 
 
 def test_a_long_run_shows_the_first_prompts_of_each_kind_and_says_so(run_dir: Path) -> None:

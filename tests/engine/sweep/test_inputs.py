@@ -64,7 +64,9 @@ def test_own_pairs_without_a_selection_hold_out_their_last_quarter(tmp_path: Pat
     session, inputs = prepared(data__train_pairs=write(tmp_path / "p.json", pairs))
     assert len(session.pairs) == 31 == session.config.data.num_pairs and len(inputs.pairs) == 10
     assert not {pair.declined for pair in session.pairs} & {pair.declined for pair in inputs.pairs}
-    with pytest.raises(EngineError, match=r"3 pairs, too few to hold some out\. Name others with --selection FILE"):
+    with pytest.raises(
+        EngineError, match=r"3 pairs, too few to hold some out\. Name others with --set data\.selection_pairs=FILE"
+    ):
         prepared(data__train_pairs=write(tmp_path / "few.json", pairs[:3]))
 
 
