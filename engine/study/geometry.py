@@ -176,7 +176,8 @@ def unrelated_directions(study: Study, model: Any, source: str, train: Streams) 
     session, position = study.session, study.session.config.directions.position
     prompts = [session.renderer.render(prompt.text) for prompt in load_prompts(source)][: train.num_pairs]
     session.renderer.check_lengths(prompts, session.room_for_prompt, "unrelated prompts")
-    streams = prompt_streams(model, prompts, [], session.offsets([position]), None, "unrelated prompts")[position]
+    offsets, last_layer = session.offsets([position]), train.declined_LNH.shape[0] - 1
+    streams = prompt_streams(model, prompts, [], offsets, None, "unrelated prompts", last_layer=last_layer)[position]
     declined_mean_LH = train.declined_LNH[:, : len(prompts)].double().mean(dim=1)
     return Directions(declined_mean_LH, streams.declined_LNH.double().mean(dim=1), len(prompts), position)
 

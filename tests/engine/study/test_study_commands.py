@@ -261,7 +261,7 @@ def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> No
         (
             "extract",
             ["--set=data.selection_pairs=embedded:train_pairs"],
-            "32 training prompt(s) are also held-out prompts",
+            "64 training prompt(s) are also held-out prompts",
         ),
     ],
 )
