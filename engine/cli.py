@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import importlib
 import json
 import math
 import os
@@ -138,6 +139,14 @@ def existing_or_embedded(path: str | None) -> str | None:
     if path is None or path.startswith("embedded:") or not Path(path).expanduser().exists():
         return path
     return str(Path(path).expanduser().resolve())
+
+
+def print_study(found: Any, printer: str, *, as_json: bool) -> None:
+    """A study's result as JSON, or by the named function of engine.study.table."""
+    if as_json:
+        print_json(found)
+    else:
+        getattr(importlib.import_module("engine.study.table"), printer)(found)
 
 
 def print_json(value: Any) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import re
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 SENTENCE = re.compile(r"(?<=[.!?:\n])\s+|\n+")
@@ -26,7 +26,7 @@ def sentences(text: str) -> list[str]:
     return [part.strip() for part in SENTENCE.split(text) if part.strip()]
 
 
-def repeated_share(tokens: Sequence[Hashable], n: int = 4) -> float:
+def repeated_share(tokens: Sequence[str], n: int = 4) -> float:
     """Share of the n-grams that occurred before in the text: 0 without repetition, towards 1 for a loop."""
     grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -59,12 +59,7 @@ def ablate(
         from engine.study.jobs import ablate as work
 
         found = work(config, out or default_run_dir(config.variant), **options)
-        if as_json:
-            cli.print_json(found)
-        else:
-            from engine.study.table import print_ablation
-
-            print_ablation(found)
+        cli.print_study(found, "print_ablation", as_json=as_json)
 
 
 if __name__ == "__main__":

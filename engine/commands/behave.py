@@ -39,12 +39,7 @@ def behave(
         from engine.study.jobs import behave as work
 
         found = work(config, out or default_run_dir(config.variant), num_prompts=num_prompts)
-        if as_json:
-            cli.print_json(found)
-        else:
-            from engine.study.table import print_behaviour
-
-            print_behaviour(found)
+        cli.print_study(found, "print_behaviour", as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,7 @@ def extract(
         names = list(ESTIMATORS) if estimators == "all" else cli.items(estimators)
         asked = Extract(cli.items(positions), names, unrelated, padded, harmfulness, effect)
         found = work(config, out or default_run_dir(config.variant), asked)
-        if as_json:
-            cli.print_json(found)
-        else:
-            from engine.study.table import print_extract
-
-            print_extract(found)
+        cli.print_study(found, "print_extract", as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,7 @@ def regrow(
         from engine.study.jobs import regrow as work
 
         found = work(config, out or default_run_dir(config.variant), **options)
-        if as_json:
-            cli.print_json(found)
-        else:
-            from engine.study.table import print_regrowth
-
-            print_regrowth(found)
+        cli.print_study(found, "print_regrowth", as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -41,12 +41,7 @@ def transfer(
         from engine.study.jobs import transfer as work
 
         found = work(config, out or default_run_dir(config.variant), to=cli.existing_or_embedded(to), adapter=adapter)
-        if as_json:
-            cli.print_json(found)
-        else:
-            from engine.study.table import print_transfer
-
-            print_transfer(found)
+        cli.print_study(found, "print_transfer", as_json=as_json)
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def positions(geometry: Row) -> Any:
         mean = found["estimators"]["mean_difference"]
         layers = range(len(mean["auroc"]))
         line(top, layers, [row[0] for row in mean["cohens_d"]], name, number)
-        label = "shuffled directions at any of them, 95 %" if number == 0 else None
-        band(top, layers, [row["shuffled"]["cohens_d"] for row in found["null"]], 7, label)
+        if name == geometry["position"]:
+            band(top, layers, [row["shuffled"]["cohens_d"] for row in found["null"]], 7, f"shuffled directions at {name}, 95 %")
         if name != geometry["position"]:
             line(bottom, layers, found["cosine_to_main"], name, number)
     top.set_ylabel("Cohen's d, held-out pairs")

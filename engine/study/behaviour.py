@@ -91,7 +91,7 @@ def divergence_figures(values: Sequence[Tensor]) -> Row:
 
 def length_figures(rows: Sequence[Row]) -> Row:
     """Tokens of a response, share cut at the limit, repeated 4-grams (seq-rep-4, Welleck et al. 2020), and share that loops."""
-    repeated = [repeated_share(row["response_token_ids"], NGRAM) for row in rows]
+    repeated = [repeated_share([str(token) for token in row["response_token_ids"]], NGRAM) for row in rows]
     return {
         "n": len(rows),
         "tokens": asdict(mean([float(row["num_output_tokens"]) for row in rows])),

@@ -82,12 +82,13 @@ def make_adapter_comparison(study: Study, adapter: Path) -> Row:
     """
     units_LH, session = unit_rows(study.directions().direction_LH), study.session
     width = units_LH.shape[1]
-    writers = {tensor.name: tensor for tensor in session.plan.writers if tensor.role in PROJECTIONS}
-    rows = []
-    for name, (factor_KI, factor_HK) in read_adapter(adapter).items():
-        if name not in writers or factor_HK.shape[0] != width:
-            continue  # it writes elsewhere: queries, keys, values, gates
-        gain_H = gain_of(session.checkpoint, writers[name])
+    factors, rows = read_adapter(adapter), []
+    for tensor in session.plan.writers:  # what else an adapter has writes elsewhere: queries, keys, values, gates
+        name = tensor.name
+        if tensor.role not in PROJECTIONS or name not in factors or factors[name][1].shape[0] != width:
+            continue
+        factor_KI, factor_HK = factors[name]
+        gain_H = gain_of(session.checkpoint, tensor)
         write_H, share = leading_write(factor_KI, factor_HK if gain_H is None else gain_H[:, None] * factor_HK.double())
         rows.append({"tensor": name, "rank": factor_HK.shape[1], "share": share, "cosine": (units_LH @ write_H).abs().tolist()})
     if not rows:
