@@ -11,7 +11,7 @@ from engine.progress import say
 from engine.rundir import file_hash, read_manifest
 from engine.study.opening import FORMAT
 
-STUDIES = ("geometry", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour")
+STUDIES = ("geometry", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
 OTHERS = ("rollouts.parquet", "scores.parquet", "summary.json", "timing.json")
 Row = dict[str, Any]
 

@@ -144,4 +144,6 @@ def _details(run: RunData) -> list[Table]:
         found.append(study_tables.effect_table(other["effect"], f"On {other['other']}"))
     if "behaviour" in studies:
         found += [study_tables.divergence_table(studies["behaviour"]), study_tables.length_table(studies["behaviour"])]
+    if "bench" in studies:
+        found.append(study_tables.bench_table(studies["bench"]))
     return [table for table in found if table is not None]

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.lmeval.table import COLUMNS as BENCH_COLUMNS
+from engine.lmeval.table import bench_cells
 from engine.report.tables import ACTING, Table, judge_note
 from engine.study.words import (
     compared_estimators,
@@ -127,3 +129,12 @@ def divergence_table(behaviour: Row) -> Table:
     ]
     columns = ["requests", "n", "first token", "a token, mean", "a response, sum"]
     return Table("KL(base || variant) along the base's responses, nats", columns, rows)
+
+
+def bench_table(bench: Row) -> Table:
+    """Ability: base and variants on lm-eval's tasks, document by document."""
+    options = bench["options"]
+    shots = "the task's own" if options["num_fewshot"] is None else options["num_fewshot"]
+    asked = f"limit {options['limit'] or 'none'}, few-shot {shots}"
+    note = f"lm-eval on the same documents ({asked}). The difference has its paired interval; p: McNemar's exact test."
+    return Table("Ability (lm-eval)", BENCH_COLUMNS, bench_cells(bench), note)

@@ -53,7 +53,7 @@ def print_effect(effect: Row) -> None:
         ]
         for row in effect["rows"]
     ]
-    console.print(_table(["folded in", "k", "compliance", "coherence", "product", "p (Holm)"], rows))
+    console.print(study_table(["folded in", "k", "compliance", "coherence", "product", "p (Holm)"], rows))
     print_lines(
         [
             f"The first {effect['rows'][0]['n']} test requests. Judge: {effect['judge']['notice']}. p: exact McNemar against the "
@@ -76,7 +76,7 @@ def print_ablation(found: Row) -> None:
         for row in found["rows"]
     ]
     names = ["mode", "what", "site", "alpha", "requests", "declined", "compliance", "coherence"]
-    console_for_stdout().print(_table(names, rows))
+    console_for_stdout().print(study_table(names, rows))
     print_lines([BRACKETS, f"Judge: {found['judge']['notice']}, {found['rows'][0]['n']} test requests a row."])
 
 
@@ -99,7 +99,7 @@ def print_regrowth(found: Row) -> None:
             ]
         )
     names = ["round", "removed", "largest d left", "cosine to removed", "layers that recover", "most growth"]
-    console_for_stdout().print(_table([*names, "declined", "coherence"], rows))
+    console_for_stdout().print(study_table([*names, "declined", "coherence"], rows))
     print_lines(
         [
             BRACKETS,
@@ -117,7 +117,7 @@ def print_transfer(found: Row) -> None:
         rows = [
             [row["tensor"], str(row["rank"]), f"{row['cosine'][own]:.3f}", f"{max(row['cosine']):.3f}"] for row in found["rows"]
         ]
-        console_for_stdout().print(_table(["adapted tensor", "rank", f"|cos| to layer {own}", "highest |cos|"], rows))
+        console_for_stdout().print(study_table(["adapted tensor", "rank", f"|cos| to layer {own}", "highest |cos|"], rows))
         print_lines([f"Random directions: |cos| {found['random'][0]:.3f} in the median, 97.5 % below {found['random'][1]:.3f}."])
         return
     layers = range(1, len(found["cosine"]))
@@ -125,7 +125,7 @@ def print_transfer(found: Row) -> None:
         [str(layer), f"{found['cosine'][layer]:.3f}", triple(found["run"]["auroc"][layer]), triple(found["own"]["auroc"][layer])]
         for layer in layers
     ]
-    console_for_stdout().print(_table(["layer", "cosine", "AUROC, transferred", "AUROC, its own"], rows))
+    console_for_stdout().print(study_table(["layer", "cosine", "AUROC, transferred", "AUROC, its own"], rows))
     print_effect(found["effect"])
 
 
@@ -136,7 +136,7 @@ def print_behaviour(found: Row) -> None:
         for row in found["kl"]
     ]
     names = ["requests", "n", "KL of the first token", "KL a token", "KL a response"]
-    console_for_stdout().print(_table(names, kinds))
+    console_for_stdout().print(study_table(names, kinds))
     settled = {(row["variant"], row["kind"]): row["settled_at"] for row in found["by_tokens"]}
     rows = [
         [
@@ -151,7 +151,7 @@ def print_behaviour(found: Row) -> None:
         for row in found["length"]
     ]
     names = ["variant", "requests", "tokens", "cut", "repeated 4-grams", "looping", "declined settles at"]
-    console_for_stdout().print(_table(names, rows))
+    console_for_stdout().print(study_table(names, rows))
     print_lines(["KL(base || variant) in nats along the base's own responses. Settles: within 0.02 of the last, by the rules."])
 
 
@@ -180,7 +180,7 @@ def _layers_table(geometry: Row) -> "Table":
             ]
         )
     names = ["layer", "d, held out", "d, training", "AUROC", "probe", "split-half cosine", "pairs for 0.95"]
-    return _table(names, rows)
+    return study_table(names, rows)
 
 
 def _estimators_table(geometry: Row) -> "Table":
@@ -194,7 +194,7 @@ def _estimators_table(geometry: Row) -> "Table":
         for name, found in compared_estimators(geometry).items()
         for layer in geometry["layers"]
     ]
-    return _table(["estimator", "layer", "cosine to mean difference", "d, held out", "AUROC"], rows)
+    return study_table(["estimator", "layer", "cosine to mean difference", "d, held out", "AUROC"], rows)
 
 
 def _sentences(found: Row) -> list[str]:
@@ -206,7 +206,7 @@ def _sentences(found: Row) -> list[str]:
     return lines + (reading_sentences(found["reading"]) if "reading" in found else [])
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
+def study_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

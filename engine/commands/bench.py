@@ -1,0 +1,75 @@
+"""bin/bench: what an edit costs in ability, by lm-eval's tasks, base and variants in one engine."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine import cli
+from engine.errors import EngineError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def bench(
+    variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several.")],
+    tasks: Annotated[str, typer.Option(help="lm-eval tasks with commas; everyday ships with this project.")] = "everyday",
+    limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task, from its start.")] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="Examples before each question, instead of the task's own.")
+    ] = None,
+    chat_template: Annotated[bool, typer.Option("--chat-template", help="Ask through the model's chat template.")] = False,
+    include_path: Annotated[Path | None, typer.Option(help="Folder with more lm-eval tasks.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="TASK=FILE", help="A local file in place of a task's data set.")
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="Ask an endpoint (.../v1) that serves base and variants instead.")] = None,
+    concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once, with --server.")] = 8,
+    layers: cli.LayersOption = None,
+    alpha: cli.AlphaOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    settings: cli.SetOption = None,
+    out: Annotated[Path | None, typer.Option(help="Where bench.json and bench.parquet go; the default is runs/NAME.")] = None,
+    dry_run: cli.DryRunOption = False,
+    as_json: cli.JsonOption = False,
+) -> None:
+    """Score base and variants on lm-eval's tasks in one engine, and compare them document by document.
+
+    Writes bench.json and bench.parquet (a row a document) into the first variant's run directory.
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+
+        overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
+        configs = [load_config(name, overrides) for name in variant]
+        asked = {"tasks": cli.items(tasks), "include": include_path, "data": _files(data), "server": server}
+        if dry_run:
+            cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **asked, "data": data})
+            return
+        from engine.lmeval.bench import Options
+        from engine.lmeval.job import run_bench
+
+        result = run_bench(configs, asked, Options(limit, num_fewshot, chat_template), concurrent=concurrent, out=out)
+        if as_json:
+            cli.print_json(result)
+        else:
+            from engine.lmeval.table import print_bench
+
+            print_bench(result)
+
+
+def _files(data: list[str] | None) -> dict[str, Any]:
+    found = {}
+    for part in data or []:
+        task, equals, file = part.partition("=")
+        if not equals or not task:
+            raise EngineError(f"--data takes TASK=FILE, such as arc_easy=arc.jsonl; found '{part}'.")
+        found[task] = Path(file).expanduser().absolute()
+    return found
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/bench")

@@ -1,0 +1,56 @@
+"""bin/serve: an OpenAI-compatible endpoint for a variant, or for several beside the base."""
+
+from typing import Annotated
+
+import typer
+
+from engine import cli
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def serve(
+    context: typer.Context,
+    variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several at once.")],
+    with_base: Annotated[bool, typer.Option("--with-base", help="The base beside them, as 'base'.")] = False,
+    host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    api_key: Annotated[str | None, typer.Option(help="What clients must give; VLLM_API_KEY is read too.", metavar="KEY")] = None,
+    new_key: Annotated[bool, typer.Option("--new-key", help="Make a key and print it once.")] = False,
+    layers: cli.LayersOption = None,
+    alpha: cli.AlphaOption = None,
+    model: cli.ModelOption = None,
+    pairs: cli.PairsOption = None,
+    settings: cli.SetOption = None,
+    dry_run: cli.DryRunOption = False,
+) -> None:
+    """Make what is missing, then become `vllm serve`: chat, completions, streaming, logprobs, /v1/models.
+
+    One variant is served as its folded checkpoint. Several, or one with --with-base, share one copy of the base with an adapter
+    each. What follows -- is passed on to vLLM: bin/serve --variant NAME -- --max-model-len 2048
+    """
+    cli.keep_stdout_clean()
+    with cli.user_errors():
+        from engine.configfile import load_config
+        from engine.serving import launch as serving
+
+        overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
+        configs = [load_config(name, overrides) for name in variant]
+        options = serving.Options(host, port, api_key, new_key, with_base, tuple(context.args))
+        sessions = serving.open_sessions(configs)
+        if dry_run:
+            cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], "vllm": list(context.args)})
+            return
+        key = serving.check_address(options)
+        serving.check_machine(sessions[0])
+        made = serving.prepare(sessions, options, key)
+        for line in serving.describe_models(made):
+            typer.echo(f"serve: {line}", err=True)
+        if new_key and key and api_key is None:
+            typer.echo(f"serve: the key, shown this once: {key}", err=True)
+        serving.become(made)
+
+
+if __name__ == "__main__":
+    app(prog_name="bin/serve")

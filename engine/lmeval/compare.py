@@ -1,0 +1,61 @@
+"""Two models on the same documents: the difference of a metric with its paired standard error, and McNemar's exact test."""
+# N = documents
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]
+Z = 1.959963984540054  # of a 95 % interval
+
+
+def paired(base: Sequence[float], variant: Sequence[float]) -> Row:
+    """The means `base` and `score`, their difference with the standard error of the paired differences, sd / sqrt(N), and p.
+
+    lm-eval's own standard error is each model's alone: it does not know that the documents are the same. p is McNemar's exact
+    test where the metric is 0 or 1, None elsewhere.
+    """
+    before_N, after_N = np.asarray(base, dtype=float), np.asarray(variant, dtype=float)
+    differences_N = after_N - before_N
+    count = len(differences_N)
+    error = float(differences_N.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+    difference = float(differences_N.mean())
+    return {
+        "n": count,
+        "base": float(before_N.mean()),
+        "score": float(after_N.mean()),
+        "difference": difference,
+        "stderr": error,
+        "low": None if error is None else difference - Z * error,
+        "high": None if error is None else difference + Z * error,
+        "p": _mcnemar(before_N, after_N) if set(np.unique([before_N, after_N])) <= {0.0, 1.0} else None,
+    }
+
+
+def over_tasks(rows: Sequence[Row]) -> Row:
+    """The mean of the tasks' figures, each task counting alike; its standard error from the tasks' own."""
+    errors = [row["stderr"] for row in rows]
+    error = None if None in errors else math.sqrt(sum(value**2 for value in errors)) / len(rows)
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in ("base", "score", "difference")}
+    bounds = (
+        {"low": None, "high": None}
+        if error is None
+        else {
+            "low": means["difference"] - Z * error,
+            "high": means["difference"] + Z * error,
+        }
+    )
+    return {"n": sum(row["n"] for row in rows), **means, "stderr": error, **bounds, "p": None}
+
+
+def _mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> float:
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    before_N, after_N = before_N == 1, after_N == 1
+    table = [
+        [(before_N & after_N).sum(), (before_N & ~after_N).sum()],
+        [(~before_N & after_N).sum(), (~before_N & ~after_N).sum()],
+    ]
+    return float(mcnemar(table, exact=True).pvalue)

@@ -1,0 +1,42 @@
+"""What bin/bench prints."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.study.table import print_lines, study_table
+from engine.study.words import number, p_value
+from engine.table import console_for_stdout
+
+Row = Mapping[str, Any]
+COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]
+
+
+def bench_cells(result: Row) -> list[list[str]]:
+    """A row a variant and task, then the means over tasks."""
+    return [
+        [
+            row["variant"],
+            row["task"],
+            row["metric"],
+            str(row["n"]),
+            number(row["base"]),
+            number(row["score"]),
+            _difference(row),
+            number(row["stderr"]),
+            p_value(row["p"]),
+        ]
+        for row in [*result["tasks"], *result["mean"]]
+    ]
+
+
+def print_bench(result: Row) -> None:
+    """The paired table."""
+    console_for_stdout().print(study_table(COLUMNS, bench_cells(result)))
+    brackets = "Brackets: 95 % intervals of the difference, from its paired standard error on the same documents."
+    print_lines([f"{brackets} p: McNemar's exact test."])
+
+
+def _difference(row: Row) -> str:
+    if row["low"] is None:
+        return f"{row['difference']:+.3f}"
+    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"

@@ -1,0 +1,221 @@
+"""`bin/serve`: one variant as its folded checkpoint, or several as adapters on one copy of the base, behind vLLM's own server.
+
+What is missing is made first; then this process becomes `vllm serve`, so that its signals, logs and options are vLLM's.
+"""
+
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from editing.adapter import check_adaptable
+from engine.config import RunConfig
+from engine.directions import DIRECTIONS, ensure_directions
+from engine.environment import has_gpu
+from engine.errors import EngineError
+from engine.export import check_export, export
+from engine.paths import cache_dir, default_run_dir
+from engine.progress import say
+from engine.replica import hardware_arguments, set_environment
+from engine.rundir import open_for_directions
+from engine.session import Session, given_layers
+from engine.stages import load_variant
+from engine.variants import Variant
+
+BASE = "base"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
+MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to listen, with which key, and what is passed on to vLLM after ours."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: str | None = None
+    new_key: bool = False
+    with_base: bool = False
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Served:
+    """A name that the server answers to, the variant's hash (the base's own for `base`), and its folder."""
+
+    name: str
+    variant_hash: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command that serves, what it serves, and where."""
+
+    command: list[str]
+    models: list[Served]
+    url: str
+    environment: dict[str, str] = field(repr=False, default_factory=dict)  # holds the key
+
+
+def open_sessions(configs: Sequence[RunConfig]) -> list[Session]:
+    """A session for each variant. Raises EngineError for a name given twice, and for variants of different bases."""
+    names = [config.variant for config in configs]
+    for config in configs:
+        given_layers(config)
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise EngineError(f"Variant {repeated} is named twice; each served model has one name.")
+    if BASE in names:
+        raise EngineError(f"'{BASE}' is the base's own name on the server; rename the variant's file.")
+    sessions = [Session(config) for config in configs]
+    for session in sessions:
+        session.layers()
+        if session.base_hash != sessions[0].base_hash:
+            raise EngineError(
+                f"{session.config.variant} is a variant of {session.config.model.path}, {sessions[0].config.variant} of "
+                f"{sessions[0].config.model.path}: one server holds one base. Start two, with another --port."
+            )
+    return sessions
+
+
+def check_address(options: Options) -> str | None:
+    """The key that clients must give, None for none.
+
+    Raises EngineError for an address beyond this machine without a key, and for a port that is taken.
+    """
+    key = options.api_key or os.environ.get(KEY_VARIABLE) or (secrets.token_urlsafe(24) if options.new_key else None)
+    if options.host not in LOOPBACK and not key:
+        raise EngineError(
+            f"{options.host} can be reached from other machines, and an edited model should not be open to all of them. Give a "
+            f"key with --api-key or {KEY_VARIABLE}, or have one made with --new-key."
+        )
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.socket(family) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((options.host, options.port))
+        except OSError as error:
+            raise EngineError(
+                f"Cannot listen on {options.host}:{options.port} ({error.strerror}). Choose another --port."
+            ) from None
+    return key
+
+
+def check_machine(session: Session) -> None:
+    """Raise EngineError where the GPU that this installation is for is missing, or memory for weights and cache is."""
+    if has_gpu():
+        import torch
+
+        if not torch.cuda.is_available():
+            raise EngineError(
+                "This installation's vLLM is for a GPU and none is visible. Check nvidia-smi, or run bin/setup --cpu."
+            )
+        return
+    import psutil
+
+    weights = sum(file.stat().st_size for file in session.checkpoint.files)
+    cache = int(session.config.vllm.get("kv_cache_memory_bytes", hardware_arguments(has_gpu=False)["kv_cache_memory_bytes"]))
+    needed, free = weights + cache + MEMORY_MARGIN, psutil.virtual_memory().available
+    if free < needed:
+        raise EngineError(
+            f"Serving takes about {needed / 1e9:.1f} GB here (weights {weights / 1e9:.1f}, cache {cache / 1e9:.1f}) and "
+            f"{free / 1e9:.1f} GB are free. Free some, or lower vllm.kv_cache_memory_bytes."
+        )
+
+
+def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
+    """Make what is missing (directions, checkpoint or adapters) and put the command together."""
+    as_adapters = options.with_base or len(sessions) > 1
+    models = [_made(session, as_adapter=as_adapters) for session in sessions]
+    first = sessions[0]
+    weights = first.checkpoint.directory if as_adapters else models[0].folder
+    served = [Served(BASE, first.base_hash[:16], weights), *models] if as_adapters else models
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
+    command += ["--host", options.host, "--port", str(options.port), "--served-model-name", served[0].name]
+    if as_adapters:
+        command += _lora_flags(sessions, models)
+    arguments = {"dtype": first.config.model.dtype, **hardware_arguments(has_gpu=has_gpu()), **first.config.vllm}
+    arguments.pop("distributed_executor_backend", None)  # the server keeps its engine in a process of its own
+    if kwargs := first.config.model.chat_template_kwargs:
+        arguments["default_chat_template_kwargs"] = kwargs
+    command += [*flags_of(arguments), *options.extra]
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    environment = {KEY_VARIABLE: key} if key else {}
+    return Launch(command, served, f"http://{host}:{options.port}/v1", environment)
+
+
+def become(launch: Launch) -> None:
+    """Turn this process into the server; a process beside it says when it is ready."""
+    from engine.serving.ready import announce_when_ready
+
+    set_environment(has_gpu=has_gpu())
+    os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
+    os.environ.update(launch.environment)
+    announce_when_ready(launch, os.getpid())
+    os.execv(launch.command[0], launch.command)
+
+
+def flags_of(arguments: Mapping[str, Any]) -> list[str]:
+    """vLLM's command line for engine arguments by name: True is a bare flag, False its --no- form, tables are JSON."""
+    flags: list[str] = []
+    for name, value in arguments.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            flags.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, Mapping):
+            flags += [flag, json.dumps(dict(value))]
+        elif isinstance(value, list):
+            flags += [flag, *map(str, value)]
+        elif value is not None:
+            flags += [flag, str(value)]
+    return flags
+
+
+def _made(session: Session, *, as_adapter: bool) -> Served:
+    """The variant's folder in the cache, named by its hash: written once, and used by every later server."""
+    variant = _variant(session)
+    if as_adapter:
+        assert variant.edit is not None
+        check_adaptable(variant.plan, variant.edit)
+    form = "-lora" if as_adapter else ""
+    folder = cache_dir() / "served" / f"{variant.name}-{variant.hash}{form}"
+    check_export(session, folder)
+    export(session, variant, folder, as_adapter=as_adapter)
+    return Served(variant.name, variant.hash, folder)
+
+
+def _variant(session: Session) -> Variant:
+    path = default_run_dir(session.config.variant)
+    session.rendered_pairs()
+    run_dir = open_for_directions(path, session.identity)
+    with run_dir.locked():
+        ensure_directions(session, run_dir)
+    return load_variant(session, run_dir.file(DIRECTIONS))
+
+
+def _lora_flags(sessions: Sequence[Session], models: Sequence[Served]) -> list[str]:
+    """One adapter a variant, on the projections that it edits and on nothing else."""
+    from typing import get_args
+
+    from vllm.config.lora import MaxLoRARanks
+
+    say("serve: adapters on one copy of the base; their weights equal the folded model's to rounding, not bit for bit")
+    rank = max(session.config.directions.k or len(session.layers()) for session in sessions)
+    allowed = [size for size in get_args(MaxLoRARanks) if size >= rank]
+    if not allowed:
+        raise EngineError(f"vLLM serves adapters of rank {max(get_args(MaxLoRARanks))} at most; found {rank}.")
+    targets = sorted({tensor.name.split(".")[-2] for session in sessions for tensor in session.plan.edited})
+    modules = [f"{model.name}={model.folder}" for model in models]
+    flags = ["--enable-lora", "--max-loras", str(len(models)), "--max-lora-rank", str(min(allowed))]
+    return [*flags, "--lora-target-modules", *targets, "--lora-modules", *modules]
+
+
+def describe_models(launch: Launch) -> list[str]:
+    """A line a model: its name, what it is and its hash."""
+    return [f"{model.name}: {model.variant_hash}, {model.folder}" for model in launch.models]

@@ -1,0 +1,110 @@
+"""bin/serve for real: a folded variant behind a key, and base and variants side by side, through the openai client."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+ROOT = Path(__file__).parents[3]
+KEY = "a-key-of-the-test"
+ASK = [{"role": "user", "content": "Could you turn off the alarm on my phone?"}]
+pytestmark = [pytest.mark.slow, pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
+
+
+@contextmanager
+def serve(folder: Path, *arguments: str, key: str | None = KEY) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+    """A server, its URL and its log; killed in the end if it has not stopped by itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REFUSAL_ROLLOUT_CACHE": str(ROOT / ".cache")}
+    if key is not None:
+        environment["VLLM_API_KEY"] = key
+    log = folder / "log.txt"
+    command = [sys.executable, "-m", "engine.commands.serve", "--port", str(port), *arguments]
+    small = ["--", "--max-model-len", "1024"]
+    with log.open("w") as output:
+        server = subprocess.Popen([*command, *small], cwd=folder, stdout=output, stderr=output, text=True, env=environment)
+        try:
+            deadline = time.monotonic() + 300
+            while "\ntry: curl" not in log.read_text():
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
+                time.sleep(0.5)
+            yield server, f"http://127.0.0.1:{port}/v1", log
+        finally:
+            if server.poll() is None:
+                server.kill()
+                server.wait(30)
+
+
+def test_a_variant_is_served_as_any_model_is(tmp_path: Path) -> None:
+    with serve(tmp_path, "--variant", "smollm2_135m_k1") as (server, url, log):
+        client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
+        (model,) = client.models.list().data
+        found = re.search(r"ready: smollm2_135m_k1 \((\w{16})\)", log.read_text())
+        assert (
+            found is not None
+            and model.id == "smollm2_135m_k1"
+            and f"smollm2_135m_k1-{found[1]}" in str(model.model_dump()["root"])
+        )
+        options = {"model": model.id, "messages": ASK, "max_tokens": 24, "temperature": 0}
+        chat = client.chat.completions.create(**options, logprobs=True, top_logprobs=2)
+        text = chat.choices[0].message.content
+        assert text and len(chat.choices[0].logprobs.content[0].top_logprobs) == 2
+        pieces = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**options, stream=True)]
+        assert len(pieces) > 5 and "".join(pieces) == text
+        assert client.completions.create(model=model.id, prompt="The capital of France is", max_tokens=4).choices[0].text
+        with ThreadPoolExecutor(8) as pool:
+            texts = list(pool.map(lambda _: client.chat.completions.create(**options).choices[0].message.content, range(8)))
+        assert all(texts)
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=url, api_key="another", max_retries=0).models.list()
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(**{**options, "model": "nobody"})
+        line = next(line for line in log.read_text().splitlines() if line.startswith("try: "))
+        done = subprocess.run(
+            line.removeprefix("try: "),
+            shell=True,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "VLLM_API_KEY": KEY},
+            check=True,
+        )
+        assert json.loads(done.stdout)["choices"][0]["message"]["content"]
+        assert KEY not in Path(f"/proc/{server.pid}/cmdline").read_text() and KEY not in log.read_text()
+        assert "vllm" in Path(f"/proc/{server.pid}/cmdline").read_text()  # this very process became the server
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) in (0, -signal.SIGTERM)
+        assert "Traceback" not in log.read_text()
+
+
+def test_base_and_variants_answer_side_by_side(tmp_path: Path) -> None:
+    with serve(tmp_path, "--variant", "smollm2_135m_k1", "--variant", "smollm2_135m_k3", "--with-base", key=None) as (
+        server,
+        url,
+        log,
+    ):
+        client = openai.OpenAI(base_url=url, api_key="none needed", max_retries=0)
+        names = [model.id for model in client.models.list().data]
+        assert names == ["base", "smollm2_135m_k1", "smollm2_135m_k3"]
+        answers = {
+            name: client.chat.completions.create(model=name, messages=ASK, max_tokens=24, temperature=0)
+            .choices[0]
+            .message.content
+            for name in names
+        }
+        print(answers)
+        assert len(set(answers.values())) == 3 and "adapters on one copy of the base" in log.read_text()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(60) in (0, 130, -signal.SIGINT)
