@@ -205,6 +205,7 @@ def test_a_dry_run_counts_calls_and_sends_none(chaos: Chaos, tmp_path: Path) -> 
     assert plan["responses"] == 20 and plan["judges"][0]["calls"] == 40 and chaos.attempts.total() == 0
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments_the_scores_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     whole, killed = make_run(tmp_path / "whole", 40), make_run(tmp_path / "killed", 40)
     with Chaos() as calm:

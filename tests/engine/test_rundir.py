@@ -1,6 +1,7 @@
 """Run directories: stages are done once, and no directory is reused under another configuration."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,9 +88,18 @@ def test_a_stage_records_what_made_it_and_reading_changes_nothing(tmp_path: Path
 
 
 def test_directions_of_a_run_serve_whatever_else_it_was_configured_to_do(tmp_path: Path) -> None:
-    run_dir = open_run_dir(tmp_path / "run", IDENTITY)
-    run_dir.run_stage("directions", {"base": "x"}, [], lambda: None)
-    other = {"config": {"sampling": {"seed": 9}}, "base_hash": "x"}
-    assert open_for_directions(tmp_path / "run", other, {"base": "x"}).manifest["identity"] == IDENTITY
-    with pytest.raises(EngineError, match="directions of another base"):
-        open_for_directions(tmp_path / "run", other, {"base": "y"})
+    def identity(seed: int = 0, base: str = "x", position: str = "last") -> dict[str, Any]:
+        directions = {"position": position, "estimator": "mean_difference", "layers": [seed]}
+        config = {"sampling": {"seed": seed}, "model": {"path": "m", "dtype": "bfloat16"}, "data": {"num_pairs": None}}
+        return {"config": {**config, "directions": directions}, "base_hash": base, "data_hashes": {"train_pairs": "p"}}
+
+    open_run_dir(tmp_path / "run", identity())
+    assert open_for_directions(tmp_path / "run", identity(seed=9)).manifest["identity"] == identity()
+    for other, key in ((identity(base="y"), "base_hash"), (identity(position="response"), "directions.position")):
+        with pytest.raises(EngineError, match=rf"holds or awaits other directions:\n.*{key}"):
+            open_for_directions(tmp_path / "run", other)
+    sweep = identity()
+    del sweep["config"]["directions"]
+    open_run_dir(tmp_path / "sweep", sweep)
+    with pytest.raises(EngineError, match="is a sweep's directory, which has directions of its own"):
+        open_for_directions(tmp_path / "sweep", identity())

@@ -198,6 +198,7 @@ def test_divergence_equals_two_models_side_by_side(extracted: Row, settings: lis
     assert lengths["base", "declined"]["n"] == 60 and lengths["base", "declined"]["tokens"]["value"] <= 16
 
 
+@pytest.mark.slow
 def test_an_adapter_of_the_edit_writes_along_the_direction(extracted: Row, settings: list[str], tmp_path: Path) -> None:
     edit = ["--variant=smollm2_135m_k1", "--run", settings[2], *settings[3:], "--out", str(tmp_path / "lora"), "--adapter"]
     assert (done := run("edit", *edit)).returncode == 0, done.stderr

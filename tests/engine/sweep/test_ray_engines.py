@@ -56,6 +56,7 @@ def rows(results: list[Result]) -> dict[tuple[str, str], list[int]]:
     return dict(keyed)
 
 
+@pytest.mark.slow
 def test_two_engines_of_which_one_is_killed_give_the_rows_of_one_each_once(
     session: Session, tasks: list[Task], capfd: pytest.CaptureFixture[str]
 ) -> None:
