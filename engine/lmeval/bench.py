@@ -79,10 +79,12 @@ def bench_server(
 def evaluate(model: Any, tasks: Mapping[str, Any], options: Options) -> Mapping[str, list[Row]]:
     """lm-eval's samples by task."""
     from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
     found = simple_evaluate(
         model=model,
         tasks=list(tasks.values()),
+        task_manager=TaskManager(include_defaults=False),  # the tasks are loaded; indexing the stock ones again takes seconds
         limit=options.limit,
         num_fewshot=options.num_fewshot,
         apply_chat_template=options.chat_template,
