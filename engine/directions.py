@@ -8,12 +8,12 @@ from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir
 from engine.session import Session, model_name
-from extraction.directions import Extraction, Streams, directions_from, extract_at, swapped_pairs
-from extraction.files import save_directions
 from extraction.positions import RESPONSE
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from extraction.directions import Extraction, Streams
 
 DIRECTIONS = "directions.safetensors"
 
@@ -26,16 +26,20 @@ def ensure_directions(session: Session, run_dir: RunDir) -> None:
 
 def make_directions(session: Session, run_dir: RunDir) -> None:
     """Extract every layer's direction from the training pairs."""
+    from extraction.files import save_directions
+
     position = session.config.directions.position
     extraction = extract(session, session.offsets([position]))
     save_directions(run_dir.file(DIRECTIONS), extraction.directions[position], provenance(session))
 
 
-def extract(session: Session, positions: Mapping[str, int]) -> Extraction:
+def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
     """Directions of every layer at each position, and under shuffled labels, on the GPU where there is one.
 
     Mean differences at prompt tokens are streamed; other estimators, and the response's mean, need every prompt's stream.
     """
+    from extraction.directions import Extraction, directions_from, extract_at, swapped_pairs
+
     estimator, seed = session.config.directions.estimator, session.config.sweep.seed
     if estimator == "mean_difference" and RESPONSE not in positions:
         pairs = session.rendered_pairs()
@@ -58,7 +62,7 @@ def streams_at(
     responses: Sequence[Sequence[int]] | None = None,
     *,
     last_layer: int | None = None,
-) -> dict[str, Streams]:
+) -> "dict[str, Streams]":
     """Every training prompt's residual streams, by position, up to `last_layer` (None: all); `responses` (declined sides
     first) where `response` is a position."""
     pairs = session.rendered_pairs()
@@ -75,11 +79,12 @@ def prompt_streams(
     label: str,
     *,
     last_layer: int | None = None,
-) -> dict[str, Streams]:
+) -> "dict[str, Streams]":
     """Residual streams of rendered prompts, both sides, by position. Raises EngineError for values that are not finite.
 
     Every prompt's vectors are kept: (L+1) H values in the model's dtype a prompt and position, 270 kB for an 8B model.
     """
+    from extraction.directions import Streams
     from extraction.residuals import collect, response_means
 
     prompts, middle = [*declined, *answered], len(declined)

@@ -14,6 +14,10 @@ def serve(
     context: typer.Context,
     variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several at once.")],
     with_base: Annotated[bool, typer.Option("--with-base", help="The base beside them, as 'base'.")] = False,
+    swappable: Annotated[
+        bool,
+        typer.Option("--swappable", help="One engine that changes its variant on an admin route, under the name 'swappable'."),
+    ] = False,
     host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     api_key: Annotated[str | None, typer.Option(help="What clients must give; VLLM_API_KEY is read too.", metavar="KEY")] = None,
@@ -37,15 +41,17 @@ def serve(
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
         configs = [load_config(name, overrides) for name in variant]
-        options = serving.Options(host, port, api_key, new_key, with_base, tuple(context.args))
+        options = serving.Options(host, port, api_key, new_key, with_base, swappable, tuple(context.args))
         sessions = serving.open_sessions(configs)
         if dry_run:
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], "vllm": list(context.args)})
             return
         key = serving.check_address(options)
         serving.check_machine(sessions[0])
-        made = serving.prepare(sessions, options, key)
+        made = (serving.prepare_swappable if swappable else serving.prepare)(sessions, options, key)
         for line in serving.describe_models(made):
+            typer.echo(f"serve: {line}", err=True)
+        for line in serving.admin_lines(made):
             typer.echo(f"serve: {line}", err=True)
         if new_key and key and api_key is None:
             typer.echo(f"serve: the key, shown this once: {key}", err=True)

@@ -22,12 +22,12 @@ from engine.export import check_export, export
 from engine.paths import cache_dir, default_run_dir
 from engine.progress import say
 from engine.replica import hardware_arguments, set_environment
-from engine.rundir import open_for_directions
+from engine.rundir import hash_of, open_for_directions, write_json
 from engine.session import Session, given_layers
 from engine.stages import load_variant
 from engine.variants import Variant
 
-BASE = "base"
+BASE, SWAPPABLE = "base", "swappable"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
 MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
@@ -42,6 +42,7 @@ class Options:
     api_key: str | None = None
     new_key: bool = False
     with_base: bool = False
+    swappable: bool = False
     extra: tuple[str, ...] = ()
 
 
@@ -136,18 +137,61 @@ def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> L
     first = sessions[0]
     weights = first.checkpoint.directory if as_adapters else models[0].folder
     served = [Served(BASE, first.base_hash[:16], weights), *models] if as_adapters else models
-    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
-    command += ["--host", options.host, "--port", str(options.port), "--served-model-name", served[0].name]
+    command = _command(first, weights, served[0].name, options)
     if as_adapters:
         command += _lora_flags(sessions, models)
-    arguments = {"dtype": first.config.model.dtype, **hardware_arguments(has_gpu=has_gpu()), **first.config.vllm}
+    return Launch([*command, *options.extra], served, _url(options), {KEY_VARIABLE: key} if key else {})
+
+
+def _command(session: Session, weights: Path, name: str, options: Options) -> list[str]:
+    """vLLM's server on a folder of weights, with the configuration's engine arguments."""
+    command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
+    command += ["--host", options.host, "--port", str(options.port), "--served-model-name", name]
+    arguments = {"dtype": session.config.model.dtype, **hardware_arguments(has_gpu=has_gpu()), **session.config.vllm}
     arguments.pop("distributed_executor_backend", None)  # the server keeps its engine in a process of its own
-    if kwargs := first.config.model.chat_template_kwargs:
+    if kwargs := session.config.model.chat_template_kwargs:
         arguments["default_chat_template_kwargs"] = kwargs
-    command += [*flags_of(arguments), *options.extra]
+    return [*command, *flags_of(arguments)]
+
+
+def _url(options: Options) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
-    environment = {KEY_VARIABLE: key} if key else {}
-    return Launch(command, served, f"http://{host}:{options.port}/v1", environment)
+    return f"http://{host}:{options.port}/v1"
+
+
+def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
+    """The base's weights in one engine that takes up any of the variants on an admin's word; see `engine.serving.swap`."""
+    from engine.serving import swap
+
+    for session in sessions:
+        session.check_swappable()
+    variants = [sessions[0].base, *(_variant(session) for session in sessions)]
+    folder = cache_dir() / "served" / f"swappable-{hash_of({variant.name: variant.hash for variant in variants})}"
+    catalogue = _catalogue(folder, sessions[0], variants)
+    arguments = {"worker_extension_cls": "engine.worker.HotSwapWorker", "middleware": ["engine.serving.swap.SwapMiddleware"]}
+    weights = sessions[0].checkpoint.directory
+    command = [*_command(sessions[0], weights, SWAPPABLE, options), *flags_of(arguments), *options.extra]
+    admin_key = os.environ.get(swap.KEY_VARIABLE) or secrets.token_urlsafe(24)
+    environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key} | ({KEY_VARIABLE: key} if key else {})
+    models = [Served(SWAPPABLE, f"{len(variants)} variants, now base", weights)]
+    return Launch(command, models, _url(options), environment)
+
+
+def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> Path:
+    """What the middleware reads: the base's folder and each variant's hash, basis file and alphas."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for variant in variants:
+        basis = None
+        if variant.edit is not None:
+            basis = str(folder / f"{variant.hash}.safetensors")
+            save_file({"basis": variant.edit.basis_HK.contiguous()}, basis)
+        keep_norms = variant.edit.keep_norms if variant.edit else False
+        entries[variant.name] = {"hash": variant.hash, "basis": basis, "alphas": variant.alphas, "keep_norms": keep_norms}
+    write_json(folder / "catalogue.json", {"base_dir": str(session.checkpoint.directory), "variants": entries})
+    return folder / "catalogue.json"
 
 
 def become(launch: Launch) -> None:
@@ -219,3 +263,17 @@ def _lora_flags(sessions: Sequence[Session], models: Sequence[Served]) -> list[s
 def describe_models(launch: Launch) -> list[str]:
     """A line a model: its name, what it is and its hash."""
     return [f"{model.name}: {model.variant_hash}, {model.folder}" for model in launch.models]
+
+
+def admin_lines(launch: Launch) -> list[str]:
+    """How to swap, where that can be done; with the admin key where it was made here."""
+    from engine.serving import swap
+
+    if swap.KEY_VARIABLE not in launch.environment:
+        return []
+    made = (
+        "" if os.environ.get(swap.KEY_VARIABLE) else f"; the admin key, shown this once: {launch.environment[swap.KEY_VARIABLE]}"
+    )
+    body = json.dumps({"variant": "NAME"})
+    route = launch.url.removesuffix("/v1") + swap.ROUTE
+    return [f"swap with: curl {route} -H 'Authorization: Bearer ADMIN_KEY' -d '{body}'{made}"]

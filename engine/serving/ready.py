@@ -50,7 +50,7 @@ def _healthy(url: str) -> bool:
 def ready_lines(launch: "Launch") -> str:
     """What is served, and a request to try. The key is not printed again."""
     body = json.dumps({"model": launch.models[-1].name, "messages": [{"role": "user", "content": "What time is it?"}]})
-    key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if launch.environment else ""
+    key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if "VLLM_API_KEY" in launch.environment else ""
     names = ", ".join(f"{model.name} ({model.variant_hash})" for model in launch.models)
     return (
         f"ready: {names} at {launch.url}\n"

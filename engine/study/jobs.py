@@ -94,6 +94,7 @@ def _geometry(study: Study, asked: Extract, source: str | None) -> Row:
     positions, estimators = (
         list(dict.fromkeys([*earlier.get(name, []), *getattr(asked, name)])) for name in ("positions", "estimators")
     )
+    estimators = [name for name in estimators if name != "mean_difference"]  # which is always measured
     padded = asked.padded or bool(earlier.get("padded"))
     inputs = {"positions": positions, "estimators": estimators, "padded": padded, "unrelated": source}
     inputs["unrelated_hash"] = file_hash(resolve(source)) if source else None

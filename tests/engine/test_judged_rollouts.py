@@ -16,6 +16,7 @@ VARIANT = ["--variant", "smollm2_135m_k1", "--set", "data.num_pairs=24", "--set"
 SIZE = ["--num-requests", "80", "--num-answerable", "16"]
 
 
+@pytest.mark.slow
 def test_a_rollout_is_judged_while_it_generates_and_what_failed_is_asked_for_again(tmp_path: Path, smollm2_dir: Path) -> None:
     out = tmp_path / "run"
     with Chaos(share=0.2, latency_s=0.02, faults=("500", "refusal to judge", "disconnect in mid-body")) as server:

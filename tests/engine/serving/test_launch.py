@@ -1,5 +1,6 @@
 """What bin/serve refuses before a model loads, and the command it would become."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from engine.configfile import load_config
 from engine.errors import EngineError
 from engine.serving import launch
 from engine.serving.ready import ready_lines
+from engine.serving.swap import Gate
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
@@ -95,3 +97,34 @@ def test_bad_input_is_one_message_and_exit_2(arguments: list[str], message: str,
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_swap_waits_for_responses_and_holds_later_ones_back() -> None:
+    order: list[str] = []
+
+    async def respond(gate: Gate, name: str, seconds: float) -> None:
+        async with gate.response():
+            order.append(f"{name} begins")
+            await asyncio.sleep(seconds)
+            order.append(f"{name} ends")
+
+    async def swap(gate: Gate) -> None:
+        async with gate.swap():
+            order.append("swap")
+
+    async def all_of_it() -> None:
+        gate = Gate()
+        early = [asyncio.create_task(respond(gate, name, 0.05)) for name in "ab"]
+        await asyncio.sleep(0.01)
+        swapping = asyncio.create_task(swap(gate))
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(respond(gate, "c", 0.0))
+        given_up = asyncio.create_task(swap(gate))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.gather(*early, swapping, late)
+        await asyncio.wait_for(respond(gate, "d", 0.0), 1.0)  # a swap that was given up leaves the gate open
+
+    asyncio.run(all_of_it())
+    assert order.index("swap") > max(order.index("a ends"), order.index("b ends"))
+    assert order.index("c begins") > order.index("swap") and order[-1] == "d ends"

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
@@ -108,3 +111,59 @@ def test_base_and_variants_answer_side_by_side(tmp_path: Path) -> None:
         assert len(set(answers.values())) == 3 and "adapters on one copy of the base" in log.read_text()
         server.send_signal(signal.SIGINT)
         assert server.wait(60) in (0, 130, -signal.SIGINT)
+
+
+def admin(url: str, key: str, variant: str | None = None) -> tuple[int, dict[str, Any]]:
+    body = None if variant is None else json.dumps({"variant": variant}).encode()
+    request = urllib.request.Request(url.removesuffix("/v1") + "/admin/variant", body, {"Authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def test_a_running_server_walks_through_variants_and_no_response_mixes_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFUSAL_ADMIN_KEY", "the admin's")
+    variants = ["--variant", "smollm2_135m_k1", "--variant", "smollm2_135m_k3", "--swappable"]
+    with serve(tmp_path, *variants) as (server, url, log):
+        client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
+
+        def ask(tokens: int = 24) -> tuple[str, str]:
+            raw = client.chat.completions.with_raw_response.create(
+                model="swappable", messages=ASK, max_tokens=tokens, temperature=0, stream=True
+            )
+            text = "".join(chunk.choices[0].delta.content or "" for chunk in raw.parse() if chunk.choices)
+            return raw.headers["x-refusal-variant"].split("@")[0], text
+
+        texts = {}
+        for name in ("base", "smollm2_135m_k1", "smollm2_135m_k3", "base"):
+            status, state = admin(url, "the admin's", name)
+            assert status == 200 and state["variant"] == name and state["probe_error"] < 0.05, state
+            served, text = ask()
+            assert served == name and texts.setdefault(name, text) == text  # the base comes back to the letter
+            print(f"{name}: swap {state['seconds']} s, {text[:60]!r}")
+        assert len(set(texts.values())) == 3
+        longer = dict.fromkeys(texts, "")
+        for name in longer:
+            assert admin(url, "the admin's", name)[0] == 200
+            longer[name] = ask(96)[1]
+        with ThreadPoolExecutor(9) as pool:
+            asked = [pool.submit(ask, 96) for _ in range(4)]
+            time.sleep(0.3)
+            swapped = pool.submit(admin, url, "the admin's", "smollm2_135m_k1")
+            time.sleep(0.1)
+            asked += [pool.submit(ask, 96) for _ in range(4)]
+            answers = [one.result() for one in asked]
+        assert swapped.result()[0] == 200
+        print("served by:", [name for name, _ in answers])
+        assert {name for name, _ in answers[:4]} == {"smollm2_135m_k3"} and {name for name, _ in answers[4:]} == {
+            "smollm2_135m_k1"
+        }
+        starts = {name: text[:20] for name, text in longer.items()}
+        assert all(text.startswith(starts[name]) for name, text in answers)
+        assert admin(url, "another")[0] == 401 and admin(url, "the admin's", "nobody")[0] == 404
+        assert admin(url, "the admin's")[1]["variant"] == "smollm2_135m_k1"
+        assert "the admin's" not in log.read_text() and "the admin's" not in Path(f"/proc/{server.pid}/cmdline").read_text()
