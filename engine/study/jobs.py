@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.directions import ensure_directions
 from engine.errors import EngineError
 from engine.pipeline import run
 from engine.progress import say
@@ -60,7 +61,7 @@ def extract(config: RunConfig, path: Path, asked: Extract) -> Row:
         run(config, path)  # which requests the base declines
     with opened(config, path) as study:
         study.session.offsets([config.directions.position, *asked.positions])
-        study.directions()
+        ensure_directions(study.whole, study.run_dir)
         found = {"geometry": _geometry(study, asked, source)}
         if asked.harmfulness:
             found["reading"] = _reading(study)
