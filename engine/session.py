@@ -191,7 +191,11 @@ class Session:
 
     def render(self, requests: Sequence[Request], kind: str) -> list[list[int]]:
         """Token ids of requests, none longer than the window."""
-        rendered = [self.renderer.render(request.text) for request in requests]
+        return self.render_texts([request.text for request in requests], kind)
+
+    def render_texts(self, texts: Sequence[str], kind: str) -> list[list[int]]:
+        """Token ids of user messages, none longer than the window."""
+        rendered = [self.renderer.render(text) for text in texts]
         self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
         return rendered
 

@@ -11,8 +11,9 @@ from engine.config import RunConfig, SamplingConfig
 from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import versions
 from engine.errors import EngineError
+from engine.paths import default_run_dir
 from engine.progress import Progress, say
-from engine.rundir import RunDir, file_hash, write_json
+from engine.rundir import RunDir, file_hash, hash_of, open_for_directions, write_json
 from engine.runjudge import RunJudge
 from engine.scores import count_rows, count_scored, score_run
 from engine.session import Request, Session, model_name
@@ -96,6 +97,22 @@ def load_variant(session: Session, directions_file: Path) -> "Variant":
     names = [f"layer {layer}'s direction" for layer in session.layers()]
     basis_HK = orthonormal_basis(units_KH, k=config.directions.k, names=names)
     return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha, config.edit.keep_norms))
+
+
+def variants_of(sessions: Sequence[Session]) -> "list[Variant]":
+    """The configured variants. Directions come from the run directory of the first that needs them, extracted where missing;
+    variants of the same pairs, base and position share them."""
+    files: dict[str, Path] = {}
+    found = []
+    for session in sessions:
+        key = hash_of(session.directions_inputs())
+        if key not in files:
+            run_dir = open_for_directions(default_run_dir(session.config.variant), session.identity)
+            with run_dir.locked():
+                ensure_directions(session, run_dir)
+            files[key] = run_dir.file(DIRECTIONS)
+        found.append(load_variant(session, files[key]))
+    return found
 
 
 def make_rollouts(session: Session, run_dir: RunDir, on_row: Callable[[Mapping[str, Any]], None] = lambda row: None) -> None:

@@ -106,9 +106,7 @@ def figures_of(rows: Sequence[Row]) -> Row:
         "truncated": sum(row["finish_reason"] == "length" for row in rows),
         "declined": asdict(statistics.share(sum(row["declined"] for row in known), len(known))),
         "complied": asdict(statistics.share(sum(value == 1 for value in compliance), len(compliance))),
-        "compliance": asdict(statistics.mean(compliance)),
-        "coherence": asdict(statistics.mean(coherence)),
-        "product": asdict(statistics.product_of_means([compliance, coherence])),
+        **{name: asdict(estimate) for name, estimate in statistics.of_grades(compliance, coherence).items()},
     }
 
 

@@ -63,10 +63,14 @@ def product_difference(first: Grades, second: Grades) -> Estimate:
 
 def mcnemar_p(first: Grades, second: Grades) -> float:
     """Two-sided exact McNemar test of the share of successes (both grades 1) on the prompts that both answered."""
+    known = first.known & second.known
+    return exact_mcnemar(first.successes[known], second.successes[known])
+
+
+def exact_mcnemar(mine: np.ndarray, theirs: np.ndarray) -> float:
+    """Two-sided exact McNemar test of two models' successes on the same items, each (N,) of booleans."""
     from statsmodels.stats.contingency_tables import mcnemar
 
-    known = first.known & second.known
-    mine, theirs = first.successes[known], second.successes[known]
     table = [
         [int((mine & theirs).sum()), int((mine & ~theirs).sum())],
         [int((~mine & theirs).sum()), int((~mine & ~theirs).sum())],

@@ -37,6 +37,12 @@ def mean(values: Sequence[float]) -> Estimate:
     return product_of_means([values])
 
 
+def of_grades(compliance: Sequence[float], coherence: Sequence[float]) -> dict[str, Estimate]:
+    """Compliance, coherence and product of the same responses, each with its interval."""
+    both = product_of_means([compliance, coherence])
+    return {"compliance": mean(compliance), "coherence": mean(coherence), "product": both}
+
+
 def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
     """The product of the columns' means (one column: its mean), resampled by row: columns are paired by response.
 

@@ -1,7 +1,7 @@
 """`bin/bench`: base and variants on lm-eval's tasks in one engine, a row a document, and the paired table."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,17 +9,14 @@ from typing import Any
 import pyarrow as pa
 
 from engine import store
-from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.lmeval.compare import over_tasks, paired
 from engine.lmeval.injection import engine_model, server_model
-from engine.paths import default_run_dir
 from engine.progress import say
-from engine.rundir import hash_of, open_for_directions
+from engine.rundir import write_json
 from engine.session import Session, model_name
-from engine.stages import load_variant
-from engine.variants import Variant
+from engine.stages import variants_of
 
 BENCH_SCHEMA = pa.schema(
     [
@@ -128,22 +125,6 @@ def compare(rows: Sequence[Row], base: str, variant: str) -> list[Row]:
     return found
 
 
-def variants_of(sessions: Sequence[Session]) -> list[Variant]:
-    """The configured variants. Directions come from the run directory of the first that needs them, extracted where missing;
-    variants of the same pairs, base and position share them."""
-    files: dict[str, Path] = {}
-    found = []
-    for session in sessions:
-        key = hash_of(session.directions_inputs())
-        if key not in files:
-            run_dir = open_for_directions(default_run_dir(session.config.variant), session.identity)
-            with run_dir.locked():
-                ensure_directions(session, run_dir)
-            files[key] = run_dir.file(DIRECTIONS)
-        found.append(load_variant(session, files[key]))
-    return found
-
-
 def check_limit(tasks: Mapping[str, Any], limit: int | None) -> None:
     """Raise EngineError for a limit above a task's size."""
     for name, task in tasks.items():
@@ -153,11 +134,11 @@ def check_limit(tasks: Mapping[str, Any], limit: int | None) -> None:
             )
 
 
-def write(out: Path, result: Row, rows: Sequence[Row], save: Callable[[Path, Row], None]) -> None:
+def write(out: Path, result: Row, rows: Sequence[Row]) -> None:
     """bench.parquet and bench.json."""
     out.mkdir(parents=True, exist_ok=True)
     store.write_table(out / "bench.parquet", rows, BENCH_SCHEMA)
-    save(out / "bench.json", result)
+    write_json(out / "bench.json", result)
 
 
 def _result(session: Session, names: Sequence[str], rows: Sequence[Row], options: Options) -> Row:

@@ -42,13 +42,11 @@ def load_tasks(names: Sequence[str], include: Path | None, data: Mapping[str, Pa
 
 def _load(manager: Any, name: str, file: Path | None) -> dict[str, Task]:
     try:
-        return dict(manager.load([_own_config() if name == EVERYDAY else _with_data(manager, name, file)])["tasks"])
+        return dict(manager.load([_own_config() if name == EVERYDAY else _with_data(name, file)])["tasks"])
     except (OSError, ValueError, RuntimeError) as error:  # datasets' errors for what it cannot fetch or read
-        config = manager.load_config(name) if hasattr(manager, "load_config") else {}
-        source = config.get("dataset_path", "its data set") if isinstance(config, Mapping) else "its data set"
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         raise EngineError(
-            f"Task {name} takes {source}, which could not be had ({reason}). Give a local copy with "
+            f"Task {name} takes its data set, which could not be had ({reason}). Give a local copy with "
             f"--data {name}=FILE ({', '.join(BUILDERS)}, with the data set's columns)."
         ) from error
 
@@ -62,7 +60,7 @@ def _own_config() -> dict[str, Any]:
     return config
 
 
-def _with_data(manager: Any, name: str, file: Path | None) -> Any:
+def _with_data(name: str, file: Path | None) -> Any:
     """The task's name, or its configuration with a local file in place of its data set."""
     if file is None:
         return name

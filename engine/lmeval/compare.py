@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from judging.paired import exact_mcnemar
+
 Row = dict[str, Any]
 Z = 1.959963984540054  # of a 95 % interval
 
@@ -28,9 +30,8 @@ def paired(base: Sequence[float], variant: Sequence[float]) -> Row:
         "score": float(after_N.mean()),
         "difference": difference,
         "stderr": error,
-        "low": None if error is None else difference - Z * error,
-        "high": None if error is None else difference + Z * error,
-        "p": _mcnemar(before_N, after_N) if set(np.unique([before_N, after_N])) <= {0.0, 1.0} else None,
+        **_interval(difference, error),
+        "p": exact_mcnemar(before_N == 1, after_N == 1) if set(np.unique([before_N, after_N])) <= {0.0, 1.0} else None,
     }
 
 
@@ -39,23 +40,11 @@ def over_tasks(rows: Sequence[Row]) -> Row:
     errors = [row["stderr"] for row in rows]
     error = None if None in errors else math.sqrt(sum(value**2 for value in errors)) / len(rows)
     means = {name: sum(row[name] for row in rows) / len(rows) for name in ("base", "score", "difference")}
-    bounds = (
-        {"low": None, "high": None}
-        if error is None
-        else {
-            "low": means["difference"] - Z * error,
-            "high": means["difference"] + Z * error,
-        }
-    )
-    return {"n": sum(row["n"] for row in rows), **means, "stderr": error, **bounds, "p": None}
+    return {"n": sum(row["n"] for row in rows), **means, "stderr": error, **_interval(means["difference"], error), "p": None}
 
 
-def _mcnemar(before_N: np.ndarray, after_N: np.ndarray) -> float:
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    before_N, after_N = before_N == 1, after_N == 1
-    table = [
-        [(before_N & after_N).sum(), (before_N & ~after_N).sum()],
-        [(~before_N & after_N).sum(), (~before_N & ~after_N).sum()],
-    ]
-    return float(mcnemar(table, exact=True).pvalue)
+def _interval(difference: float, error: float | None) -> Row:
+    """The bounds of a difference with a standard error; None where there is none."""
+    if error is None:
+        return {"low": None, "high": None}
+    return {"low": difference - Z * error, "high": difference + Z * error}

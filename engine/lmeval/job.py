@@ -12,7 +12,7 @@ from engine.lmeval import bench
 from engine.lmeval.catalogue import load_tasks
 from engine.paths import default_run_dir
 from engine.report.page import refresh
-from engine.rundir import RunDir, read_manifest, write_json
+from engine.rundir import RunDir, read_manifest
 from engine.serving.launch import open_sessions
 from engine.session import given_layers
 from engine.study.opening import headed
@@ -43,7 +43,7 @@ def run_bench(
         else:
             result, rows = bench.bench(sessions, tasks, options)
     result = headed(configs[0].variant, vars(options), result)
-    bench.write(folder, result, rows, write_json)
+    bench.write(folder, result, rows)
     if (folder / "summary.json").is_file() and (folder / "manifest.json").is_file():
         refresh(RunDir(folder, read_manifest(folder)))
     return result

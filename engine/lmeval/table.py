@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.study.table import print_lines, study_table
-from engine.study.words import number, p_value
-from engine.table import console_for_stdout
+from engine.study.words import p_value
+from engine.table import console_for_stdout, number
 
 Row = Mapping[str, Any]
 COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]

@@ -10,12 +10,12 @@ from engine.study.words import (
     compared_estimators,
     highest,
     layer_ranges,
-    number,
     p_value,
     regrowth_rows,
     strongest,
     triple,
 )
+from engine.table import number
 
 Row = Mapping[str, Any]
 MOST_LAYERS = 3

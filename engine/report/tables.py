@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.report.collect import RunData
-from engine.study.words import number, p_value, triple
-from engine.table import calibration_line
+from engine.study.words import p_value, triple
+from engine.table import calibration_line, number
 
 SUFFICIENT, PARTIAL = 0.7, 0.3  # of compliance, at a coherence that is worth reading
 READABLE = 0.8

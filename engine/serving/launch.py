@@ -15,16 +15,15 @@ from typing import Any
 
 from editing.adapter import check_adaptable
 from engine.config import RunConfig
-from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.export import check_export, export
-from engine.paths import cache_dir, default_run_dir
+from engine.paths import cache_dir
 from engine.progress import say
 from engine.replica import hardware_arguments, set_environment
-from engine.rundir import hash_of, open_for_directions, write_json
+from engine.rundir import hash_of, write_json
 from engine.session import Session, given_layers
-from engine.stages import load_variant
+from engine.stages import variants_of
 from engine.variants import Variant
 
 BASE, SWAPPABLE = "base", "swappable"
@@ -133,7 +132,8 @@ def check_machine(session: Session) -> None:
 def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
     """Make what is missing (directions, checkpoint or adapters) and put the command together."""
     as_adapters = options.with_base or len(sessions) > 1
-    models = [_made(session, as_adapter=as_adapters) for session in sessions]
+    made = zip(sessions, _variants(sessions), strict=True)
+    models = [_made(session, variant, as_adapter=as_adapters) for session, variant in made]
     first = sessions[0]
     weights = first.checkpoint.directory if as_adapters else models[0].folder
     served = [Served(BASE, first.base_hash[:16], weights), *models] if as_adapters else models
@@ -165,7 +165,7 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
 
     for session in sessions:
         session.check_swappable()
-    variants = [sessions[0].base, *(_variant(session) for session in sessions)]
+    variants = [sessions[0].base, *_variants(sessions)]
     folder = cache_dir() / "served" / f"swappable-{hash_of({variant.name: variant.hash for variant in variants})}"
     catalogue = _catalogue(folder, sessions[0], variants)
     arguments = {"worker_extension_cls": "engine.worker.HotSwapWorker", "middleware": ["engine.serving.swap.SwapMiddleware"]}
@@ -221,9 +221,8 @@ def flags_of(arguments: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-def _made(session: Session, *, as_adapter: bool) -> Served:
+def _made(session: Session, variant: Variant, *, as_adapter: bool) -> Served:
     """The variant's folder in the cache, named by its hash: written once, and used by every later server."""
-    variant = _variant(session)
     if as_adapter:
         assert variant.edit is not None
         check_adaptable(variant.plan, variant.edit)
@@ -234,13 +233,10 @@ def _made(session: Session, *, as_adapter: bool) -> Served:
     return Served(variant.name, variant.hash, folder)
 
 
-def _variant(session: Session) -> Variant:
-    path = default_run_dir(session.config.variant)
-    session.rendered_pairs()
-    run_dir = open_for_directions(path, session.identity)
-    with run_dir.locked():
-        ensure_directions(session, run_dir)
-    return load_variant(session, run_dir.file(DIRECTIONS))
+def _variants(sessions: Sequence[Session]) -> list[Variant]:
+    for session in sessions:
+        session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made
+    return variants_of(sessions)
 
 
 def _lora_flags(sessions: Sequence[Session], models: Sequence[Served]) -> list[str]:

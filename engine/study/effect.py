@@ -25,7 +25,7 @@ from engine.variants import Variant
 from extraction.directions import directions_from, swapped_pairs, unit_directions
 from extraction.positions import RESPONSE
 from judging.paired import Grades, holm, mcnemar_p, product_difference
-from judging.statistics import mean, product_of_means
+from judging.statistics import of_grades
 
 NUM_RANDOM, NUM_REQUESTS = 3, 128
 Row = dict[str, Any]
@@ -94,23 +94,17 @@ def _rows(rollouts: Rollouts, candidates: Sequence[Candidate], requests: Sequenc
     p_values = dict(zip(others, holm([mcnemar_p(grades[name], grades[BASE]) for name in others]), strict=True))
     return [
         {"name": candidate.name, "kind": candidate.kind, "k": candidate.k, "p_holm": p_values.get(candidate.name)}
-        | figures(grades[candidate.name])
+        | _figures(grades[candidate.name])
         | _difference(grades, candidate.name)
         for candidate in candidates
     ]
 
 
-def figures(grades: Grades) -> Row:
-    """Compliance, coherence and product with intervals."""
-    known = grades.known
-    columns = [grades.compliance[known].tolist(), grades.coherence[known].tolist()]
-    return {
-        "n": int(known.sum()),
-        "compliance": asdict(mean(columns[0])),
-        "coherence": asdict(mean(columns[1])),
-        "product": asdict(product_of_means(columns)),
-    }
-
-
 def _difference(grades: Mapping[str, Grades], name: str) -> Row:
     return {} if name == BASE else {"difference": asdict(product_difference(grades[name], grades[BASE]))}
+
+
+def _figures(grades: Grades) -> Row:
+    known = grades.known
+    estimates = of_grades(grades.compliance[known].tolist(), grades.coherence[known].tolist())
+    return {"n": int(known.sum())} | {name: asdict(estimate) for name, estimate in estimates.items()}

@@ -174,8 +174,8 @@ def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: 
 def unrelated_directions(study: Study, model: Any, source: str, train: Streams) -> Directions:
     """Mean of as many declined prompts as there are unrelated ones, less the unrelated prompts' mean, at the run's position."""
     session, position = study.session, study.session.config.directions.position
-    prompts = [session.renderer.render(prompt.text) for prompt in load_prompts(source)][: train.num_pairs]
-    session.renderer.check_lengths(prompts, session.room_for_prompt, "unrelated prompts")
+    texts = [prompt.text for prompt in load_prompts(source)][: train.num_pairs]
+    prompts = session.render_texts(texts, "unrelated prompts")
     offsets, last_layer = session.offsets([position]), train.declined_LNH.shape[0] - 1
     streams = prompt_streams(model, prompts, [], offsets, None, "unrelated prompts", last_layer=last_layer)[position]
     declined_mean_LH = train.declined_LNH[:, : len(prompts)].double().mean(dim=1)

@@ -121,12 +121,8 @@ def open_study(config: RunConfig, path: Path) -> Study:
 
 def held_out_sides(session: Session, held_out: list[Pair]) -> Sides:
     """Held-out pairs rendered by a session's tokenizer, none longer than the window."""
-    declined, answered = (
-        [session.renderer.render(getattr(pair, side)) for pair in held_out] for side in ("declined", "answered")
-    )
-    session.renderer.check_lengths(declined, session.room_for_prompt, "declined held-out prompts")
-    session.renderer.check_lengths(answered, session.room_for_prompt, "answered held-out prompts")
-    return declined, answered
+    declined = session.render_texts([pair.declined for pair in held_out], "declined held-out prompts")
+    return declined, session.render_texts([pair.answered for pair in held_out], "answered held-out prompts")
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from engine.session import Session
 from extraction.generate import greedy
 from extraction.teacher import mean_logprobs
 from judging.judgement import Item, Judgement
-from judging.statistics import mean, product_of_means, share
+from judging.statistics import of_grades, share
 
 INPUTS, WRITES = "inputs", "writes"
 Row = dict[str, Any]
@@ -44,8 +44,7 @@ class Panel:
 
 def make_panel(session: Session, model: Any, texts: Sequence[str], max_tokens: int) -> Panel:
     """Lay requests out and have the untouched model answer them."""
-    prompts = [session.renderer.render(text) for text in texts]
-    session.renderer.check_lengths(prompts, session.room_for_prompt, "test requests")
+    prompts = session.render_texts(texts, "test requests")
     responses = greedy(model, prompts, max_tokens)
     return Panel(session, model, list(texts), prompts, max_tokens, reference_logprob(mean_logprobs(model, prompts, responses)))
 
@@ -67,9 +66,7 @@ def figures(judgements: Sequence[Judgement]) -> Row:
     return {
         "n": len(judgements),
         "declined": asdict(share(sum(bool(one.declined) for one in judgements), len(judgements))),
-        "compliance": asdict(mean(compliance)),
-        "coherence": asdict(mean(coherence)),
-        "product": asdict(product_of_means([compliance, coherence])),
+        **{name: asdict(estimate) for name, estimate in of_grades(compliance, coherence).items()},
     }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from engine import store
 from engine.directions import prompt_streams, streams_at, transformers_model
 from engine.environment import describe
 from engine.errors import EngineError
@@ -41,10 +40,9 @@ def base_behaviour(study: Study) -> dict[str, bool]:
             f"{folder} has no scored responses. Run bin/rollout --variant {study.session.config.variant} first: this reading "
             "needs to know which requests the base declined."
         )
-    texts = {row["prompt_id"] for row in store.read_rows(folder / ROLLOUTS) if row["variant_hash"] == base}
     scores = next(iter(read_scores(folder / SCORES).values()))
     graded = mean_of_repeats(row for row in scores if row["variant_hash"] == base)
-    declined = {prompt: row["declined"] for (_, prompt), row in graded.items() if row["declined"] is not None and prompt in texts}
+    declined = {prompt: row["declined"] for (_, prompt), row in graded.items() if row["declined"] is not None}
     counts = [sum(value == side for key, value in declined.items() if key.startswith(DECLINED)) for side in (True, False)]
     if min(counts) < LEAST:
         raise EngineError(

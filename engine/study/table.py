@@ -7,7 +7,6 @@ from engine.study.words import (
     compared_estimators,
     highest,
     layer_ranges,
-    number,
     p_value,
     reading_sentences,
     regrowth_rows,
@@ -15,7 +14,7 @@ from engine.study.words import (
     structure_sentence,
     triple,
 )
-from engine.table import console_for_stdout
+from engine.table import console_for_stdout, number
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -93,11 +93,6 @@ def regrowth_rows(regrowth: Row) -> list[Row]:
     return [*regrowth["rounds"], *(row | {"round": controls[name]} for name, row in regrowth["controls"].items())]
 
 
-def number(value: float | None) -> str:
-    """Three digits, or a dash where there is none."""
-    return "-" if value is None else f"{value:.3f}"
-
-
 def p_value(value: float | None) -> str:
     """Four digits, or that it is smaller."""
     return "-" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"

@@ -171,13 +171,8 @@ def figures(grades: Grades) -> Row:
     from judging import statistics
 
     known = grades.known
-    columns = [grades.compliance[known].tolist(), grades.coherence[known].tolist()]
-    named = {
-        "compliance": statistics.mean(columns[0]),
-        "coherence": statistics.mean(columns[1]),
-        "product": statistics.product_of_means(columns),
-    }
-    row: Row = {"n": len(columns[0])}
+    named = statistics.of_grades(grades.compliance[known].tolist(), grades.coherence[known].tolist())
+    row: Row = {"n": int(known.sum())}
     for name, estimate in named.items():
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return row
