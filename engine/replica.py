@@ -112,7 +112,7 @@ class Replica:
             max_tokens=sampling.max_tokens,
             seed=sampling.seed if sampling.temperature > 0 else None,
         )
-        for index, output in self._run(prompts, parameters):
+        for index, output in self.outputs(prompts, parameters):
             response = output.outputs[0]
             yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason))
 
@@ -129,7 +129,7 @@ class Replica:
         scored: list[float | None] = [None] * len(prompts)
         filled = [index for index, response in enumerate(responses) if response]
         sequences = [[*prompts[index], *responses[index]] for index in filled]
-        for place, output in self._run(sequences, parameters):
+        for place, output in self.outputs(sequences, parameters):
             index = filled[place]
             entries = output.prompt_logprobs[len(prompts[index]) :]
             values = [entry[token].logprob for entry, token in zip(entries, responses[index], strict=True)]
@@ -137,22 +137,8 @@ class Replica:
             on_row()
         return scored
 
-    def close(self) -> None:
-        """Stop the engine and give its memory back."""
-        self.llm.llm_engine.engine_core.shutdown()
-        del self.llm
-
-    def _apply(self, variant: Variant) -> list[float]:
-        if variant.edit is None:
-            return list(self.llm.collective_rpc("hotswap_apply", args=(None, {}, False)))
-        from safetensors.torch import save_file
-
-        with tempfile.TemporaryDirectory(prefix="refusal-basis-") as folder:
-            file = str(Path(folder) / "basis.safetensors")
-            save_file({"basis": variant.edit.basis_HK.contiguous()}, file)
-            return list(self.llm.collective_rpc("hotswap_apply", args=(file, variant.alphas, variant.edit.keep_norms)))
-
-    def _run(self, sequences: Sequence[Sequence[int]], parameters: Any) -> Iterator[tuple[int, Any]]:
+    def outputs(self, sequences: Sequence[Sequence[int]], parameters: Any) -> Iterator[tuple[int, Any]]:
+        """Each sequence's place and vLLM's output, as they finish; `parameters` are SamplingParams, one for all or one each."""
         if self.current is None:
             raise EngineError("No hot swap has succeeded, so the engine may hold mixed weights. Swap before generating.")
         engine = self.llm.llm_engine
@@ -170,3 +156,18 @@ class Replica:
         finally:
             if abandoned := [name for name, place in pending.items() if place not in finished]:
                 engine.abort_request(abandoned, internal=True)
+
+    def close(self) -> None:
+        """Stop the engine and give its memory back."""
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+
+    def _apply(self, variant: Variant) -> list[float]:
+        if variant.edit is None:
+            return list(self.llm.collective_rpc("hotswap_apply", args=(None, {}, False)))
+        from safetensors.torch import save_file
+
+        with tempfile.TemporaryDirectory(prefix="refusal-basis-") as folder:
+            file = str(Path(folder) / "basis.safetensors")
+            save_file({"basis": variant.edit.basis_HK.contiguous()}, file)
+            return list(self.llm.collective_rpc("hotswap_apply", args=(file, variant.alphas, variant.edit.keep_norms)))

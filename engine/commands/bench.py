@@ -1,5 +1,6 @@
 """bin/bench: what an edit costs in ability, by lm-eval's tasks, base and variants in one engine."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ def bench(
     Writes bench.json and bench.parquet (a row a document) into the first variant's run directory.
     """
     cli.keep_stdout_clean()
+    os.environ.setdefault("TQDM_DISABLE", "1")  # of datasets and others; what is wanted is asked for by name
     with cli.user_errors():
         from engine.configfile import load_config
 

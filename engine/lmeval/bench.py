@@ -1,36 +1,25 @@
 """`bin/bench`: base and variants on lm-eval's tasks in one engine, a row a document, and the paired table."""
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from engine import store
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.lmeval.compare import over_tasks, paired
-from engine.lmeval.injection import engine_model, server_model
+from engine.lmeval.compare import over_tasks
+from engine.lmeval.documents import BENCH_SCHEMA, compare, document_rows
+from engine.lmeval.endpoint import Served
+from engine.lmeval.injection import Engine, engine_model, server_model, without_bars
+from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.rundir import write_json
 from engine.session import Session, model_name
 from engine.stages import variants_of
 
-BENCH_SCHEMA = pa.schema(
-    [
-        ("variant", pa.string()),
-        ("variant_hash", pa.string()),
-        ("task", pa.string()),
-        ("doc_id", pa.int64()),
-        ("doc_hash", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("responses", pa.string()),
-    ]
-)
-PREFERRED = ("acc_norm", "acc", "exact_match")
 SEED = 1234
 Row = dict[str, Any]
 
@@ -44,85 +33,71 @@ class Options:
     chat_template: bool
 
 
+@dataclass(frozen=True)
+class Scored:
+    """One model's rows, a document each, lm-eval's own results by task, and the seconds they took."""
+
+    name: str
+    rows: list[Row]
+    results: Mapping[str, Row]
+    seconds: float
+
+
 def bench(sessions: Sequence[Session], tasks: Mapping[str, Any], options: Options) -> tuple[Row, list[Row]]:
     """The result and a row a document: the base first, then each variant by hot swap in the same engine."""
     variants = [sessions[0].base, *variants_of(sessions)]
     session = sessions[0]
     replica = session.replica()
     kwargs = {"chat_template_args": dict(session.config.model.chat_template_kwargs)}
-    model = engine_model(replica.llm, session.checkpoint.directory, **kwargs)
-    rows: list[Row] = []
-    seconds = {}
+    model = engine_model(replica, session.checkpoint.directory, **kwargs)
+    scored = []
     for variant in variants:
         replica.swap(variant)
-        started = time.monotonic()
-        rows += document_rows(variant.name, variant.hash, evaluate(model, tasks, options))
-        seconds[variant.name] = round(time.monotonic() - started, 2)
-        say(f"bench: {variant.name} in {seconds[variant.name]} s")
-    return _result(session, [variant.name for variant in variants], rows, options) | {"seconds": seconds}, rows
+        scored.append(_score(variant.name, variant.hash, model, tasks, options))
+    return _result(session, scored, options), [row for one in scored for row in one.rows]
 
 
 def bench_server(
-    session: Session, url: str, names: Sequence[str], tasks: Mapping[str, Any], options: Options, concurrent: int
+    session: Session, url: str, models: Sequence[Served], tasks: Mapping[str, Any], options: Options, concurrent: int
 ) -> tuple[Row, list[Row]]:
-    """The same through an OpenAI-compatible endpoint, whose models are `names`, the first taken for the base."""
-    rows: list[Row] = []
-    for name in names:
-        model = server_model(url, name, session.checkpoint.directory, concurrent)
-        rows += document_rows(name, name, evaluate(model, tasks, options))
-    return _result(session, names, rows, options) | {"server": url}, rows
+    """The same through an OpenAI-compatible endpoint, which serves `models`, the base first."""
+    scored = []
+    for served in models:
+        model = server_model(url, served, session.checkpoint.directory, concurrent)
+        scored.append(_score(served.name, served.variant_hash, model, tasks, options))
+    return _result(session, scored, options) | {"server": url}, [row for one in scored for row in one.rows]
 
 
-def evaluate(model: Any, tasks: Mapping[str, Any], options: Options) -> Mapping[str, list[Row]]:
-    """lm-eval's samples by task."""
+def _score(name: str, digest: str | None, model: Any, tasks: Mapping[str, Any], options: Options) -> Scored:
+    started = time.monotonic()
+    with without_bars() if isinstance(model.model, Engine) else contextlib.nullcontext():
+        found = evaluate(model, tasks, options)
+    seconds = round(time.monotonic() - started, 2)
+    say(f"bench: {name} in {seconds} s")
+    return Scored(name, document_rows(name, digest, found["samples"]), found["results"], seconds)
+
+
+def evaluate(model: Any, tasks: Mapping[str, Any], options: Options) -> Row:
+    """lm-eval's result: `samples` and `results` by task."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    found = simple_evaluate(
-        model=model,
-        tasks=list(tasks.values()),
-        task_manager=TaskManager(include_defaults=False),  # the tasks are loaded; indexing the stock ones again takes seconds
-        limit=options.limit,
-        num_fewshot=options.num_fewshot,
-        apply_chat_template=options.chat_template,
-        bootstrap_iters=0,
-        log_samples=True,
-        random_seed=SEED,
-        numpy_random_seed=SEED,
-        torch_random_seed=SEED,
-        fewshot_random_seed=SEED,
-    )
-    return dict(found["samples"])
-
-
-def document_rows(name: str, digest: str, samples: Mapping[str, list[Row]]) -> list[Row]:
-    """A row for each document and metric, with lm-eval's responses (log-likelihoods or text) as JSON."""
-    import json
-
-    rows = []
-    for task, documents in samples.items():
-        for document in documents:
-            shared = {"variant": name, "variant_hash": digest, "task": task, "doc_id": document["doc_id"]}
-            shared |= {"doc_hash": document["doc_hash"], "responses": json.dumps(document["filtered_resps"], default=str)}
-            metrics = [metric for metric in document["metrics"] if isinstance(document.get(metric), int | float)]
-            rows += [{**shared, "metric": metric, "value": float(document[metric])} for metric in metrics]
-    return rows
-
-
-def compare(rows: Sequence[Row], base: str, variant: str) -> list[Row]:
-    """A row a task: the base, the variant, and their paired difference on the same documents, by the task's first metric."""
-    found = []
-    for task in dict.fromkeys(row["task"] for row in rows):
-        metrics = list(dict.fromkeys(row["metric"] for row in rows if row["task"] == task))
-        metric = next((name for name in PREFERRED if name in metrics), metrics[0])
-        values: dict[str, dict[int, float]] = {base: {}, variant: {}}
-        for row in rows:
-            if row["task"] == task and row["metric"] == metric and row["variant"] in values:
-                values[row["variant"]][row["doc_id"]] = row["value"]
-        documents = sorted(values[base].keys() & values[variant].keys())
-        sides = [[values[name][document] for document in documents] for name in (base, variant)]
-        found.append({"variant": variant, "task": task, "metric": metric, **paired(*sides)})
-    return found
+    with contextlib.chdir(PROJECT_DIR):  # lm-eval asks git about the folder that it is in, and git complains where there is none
+        found = simple_evaluate(
+            model=model,
+            tasks=list(tasks.values()),
+            task_manager=TaskManager(include_defaults=False),  # they are loaded; indexing the stock ones again takes seconds
+            limit=options.limit,
+            num_fewshot=options.num_fewshot,
+            apply_chat_template=options.chat_template,
+            bootstrap_iters=0,
+            log_samples=True,
+            random_seed=SEED,
+            numpy_random_seed=SEED,
+            torch_random_seed=SEED,
+            fewshot_random_seed=SEED,
+        )
+    return dict(found)
 
 
 def check_limit(tasks: Mapping[str, Any], limit: int | None) -> None:
@@ -141,7 +116,8 @@ def write(out: Path, result: Row, rows: Sequence[Row]) -> None:
     write_json(out / "bench.json", result)
 
 
-def _result(session: Session, names: Sequence[str], rows: Sequence[Row], options: Options) -> Row:
+def _result(session: Session, scored: Sequence[Scored], options: Options) -> Row:
+    names, rows = [one.name for one in scored], [row for one in scored for row in one.rows]
     by_variant = {name: compare(rows, names[0], name) for name in names[1:]}
     return {
         "model": model_name(session.config, session.base_hash),
@@ -149,7 +125,16 @@ def _result(session: Session, names: Sequence[str], rows: Sequence[Row], options
         "options": vars(options),
         "tasks": [row for found in by_variant.values() for row in found],
         "mean": [
-            {"variant": name, "task": "mean over tasks", "metric": "", **over_tasks(found)} for name, found in by_variant.items()
+            {"variant": name, "task": "mean over tasks", "metric": "", **over_tasks(found)}
+            for name, found in by_variant.items()
+            if len(found) > 1
         ],
+        "aggregates": {one.name: {task: _numbers(result) for task, result in one.results.items()} for one in scored},
+        "seconds": {one.name: one.seconds for one in scored},
         **describe(),
     }
+
+
+def _numbers(result: Row) -> Row:
+    """lm-eval's figures of a task without their standard errors, which are each model's alone."""
+    return {name: value for name, value in result.items() if isinstance(value, float) and "_stderr" not in name}

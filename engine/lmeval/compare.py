@@ -17,30 +17,46 @@ def paired(base: Sequence[float], variant: Sequence[float]) -> Row:
     """The means `base` and `score`, their difference with the standard error of the paired differences, sd / sqrt(N), and p.
 
     lm-eval's own standard error is each model's alone: it does not know that the documents are the same. p is McNemar's exact
-    test where the metric is 0 or 1, None elsewhere.
+    test where the metric is 0 or 1, None elsewhere. `low` and `high` bound the difference at 95 %: for 0 and 1 as Bonett and
+    Price (2012) do, whose interval has a width where no document differs, else from the standard error.
     """
     before_N, after_N = np.asarray(base, dtype=float), np.asarray(variant, dtype=float)
     differences_N = after_N - before_N
     count = len(differences_N)
     error = float(differences_N.std(ddof=1) / math.sqrt(count)) if count > 1 else None
     difference = float(differences_N.mean())
+    binary = set(np.unique([before_N, after_N])) <= {0.0, 1.0}
+    gained, lost = int((differences_N == 1).sum()), int((differences_N == -1).sum())
     return {
         "n": count,
         "base": float(before_N.mean()),
         "score": float(after_N.mean()),
         "difference": difference,
         "stderr": error,
-        **_interval(difference, error),
-        "p": exact_mcnemar(before_N == 1, after_N == 1) if set(np.unique([before_N, after_N])) <= {0.0, 1.0} else None,
+        **(_bonett_price(gained, lost, count) if binary and count > 1 else _interval(difference, error)),
+        "p": exact_mcnemar(before_N == 1, after_N == 1) if binary else None,
     }
 
 
 def over_tasks(rows: Sequence[Row]) -> Row:
-    """The mean of the tasks' figures, each task counting alike; its standard error from the tasks' own."""
+    """The mean of the tasks' figures, each task counting alike; its standard error from the tasks' own, and its interval from
+    theirs (the variance estimates recovered from the limits: Zou and Donner 2008, doi:10.1002/sim.3095)."""
     errors = [row["stderr"] for row in rows]
     error = None if None in errors else math.sqrt(sum(value**2 for value in errors)) / len(rows)
     means = {name: sum(row[name] for row in rows) / len(rows) for name in ("base", "score", "difference")}
-    return {"n": sum(row["n"] for row in rows), **means, "stderr": error, **_interval(means["difference"], error), "p": None}
+    bounds: Row = {"low": None, "high": None}
+    if error is not None:
+        below, above = (math.hypot(*(row[end] - row["difference"] for row in rows)) / len(rows) for end in ("low", "high"))
+        bounds = {"low": means["difference"] - below, "high": means["difference"] + above}
+    return {"n": sum(row["n"] for row in rows), **means, "stderr": error, **bounds, "p": None}
+
+
+def _bonett_price(gained: int, lost: int, count: int) -> Row:
+    """The adjusted Wald interval of a difference of paired proportions (doi:10.3102/1076998611411915): one document is added to
+    each way of differing."""
+    up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
+    error = math.sqrt((up + down - (up - down) ** 2) / (count + 2))
+    return {"low": max(-1.0, up - down - Z * error), "high": min(1.0, up - down + Z * error)}
 
 
 def _interval(difference: float, error: float | None) -> Row:

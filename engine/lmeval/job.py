@@ -9,11 +9,12 @@ from typing import Any
 from engine.config import RunConfig
 from engine.errors import EngineError
 from engine.lmeval import bench
-from engine.lmeval.catalogue import load_tasks
+from engine.lmeval.catalogue import check_few_shot, load_tasks
+from engine.lmeval.endpoint import served_models
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rundir import RunDir, read_manifest
-from engine.serving.launch import open_sessions
+from engine.serving.launch import BASE, open_sessions
 from engine.session import given_layers
 from engine.study.opening import headed
 
@@ -28,18 +29,19 @@ def run_bench(
         given_layers(config)
     if not asked["tasks"]:
         raise EngineError("--tasks names no task; everyday ships with this project.")
-    sessions = open_sessions(configs)
-    for session in sessions:
+    sessions = open_sessions(configs, "one engine holds one base: bench them apart")
+    for session in sessions if asked["server"] is None else []:
         session.check_swappable()
+    served = served_models(asked["server"], [BASE, *(config.variant for config in configs)]) if asked["server"] else []
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     tasks = load_tasks(asked["tasks"], asked["include"], asked["data"])
     bench.check_limit(tasks, options.limit)
+    check_few_shot(tasks, options.num_fewshot)
     folder = out or default_run_dir(configs[0].variant)
     with contextlib.ExitStack() as stack:
         stack.callback(sessions[0].close)
         if asked["server"]:
-            names = ["base", *(config.variant for config in configs)]
-            result, rows = bench.bench_server(sessions[0], asked["server"], names, tasks, options, concurrent)
+            result, rows = bench.bench_server(sessions[0], asked["server"], served, tasks, options, concurrent)
         else:
             result, rows = bench.bench(sessions, tasks, options)
     result = headed(configs[0].variant, vars(options), result)

@@ -29,11 +29,24 @@ def bench_cells(result: Row) -> list[list[str]]:
     ]
 
 
+def unpaired_lines(result: Row) -> list[str]:
+    """A line for each task that scores no single document (perplexity, corpus F1): lm-eval's figures, without a test."""
+    compared = {row["task"] for row in result["tasks"]}
+    lines = []
+    for task in dict.fromkeys(task for found in result["aggregates"].values() for task in found if task not in compared):
+        figures = "; ".join(
+            f"{name} " + ", ".join(f"{metric.removesuffix(',none')} {value:.4g}" for metric, value in found[task].items())
+            for name, found in result["aggregates"].items()
+        )
+        lines.append(f"{task} scores no single document, so nothing is paired: {figures}.")
+    return lines
+
+
 def print_bench(result: Row) -> None:
     """The paired table."""
     console_for_stdout().print(study_table(COLUMNS, bench_cells(result)))
-    brackets = "Brackets: 95 % intervals of the difference, from its paired standard error on the same documents."
-    print_lines([f"{brackets} p: McNemar's exact test."])
+    print_lines(unpaired_lines(result))
+    print_lines(["Brackets: 95 % intervals of the difference on the same documents. p: McNemar's exact test."])
 
 
 def _difference(row: Row) -> str:

@@ -27,6 +27,7 @@ from engine.stages import variants_of
 from engine.variants import Variant
 
 BASE, SWAPPABLE = "base", "swappable"
+ONE_BASE = "one server holds one base. Start two, with another --port"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
 MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
@@ -64,8 +65,9 @@ class Launch:
     environment: dict[str, str] = field(repr=False, default_factory=dict)  # holds the key
 
 
-def open_sessions(configs: Sequence[RunConfig]) -> list[Session]:
-    """A session for each variant. Raises EngineError for a name given twice, and for variants of different bases."""
+def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> list[Session]:
+    """A session for each variant. Raises EngineError for a name given twice, and for variants of different bases (`one_base` says
+    why not, and what to do)."""
     names = [config.variant for config in configs]
     for config in configs:
         given_layers(config)
@@ -79,7 +81,7 @@ def open_sessions(configs: Sequence[RunConfig]) -> list[Session]:
         if session.base_hash != sessions[0].base_hash:
             raise EngineError(
                 f"{session.config.variant} is a variant of {session.config.model.path}, {sessions[0].config.variant} of "
-                f"{sessions[0].config.model.path}: one server holds one base. Start two, with another --port."
+                f"{sessions[0].config.model.path}: {one_base}."
             )
     return sessions
 

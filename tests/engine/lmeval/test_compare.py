@@ -4,12 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_rel
+from scipy.stats import binomtest, multinomial, ttest_rel
 
-from engine.errors import EngineError
-from engine.lmeval.bench import Options, check_limit, compare, document_rows
-from engine.lmeval.catalogue import OWN, load_tasks
-from engine.lmeval.compare import over_tasks, paired
+from engine.lmeval.compare import Z, over_tasks, paired
+from engine.lmeval.documents import compare, document_rows
+from engine.lmeval.table import unpaired_lines
 
 RNG = np.random.default_rng(0)
 
@@ -45,39 +44,57 @@ def test_tasks_count_alike_in_the_mean() -> None:
     found = over_tasks(rows)
     assert found["difference"] == pytest.approx((0.5 - 0.5) / 2) and found["n"] == 12
     assert found["stderr"] == pytest.approx(np.hypot(rows[0]["stderr"], rows[1]["stderr"]) / 2)
+    same = over_tasks([paired([1.0] * 8, [1.0] * 8)] * 2)
+    assert same["stderr"] == 0 and same["low"] < -0.1 and same["high"] == -same["low"]
 
 
-def test_documents_are_matched_by_number_and_each_metric_has_a_row() -> None:
+@pytest.mark.parametrize(("count", "up", "down"), [(20, 0.05, 0.02), (50, 0.05, 0.02), (100, 0.1, 0.02), (100, 0.01, 0.01)])
+def test_the_interval_of_a_difference_of_shares_covers_as_it_says(count: int, up: float, down: float) -> None:
+    """Over every outcome with its probability; the plain paired interval beside it."""
+    covered = plain = 0.0
+    for gained in range(count + 1):
+        for lost in range(count + 1 - gained):
+            chance = multinomial.pmf([gained, lost, count - gained - lost], count, [up, down, 1 - up - down])
+            if chance < 1e-9:
+                continue
+            base = [0.0] * gained + [1.0] * lost + [1.0] * (count - gained - lost)
+            found = paired(base, [1.0] * gained + [0.0] * lost + [1.0] * (count - gained - lost))
+            covered += chance * (found["low"] <= up - down <= found["high"])
+            plain += chance * (abs(found["difference"] - (up - down)) <= Z * found["stderr"])
+    print(f"n {count}, {up} better and {down} worse: covered {covered:.3f}; difference +- 1.96 standard errors {plain:.3f}")
+    assert covered >= 0.945
+
+
+def sample(number: int, value: float, metric: str = "acc", way: str = "none", response: object = -1.0) -> dict[str, object]:
+    shared = {"doc_id": number, "doc_hash": "h", "filtered_resps": [response], "filter": way}
+    return {**shared, "metrics": [metric], metric: value}
+
+
+def test_documents_are_matched_by_number_and_each_has_a_row() -> None:
     def samples(values: dict[int, float]) -> dict[str, list[dict[str, object]]]:
-        return {
-            "t": [
-                {"doc_id": key, "doc_hash": "h", "filtered_resps": [[-1.0, True]], "metrics": ["acc"], "acc": value}
-                for key, value in values.items()
-            ]
-        }
+        return {"t": [sample(key, value) for key, value in values.items()]}
 
     rows = document_rows("base", "0", samples({0: 1, 1: 0, 2: 1})) + document_rows("k1", "1", samples({2: 0, 1: 1, 0: 1}))
-    assert len(rows) == 6 and json.loads(rows[0]["responses"]) == [[-1.0, True]]
+    assert len(rows) == 6 and json.loads(rows[0]["responses"]) == [-1.0]
     (found,) = compare(rows, "base", "k1")
     assert (found["n"], found["base"], found["score"]) == (3, pytest.approx(2 / 3), pytest.approx(2 / 3))
 
 
-def test_the_shipped_task_is_a_hundred_questions_and_needs_no_hub() -> None:
-    rows = [json.loads(line) for line in (OWN / "everyday.jsonl").read_text().splitlines()]
-    assert len(rows) == len({row["question"] for row in rows}) == 100
-    assert all(len(set(row["choices"])) == 4 and 0 <= row["answer"] < 4 for row in rows)
-    counts = np.bincount([row["answer"] for row in rows])
-    print("right answers by place:", counts)
-    assert counts.max() <= 35
-    tasks = load_tasks(["everyday"], None, {})
-    assert len(tasks["everyday"].eval_docs) == 100
-    with pytest.raises(EngineError, match=r"Task everyday has 100 documents; --limit asks for 101"):
-        check_limit(tasks, 101)
-    assert Options(None, None, False).limit is None
+def test_a_task_that_filters_its_answers_twice_has_one_row_a_document_and_compares_the_first_way() -> None:
+    given = [sample(0, 1, "exact_match", "strict", "4"), sample(1, 0, "exact_match", "strict", "5")]
+    given += [sample(0, 0, "exact_match", "last", "no"), sample(1, 1, "exact_match", "last", "no")]
+    rows = document_rows("base", "0", {"t": given})
+    assert [(row["doc_id"], row["metric"], row["value"], row["responses"]) for row in rows] == [
+        (0, "exact_match,strict", 1.0, '["4"]'),
+        (1, "exact_match,strict", 0.0, '["5"]'),
+    ]
+    assert json.loads(rows[1]["metrics"]) == {"exact_match,strict": 0.0, "exact_match,last": 1.0}
 
 
-def test_an_unknown_task_names_the_nearest_and_a_data_set_that_cannot_be_had_the_file_to_give(tmp_path: object) -> None:
-    with pytest.raises(EngineError, match=r"lm-eval has no task 'arc_eazy'. Nearest: arc_easy"):
-        load_tasks(["arc_eazy"], None, {})
-    with pytest.raises(EngineError, match=r"Task arc_easy takes .*could not be had.*--data arc_easy=FILE"):
-        load_tasks(["arc_easy"], None, {})
+def test_a_task_that_scores_no_single_document_is_said_to_be_compared_by_nobody() -> None:
+    given = {"t": [{**sample(0, 0.0, "word_perplexity"), "word_perplexity": (-30.0, 6)}]}
+    rows = document_rows("base", "0", given) + document_rows("k1", "1", given)
+    assert rows[0]["metric"] is None and compare(rows, "base", "k1") == []
+    result = {"tasks": [], "aggregates": {name: {"t": {"word_perplexity,none": 20.0}} for name in ("base", "k1")}}
+    (line,) = unpaired_lines(result)
+    assert line == "t scores no single document, so nothing is paired: base word_perplexity 20; k1 word_perplexity 20."
