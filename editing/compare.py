@@ -1,15 +1,20 @@
-"""`bin/edit --verify`: a checkpoint made elsewhere against its base. Which tensors differ, and what the edited ones still
-write along the directions that were removed."""
+"""A checkpoint or adapter against its base: which tensors differ, what the edited ones still write along the directions that
+were removed (`bin/edit --verify`), and whether every tensor is what an edit makes of the base (`bin/serve`)."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from editing.apply import edit_of
+from editing.adapter import lora_factors, read_adapter
+from editing.apply import edit_of, edited_tensor
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
-from editing.plan import PlannedTensor
+from editing.plan import EditPlan, PlannedTensor, family_of
 from editing.projection import Edit
 from editing.proof import Proof, measure
 
@@ -34,7 +39,7 @@ def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
             raise EditError(
                 f"{name} is {ours.shape} {ours.dtype} here and {theirs.shape} {theirs.dtype} in the base: another model."
             )
-        if not torch.equal(checkpoint.read(name).flatten().view(torch.uint8), base.read(name).flatten().view(torch.uint8)):
+        if not _same_bits(checkpoint.read(name), base.read(name)):
             differing.append(name)
     missing = sorted(base.tensors.keys() - checkpoint.tensors.keys())
     return Comparison(differing, missing, sorted(checkpoint.tensors.keys() - base.tensors.keys()))
@@ -43,3 +48,51 @@ def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
 def prove_against(checkpoint: Checkpoint, base: Checkpoint, tensors: Iterable[PlannedTensor], edit: Edit) -> list[Proof]:
     """The proof of each of the base's planned tensors as the checkpoint has it; `edit` is in terms of the base."""
     return [measure(base.read(t.name), checkpoint.read(t.name), t, edit_of(base, t, edit)) for t in tensors]
+
+
+def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:
+    """Names of tensors that are not what `edit` makes of the base: edited ones beyond what another machine's arithmetic may
+    round otherwise, untouched ones in any bit, missing and added ones. The head that untying adds is the base's embedding."""
+    edited = {tensor.name: tensor for tensor in plan.edited}
+    head = family_of(base).head if plan.scope.untie else None
+    added = sorted(checkpoint.tensors.keys() - base.tensors.keys() - {head})
+
+    def differs(name: str) -> bool:
+        theirs, entry = base.tensors[name], checkpoint.tensors.get(name)
+        if entry is None or (entry.shape, entry.dtype) != (theirs.shape, theirs.dtype):
+            return True
+        if name in edited:
+            return not _close(checkpoint.read(name), edited_tensor(base, edited[name], edit))
+        return not _same_bits(checkpoint.read(name), base.read(name))
+
+    return _which(differs, sorted(base.tensors)) + added
+
+
+def unfaithful_factors(directory: Path, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:
+    """The same for an adapter folder: names of the base's tensors whose factors are not the edit's, missing and added ones."""
+    found = read_adapter(directory)
+    edited = {tensor.name: tensor for tensor in plan.edited}
+
+    def differs(name: str) -> bool:
+        if name not in found:
+            return True
+        return not all(map(_close, found[name], lora_factors(base, edited[name], edit)))
+
+    return _which(differs, sorted(edited)) + sorted(found.keys() - edited.keys())
+
+
+def _which(differs: Callable[[str], bool], names: Sequence[str]) -> list[str]:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return [name for name, differing in zip(names, pool.map(differs, names), strict=True) if differing]
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    """Equal to two last places, and near zero to the error that float32 makes in values of the tensor's size."""
+    if found.shape != expected.shape:
+        return False
+    size = float(expected.float().square().mean().sqrt())
+    return torch.allclose(found.float(), expected.float(), rtol=2 * torch.finfo(expected.dtype).eps, atol=1e-5 * size)

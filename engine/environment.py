@@ -40,7 +40,10 @@ def hardware() -> str:
     """One line: the GPUs by name, else the CPU and the cores this process may use."""
     if has_gpu():
         command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+        try:
+            names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+        except (OSError, subprocess.CalledProcessError):
+            return "no GPU visible to a GPU build"
         return ", ".join(name.strip() for name in names if name.strip())
     model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.machine())
     return f"{model}, {len(os.sched_getaffinity(0))} cores, no GPU"

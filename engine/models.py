@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from editing.checkpoint import Checkpoint, open_checkpoint
@@ -64,12 +65,17 @@ def _snapshot(model: ModelConfig) -> Path:
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
     """`Checkpoint.hash`, remembered in the cache as long as no weight file changes size or time."""
     files = [checkpoint.directory / "config.json", *checkpoint.files]
+    return str(remembered("checkpoint_hashes.json", checkpoint.directory, files, lambda: checkpoint.hash))
+
+
+def remembered(store_name: str, directory: Path, files: Sequence[Path], compute: Callable[[], str]) -> str:
+    """What `compute` says of a folder, from the cache as long as none of `files` changes size or time."""
     state = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    store = cache_dir() / "checkpoint_hashes.json"
+    store = cache_dir() / store_name
     known = json.loads(store.read_text()) if store.is_file() else {}
-    key = str(checkpoint.directory.resolve())
+    key = str(directory.resolve())
     if known.get(key, {}).get("state") != state:
-        known[key] = {"state": state, "hash": checkpoint.hash}
+        known[key] = {"state": state, "hash": compute()}
         store.parent.mkdir(parents=True, exist_ok=True)
         temporary = store.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(known))

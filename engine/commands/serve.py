@@ -22,6 +22,9 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     api_key: Annotated[str | None, typer.Option(help="What clients must give; VLLM_API_KEY is read too.", metavar="KEY")] = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make a key and print it once.")] = False,
+    allow_changed_weights: Annotated[
+        bool, typer.Option("--allow-changed-weights", help="Serve a cached folder whose weights are not what its card says.")
+    ] = False,
     layers: cli.LayersOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
@@ -37,17 +40,20 @@ def serve(
     cli.keep_stdout_clean()
     with cli.user_errors():
         from engine.configfile import load_config
+        from engine.serving import checks
         from engine.serving import launch as serving
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
         configs = [load_config(name, overrides) for name in variant]
-        options = serving.Options(host, port, api_key, new_key, with_base, swappable, tuple(context.args))
+        extra = tuple(context.args)
+        options = checks.Options(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)
+        checks.check_extra(options)
         sessions = serving.open_sessions(configs)
         if dry_run:
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], "vllm": list(context.args)})
             return
-        key = serving.check_address(options)
-        serving.check_machine(sessions[0])
+        key = checks.check_address(options)
+        checks.check_machine(sessions[0], options)
         made = (serving.prepare_swappable if swappable else serving.prepare)(sessions, options, key)
         for line in serving.describe_models(made):
             typer.echo(f"serve: {line}", err=True)

@@ -6,53 +6,28 @@ What is missing is made first; then this process becomes `vllm serve`, so that i
 import json
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from editing.adapter import check_adaptable
 from engine.config import RunConfig
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.export import check_export, export
 from engine.paths import cache_dir
 from engine.progress import say
 from engine.replica import hardware_arguments, set_environment
 from engine.rundir import hash_of, write_json
+from engine.serving.checks import KEY_VARIABLE, Options
+from engine.serving.folders import Served, base_folder, variant_folder
 from engine.session import Session, given_layers
 from engine.stages import variants_of
 from engine.variants import Variant
 
 BASE, SWAPPABLE = "base", "swappable"
+SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
 ONE_BASE = "one server holds one base. Start two, with another --port"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
-MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
-
-
-@dataclass(frozen=True)
-class Options:
-    """Where to listen, with which key, and what is passed on to vLLM after ours."""
-
-    host: str = "127.0.0.1"
-    port: int = 8000
-    api_key: str | None = None
-    new_key: bool = False
-    with_base: bool = False
-    swappable: bool = False
-    extra: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Served:
-    """A name that the server answers to, the variant's hash (the base's own for `base`), and its folder."""
-
-    name: str
-    variant_hash: str
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -86,63 +61,19 @@ def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> lis
     return sessions
 
 
-def check_address(options: Options) -> str | None:
-    """The key that clients must give, None for none.
-
-    Raises EngineError for an address beyond this machine without a key, and for a port that is taken.
-    """
-    key = options.api_key or os.environ.get(KEY_VARIABLE) or (secrets.token_urlsafe(24) if options.new_key else None)
-    if options.host not in LOOPBACK and not key:
-        raise EngineError(
-            f"{options.host} can be reached from other machines, and an edited model should not be open to all of them. Give a "
-            f"key with --api-key or {KEY_VARIABLE}, or have one made with --new-key."
-        )
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.socket(family) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((options.host, options.port))
-        except OSError as error:
-            raise EngineError(
-                f"Cannot listen on {options.host}:{options.port} ({error.strerror}). Choose another --port."
-            ) from None
-    return key
-
-
-def check_machine(session: Session) -> None:
-    """Raise EngineError where the GPU that this installation is for is missing, or memory for weights and cache is."""
-    if has_gpu():
-        import torch
-
-        if not torch.cuda.is_available():
-            raise EngineError(
-                "This installation's vLLM is for a GPU and none is visible. Check nvidia-smi, or run bin/setup --cpu."
-            )
-        return
-    import psutil
-
-    weights = sum(file.stat().st_size for file in session.checkpoint.files)
-    cache = int(session.config.vllm.get("kv_cache_memory_bytes", hardware_arguments(has_gpu=False)["kv_cache_memory_bytes"]))
-    needed, free = weights + cache + MEMORY_MARGIN, psutil.virtual_memory().available
-    if free < needed:
-        raise EngineError(
-            f"Serving takes about {needed / 1e9:.1f} GB here (weights {weights / 1e9:.1f}, cache {cache / 1e9:.1f}) and "
-            f"{free / 1e9:.1f} GB are free. Free some, or lower vllm.kv_cache_memory_bytes."
-        )
-
-
 def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
     """Make what is missing (directions, checkpoint or adapters) and put the command together."""
     as_adapters = options.with_base or len(sessions) > 1
     made = zip(sessions, _variants(sessions), strict=True)
-    models = [_made(session, variant, as_adapter=as_adapters) for session, variant in made]
+    allowed = options.allow_changed
+    models = [variant_folder(session, variant, as_adapter=as_adapters, allow_changed=allowed) for session, variant in made]
     first = sessions[0]
-    weights = first.checkpoint.directory if as_adapters else models[0].folder
-    served = [Served(BASE, first.base_hash[:16], weights), *models] if as_adapters else models
+    weights = base_folder(first) if as_adapters else models[0].folder
+    served = [Served(BASE, first.base.hash, weights), *models] if as_adapters else models
     command = _command(first, weights, served[0].name, options)
     if as_adapters:
         command += _lora_flags(sessions, models)
-    return Launch([*command, *options.extra], served, _url(options), {KEY_VARIABLE: key} if key else {})
+    return Launch([*command, *_around(key), *options.extra], served, _url(options), {KEY_VARIABLE: key} if key else {})
 
 
 def _command(session: Session, weights: Path, name: str, options: Options) -> list[str]:
@@ -154,6 +85,11 @@ def _command(session: Session, weights: Path, name: str, options: Options) -> li
     if kwargs := session.config.model.chat_template_kwargs:
         arguments["default_chat_template_kwargs"] = kwargs
     return [*command, *flags_of(arguments)]
+
+
+def _around(key: str | None, *middleware: str) -> list[str]:
+    """Flags of what stands around vLLM's application: the guard outermost, where there is a key."""
+    return [part for name in (*middleware, *([GUARD] if key else [])) for part in ("--middleware", name)]
 
 
 def _url(options: Options) -> str:
@@ -170,9 +106,9 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
     variants = [sessions[0].base, *_variants(sessions)]
     folder = cache_dir() / "served" / f"swappable-{hash_of({variant.name: variant.hash for variant in variants})}"
     catalogue = _catalogue(folder, sessions[0], variants)
-    arguments = {"worker_extension_cls": "engine.worker.HotSwapWorker", "middleware": ["engine.serving.swap.SwapMiddleware"]}
+    extension = ["--worker-extension-cls", "engine.worker.HotSwapWorker"]
     weights = sessions[0].checkpoint.directory
-    command = [*_command(sessions[0], weights, SWAPPABLE, options), *flags_of(arguments), *options.extra]
+    command = [*_command(sessions[0], weights, SWAPPABLE, options), *extension, *_around(key, SWAPPER), *options.extra]
     admin_key = os.environ.get(swap.KEY_VARIABLE) or secrets.token_urlsafe(24)
     environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key} | ({KEY_VARIABLE: key} if key else {})
     models = [Served(SWAPPABLE, f"{len(variants)} variants, now base", weights)]
@@ -221,18 +157,6 @@ def flags_of(arguments: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             flags += [flag, str(value)]
     return flags
-
-
-def _made(session: Session, variant: Variant, *, as_adapter: bool) -> Served:
-    """The variant's folder in the cache, named by its hash: written once, and used by every later server."""
-    if as_adapter:
-        assert variant.edit is not None
-        check_adaptable(variant.plan, variant.edit)
-    form = "-lora" if as_adapter else ""
-    folder = cache_dir() / "served" / f"{variant.name}-{variant.hash}{form}"
-    check_export(session, folder)
-    export(session, variant, folder, as_adapter=as_adapter)
-    return Served(variant.name, variant.hash, folder)
 
 
 def _variants(sessions: Sequence[Session]) -> list[Variant]:

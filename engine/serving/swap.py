@@ -11,20 +11,18 @@ instance, from `--middleware`; what it needs stands in a file that an environmen
 import asyncio
 import json
 import os
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.serving.guard import ADMIN_ROUTE, Receive, Scope, Send, bears, respond
+
 CATALOGUE_VARIABLE, KEY_VARIABLE = "REFUSAL_SWAP_CATALOGUE", "REFUSAL_ADMIN_KEY"
-ROUTE, HEADER = "/admin/variant", b"x-refusal-variant"
+ROUTE, HEADER = ADMIN_ROUTE, b"x-refusal-variant"
 HERE = ("127.0.0.1", "::1")
 MOST_BYTES = 4096  # of an admin request
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Gate:
@@ -80,11 +78,11 @@ class SwapMiddleware:
             await self.app(scope, receive, send)
         elif scope["path"] == ROUTE:
             status, answer = await self._admin(scope, receive)
-            await _respond(send, status, answer)
+            await respond(send, status, answer)
         elif scope["method"] == "POST":
             async with self.gate.response():
                 if self.current is None:
-                    await _respond(send, 503, {"error": f"The last swap failed, so the weights are mixed. POST {ROUTE} again."})
+                    await respond(send, 503, {"error": f"The last swap failed, so the weights are mixed. POST {ROUTE} again."})
                 else:
                     await self.app(scope, receive, self._named(send))
         else:
@@ -102,10 +100,9 @@ class SwapMiddleware:
         return named
 
     async def _admin(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Any]]:
-        given = dict(scope["headers"]).get(b"authorization", b"").decode(errors="replace").removeprefix("Bearer ")
         if scope.get("client") is None or scope["client"][0] not in HERE:
             return 403, {"error": "The admin route answers this machine alone."}
-        if not secrets.compare_digest(given.encode(), self.key.encode()):
+        if not bears(scope, self.key):
             return 401, {"error": "Give the admin key: Authorization: Bearer KEY."}
         if scope["method"] == "GET":
             return 200, self._state()
@@ -150,9 +147,3 @@ async def _body(receive: Receive) -> bytes:
         if not message.get("more_body"):
             return body
     raise ValueError("too long")
-
-
-async def _respond(send: Send, status: int, answer: dict[str, Any]) -> None:
-    headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})

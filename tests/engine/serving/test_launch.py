@@ -6,14 +6,20 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from editing.projection import Edit, orthonormal_basis
 from engine.configfile import load_config
 from engine.errors import EngineError
-from engine.serving import launch
+from engine.serving import checks, guard, launch
+from engine.serving.folders import variant_folder
 from engine.serving.ready import ready_lines
 from engine.serving.swap import Gate
+from engine.variants import Variant
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
@@ -21,21 +27,31 @@ pytestmark = pytest.mark.usefixtures("smollm2_dir")
 
 def test_engine_arguments_become_vllms_flags() -> None:
     given = {"enforce_eager": True, "enable_prefix_caching": False, "max_model_len": 2048, "quantization": None}
-    given |= {"hf_overrides": {"a": 1}, "middleware": ["x", "y"]}
+    given |= {"hf_overrides": {"a": 1}, "allowed_local_media_path": ["x", "y"]}
     simple = ["--enforce-eager", "--no-enable-prefix-caching", "--max-model-len", "2048"]
-    assert launch.flags_of(given) == [*simple, "--hf-overrides", '{"a": 1}', "--middleware", "x", "y"]
+    assert launch.flags_of(given) == [*simple, "--hf-overrides", '{"a": 1}', "--allowed-local-media-path", "x", "y"]
 
 
 def test_another_address_needs_a_key_and_gets_one_made_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(EngineError, match=r"0\.0\.0\.0 can be reached from other machines.*--new-key"):
-        launch.check_address(launch.Options(host="0.0.0.0", port=0))
-    made = launch.check_address(launch.Options(host="0.0.0.0", port=0, new_key=True))
+        checks.check_address(checks.Options(host="0.0.0.0", port=0))
+    made = checks.check_address(checks.Options(host="0.0.0.0", port=0, new_key=True))
     assert made is not None and len(made) >= 32
-    assert launch.check_address(launch.Options(port=0)) is None
-    assert launch.check_address(launch.Options(port=0, api_key="k")) == "k"
+    assert checks.check_address(checks.Options(port=0)) is None
+    assert checks.check_address(checks.Options(port=0, api_key="k")) == "k"
     monkeypatch.setenv("VLLM_API_KEY", "from the environment")
-    assert launch.check_address(launch.Options(host="0.0.0.0", port=0)) == "from the environment"
+    assert checks.check_address(checks.Options(host="0.0.0.0", port=0)) == "from the environment"
+
+
+@pytest.mark.parametrize("given", ["--host", "--host=0.0.0.0", "--hos", "--api_key", "--port", "--served-model-name"])
+def test_what_follows_the_dashes_cannot_open_the_server_or_rename_it(given: str) -> None:
+    with pytest.raises(EngineError, match=f"{given} is not passed on to vLLM"):
+        checks.check_extra(checks.Options(extra=("--max-model-len", "2048", given)))
+
+
+def test_other_flags_of_vllm_are_passed_on() -> None:
+    checks.check_extra(checks.Options(extra=("--max-model-len", "2048", "--model-impl", "vllm", "--max-num-seqs=8", "-1", "--")))
 
 
 def test_a_port_in_use_is_said_before_anything_is_made() -> None:
@@ -45,13 +61,30 @@ def test_a_port_in_use_is_said_before_anything_is_made() -> None:
         with pytest.raises(
             EngineError, match=r"Cannot listen on 127\.0\.0\.1:\d+ \(Address already in use\)\. Choose another --port"
         ):
-            launch.check_address(launch.Options(port=taken.getsockname()[1]))
+            checks.check_address(checks.Options(port=taken.getsockname()[1]))
 
 
 def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.kv_cache_memory_bytes": 10**15})])[0]
     with pytest.raises(EngineError, match=r"Serving takes about 1000001\.\d GB here \(weights 0\.3, cache 1000000\.0\)"):
-        launch.check_machine(session)
+        checks.check_machine(session, checks.Options())
+
+
+def test_a_gpu_installation_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine has none; only the name of the installed build is another here."""
+    monkeypatch.setattr(checks, "has_gpu", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    session = launch.open_sessions([load_config("smollm2_135m_k1")])[0]
+    with pytest.raises(EngineError, match=r"vLLM is for a GPU and none is visible. Check nvidia-smi"):
+        checks.check_machine(session, checks.Options())
+
+
+def test_a_gpu_that_is_in_use_is_said_before_vllm_starts() -> None:
+    checks.check_gpu_memory(weights=6 * 10**9, free=75 * 10**9, claimed=72 * 10**9)
+    with pytest.raises(EngineError, match=r"vLLM takes 72\.0 GB of the GPU \(weights 6\.0\) and 70\.0 GB are free"):
+        checks.check_gpu_memory(weights=6 * 10**9, free=70 * 10**9, claimed=72 * 10**9)
+    with pytest.raises(EngineError, match=r"vLLM takes 17\.1 GB of the GPU \(weights 16\.0\) and 8\.0 GB are free"):
+        checks.check_gpu_memory(weights=16 * 10**9, free=8 * 10**9, claimed=0)
 
 
 def test_variants_of_one_base_with_names_of_their_own() -> None:
@@ -71,10 +104,10 @@ def test_variants_of_two_bases_take_two_servers(llama_dir: Path, tmp_path: Path)
 
 def test_the_ready_line_holds_a_request_and_no_key() -> None:
     models = [launch.Served("base", "b" * 16, Path("base")), launch.Served("k1", "a" * 16, Path("k1"))]
-    text = ready_lines(launch.Launch([], models, "http://127.0.0.1:9/v1", {launch.KEY_VARIABLE: "secret"}))
+    text = ready_lines(launch.Launch([], models, "http://127.0.0.1:9/v1", {checks.KEY_VARIABLE: "secret"}))
     assert "ready: base (bbbbbbbbbbbbbbbb), k1 (aaaaaaaaaaaaaaaa) at http://127.0.0.1:9/v1" in text
     assert '"model": "k1"' in text and "$VLLM_API_KEY" in text and "secret" not in text
-    assert "secret" not in repr(launch.Launch([], models, "u", {launch.KEY_VARIABLE: "secret"}))
+    assert "secret" not in repr(launch.Launch([], models, "u", {checks.KEY_VARIABLE: "secret"}))
 
 
 @pytest.mark.parametrize(
@@ -82,6 +115,7 @@ def test_the_ready_line_holds_a_request_and_no_key() -> None:
     [
         (["--variant", "smollm2_135m_k1", "--host", "0.0.0.0"], "can be reached from other machines"),
         (["--variant", "smollm2_k1"], "Unknown variant 'smollm2_k1'"),
+        (["--variant", "smollm2_135m_k1", "--", "--host", "0.0.0.0"], "--host is not passed on to vLLM. Give --host before"),
         (["--variant", "qwen3_1_7b_k1"], "has no published layer"),
         (["--variant", "smollm2_135m_k1", "--layers", "40"], "Layer 40 is out of range"),
     ],
@@ -97,6 +131,40 @@ def test_bad_input_is_one_message_and_exit_2(arguments: list[str], message: str,
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_every_route_but_health_takes_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "the key")
+    reached: list[str] = []
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: dict[str, Any], receive: object, send: object) -> None:
+        reached.append(scope.get("path", scope["type"]))
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def ask(path: str, key: str | None, kind: str = "http") -> None:
+        headers = [] if key is None else [(b"authorization", key.encode())]
+        await guard.KeyMiddleware(app)({"type": kind, "path": path, "method": "POST", "headers": headers}, receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {}
+
+    async def all_of_it() -> None:
+        for path in ("/v1/completions", "/invocations", "/tokenize", "/metrics", "/healthy", "/"):
+            for key in (None, "Bearer another", "Bearer", "the key", "Basic the key"):
+                await ask(path, key)
+            await ask(path, "bearer the key")
+        await ask("/health", None)
+        await ask("/v1/realtime", None, "websocket")
+        await guard.KeyMiddleware(app)({"type": "lifespan"}, receive, send)
+
+    asyncio.run(all_of_it())
+    assert reached == ["/v1/completions", "/invocations", "/tokenize", "/metrics", "/healthy", "/", "/health", "lifespan"]
+    starts = [message for message in sent if message["type"] == "http.response.start"]
+    assert len(starts) == 30 and {message["status"] for message in starts} == {401}
+    assert [message for message in sent if message["type"].startswith("websocket")] == [{"type": "websocket.close", "code": 1008}]
 
 
 def test_a_swap_waits_for_responses_and_holds_later_ones_back() -> None:
@@ -128,3 +196,25 @@ def test_a_swap_waits_for_responses_and_holds_later_ones_back() -> None:
     asyncio.run(all_of_it())
     assert order.index("swap") > max(order.index("a ends"), order.index("b ends"))
     assert order.index("c begins") > order.index("swap") and order[-1] == "d ends"
+
+
+def test_a_cached_folder_whose_weights_are_not_its_cards_is_refused_unless_told(
+    llama_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("REFUSAL_ROLLOUT_CACHE", str(tmp_path / "cache"))
+    config = load_config("smollm2_135m_k1", {"model.path": str(llama_dir), "directions.layers": [1]})
+    session = launch.open_sessions([config])[0]
+    basis_HK = orthonormal_basis(torch.randn(1, 48, generator=torch.Generator().manual_seed(0)))
+    variant = Variant("k1", session.base_hash, session.plan, Edit(basis_HK, 1.0))
+    for as_adapter, file in ((False, "model.safetensors"), (True, "adapter_model.safetensors")):
+        made = variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False)
+        assert variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False) == made
+        tensors = load_file(made.folder / file)
+        name = next(name for name in sorted(tensors) if "down_proj" in name)
+        save_file({**tensors, name: tensors[name] + 0.5}, made.folder / file, {"format": "pt"})
+        with pytest.raises(EngineError, match=rf"{made.folder} says on its card .* 1 of its tensors .*down_proj.*--allow"):
+            variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False)
+        assert variant_folder(session, variant, as_adapter=as_adapter, allow_changed=True) == made
+        assert f"1 tensors are not variant {variant.hash}'s; served as they are" in capsys.readouterr().err
+        save_file(tensors, made.folder / file, {"format": "pt"})
+        assert variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False) == made

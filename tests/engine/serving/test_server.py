@@ -51,6 +51,16 @@ def serve(folder: Path, *arguments: str, key: str | None = KEY) -> Iterator[tupl
                 server.wait(30)
 
 
+def post(url: str, path: str, key: str | None) -> int:
+    body = json.dumps({"model": "smollm2_135m_k1", "messages": ASK, "max_tokens": 1}).encode()
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url.removesuffix("/v1") + path, body, headers), timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
 def test_a_variant_is_served_as_any_model_is(tmp_path: Path) -> None:
     with serve(tmp_path, "--variant", "smollm2_135m_k1") as (server, url, log):
         client = openai.OpenAI(base_url=url, api_key=KEY, max_retries=0)
@@ -73,6 +83,8 @@ def test_a_variant_is_served_as_any_model_is(tmp_path: Path) -> None:
         assert all(texts)
         with pytest.raises(openai.AuthenticationError):
             openai.OpenAI(base_url=url, api_key="another", max_retries=0).models.list()
+        assert [post(url, path, None) for path in ("/invocations", "/tokenize", "/v1/chat/completions")] == [401, 401, 401]
+        assert post(url, "/invocations", KEY) == 200
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(**{**options, "model": "nobody"})
         line = next(line for line in log.read_text().splitlines() if line.startswith("try: "))

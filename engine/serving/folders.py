@@ -1,0 +1,89 @@
+"""The folders that a server opens, in the cache by their variants' hashes: written once, looked through before they are used."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from editing.adapter import WEIGHTS_FILE, check_adaptable
+from editing.checkpoint import open_checkpoint
+from editing.compare import unfaithful_factors, unfaithful_tensors
+from editing.errors import EditError
+from editing.folder import EDIT_FILE
+from engine.errors import EngineError
+from engine.export import check_export, export
+from engine.models import remembered
+from engine.paths import cache_dir
+from engine.progress import say
+from engine.session import Session
+from engine.variants import Variant
+
+VERIFIED = "verified_folders.json"
+
+
+@dataclass(frozen=True)
+class Served:
+    """A name that the server answers to, the variant's hash (the base's own for `base`), and its folder."""
+
+    name: str
+    variant_hash: str
+    folder: Path
+
+
+def variant_folder(session: Session, variant: Variant, *, as_adapter: bool, allow_changed: bool) -> Served:
+    """The variant's checkpoint or adapter, written if it is not there.
+
+    Raises EngineError where a folder of the cache holds other weights than its card says, unless `allow_changed`.
+    """
+    if as_adapter:
+        assert variant.edit is not None
+        check_adaptable(variant.plan, variant.edit)
+    folder = cache_dir() / "served" / f"{variant.name}-{variant.hash}{'-lora' if as_adapter else ''}"
+    there = (folder / EDIT_FILE).is_file()
+    check_export(session, folder)
+    export(session, variant, folder, as_adapter=as_adapter)
+    if there:
+        _check_weights(session, variant, folder, allow_changed=allow_changed)
+    return Served(variant.name, variant.hash, folder)
+
+
+def base_folder(session: Session) -> Path:
+    """The base's folder under a name that ends in its hash, as the variants' do: /v1/models shows it."""
+    link = cache_dir() / "served" / f"base-{session.base.hash}"
+    target = session.checkpoint.directory.resolve()
+    if link.resolve() != target:
+        link.parent.mkdir(parents=True, exist_ok=True)
+        made = link.with_name(f".{link.name}.{os.getpid()}")
+        made.symlink_to(target, target_is_directory=True)
+        made.replace(link)
+    return link
+
+
+def _check_weights(session: Session, variant: Variant, folder: Path, *, allow_changed: bool) -> None:
+    """Every tensor against what the edit makes of the base; remembered until a file changes."""
+
+    def faithful() -> str:
+        if changed := _unfaithful(session, variant, folder):
+            raise EngineError(
+                f"{folder} says on its card that it is variant {variant.hash}, and its weights are not: {len(changed)} of its "
+                f"tensors are not what that edit makes of the base, {changed[0]} first. Remove the folder, and it is made again; "
+                "or add --allow-changed-weights, if somebody changed it on purpose."
+            )
+        return variant.hash
+
+    files = sorted(folder.glob("*.safetensors"))
+    if allow_changed:
+        if changed := _unfaithful(session, variant, folder):
+            say(f"serve: {folder.name}: {len(changed)} tensors are not variant {variant.hash}'s; served as they are")
+    else:
+        remembered(VERIFIED, folder, files, faithful)
+
+
+def _unfaithful(session: Session, variant: Variant, folder: Path) -> list[str]:
+    assert variant.edit is not None
+    base = session.checkpoint
+    try:
+        if (folder / WEIGHTS_FILE).is_file():
+            return unfaithful_factors(folder, base, variant.plan, variant.edit)
+        return unfaithful_tensors(open_checkpoint(folder), base, variant.plan, variant.edit)
+    except EditError as error:
+        return [str(error)]
