@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -121,8 +122,26 @@ def test_base_and_variants_answer_side_by_side(tmp_path: Path) -> None:
         }
         print(answers)
         assert len(set(answers.values())) == 3 and "adapters on one copy of the base" in log.read_text()
+        check_bench_over(url, tmp_path, log)
         server.send_signal(signal.SIGINT)
         assert server.wait(60) in (0, 130, -signal.SIGINT)
+
+
+def check_bench_over(url: str, folder: Path, log: Path) -> None:
+    """bin/bench --server on it: the documents carry the hashes that the server told, and base and variants differ."""
+    asked = ["--variant", "smollm2_135m_k1", "--variant", "smollm2_135m_k3", "--limit", "8", "--num-fewshot", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REFUSAL_ROLLOUT_CACHE": str(ROOT / ".cache")}
+    command = [sys.executable, "-m", "engine.commands.bench", *asked, "--server", url, "--out", str(folder / "bench")]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [row["n"] for row in result["tasks"]] == [8, 8] and result["server"] == url
+    rows = pd.read_parquet(folder / "bench" / "bench.parquet")
+    hashes = dict(re.findall(r"(\S+) \((\w{16})\)", log.read_text()))
+    assert rows.groupby("variant").variant_hash.first().to_dict() == hashes
+    assert rows.groupby("variant").responses.first().nunique() == 3
+    command = [*command[:-4], "--server", url.replace("/v1", "/v2"), "--variant", "another"]
+    assert subprocess.run(command, cwd=folder, capture_output=True, check=False, env=environment).returncode == 2
 
 
 def admin(url: str, key: str, variant: str | None = None) -> tuple[int, dict[str, Any]]:
