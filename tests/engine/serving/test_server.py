@@ -137,7 +137,8 @@ def check_bench_over(url: str, folder: Path, log: Path) -> None:
     result = json.loads(done.stdout)
     assert [row["n"] for row in result["tasks"]] == [8, 8] and result["server"] == url
     rows = pd.read_parquet(folder / "bench" / "bench.parquet")
-    hashes = dict(re.findall(r"(\S+) \((\w{16})\)", log.read_text()))
+    ready = next(line for line in log.read_text().splitlines() if line.startswith("ready: "))
+    hashes = dict(re.findall(r"(\S+) \((\w{16})\)", ready))
     assert rows.groupby("variant").variant_hash.first().to_dict() == hashes
     assert rows.groupby("variant").responses.first().nunique() == 3
     command = [*command[:-4], "--server", url.replace("/v1", "/v2"), "--variant", "another"]
