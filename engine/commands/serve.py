@@ -1,5 +1,6 @@
 """bin/serve: an OpenAI-compatible endpoint for a variant, or for several beside the base."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -37,6 +38,7 @@ def serve(
     One variant is served as its folded checkpoint. Several, or one with --with-base, share one copy of the base with an adapter
     each. What follows -- is passed on to vLLM: bin/serve --variant NAME -- --max-model-len 2048
     """
+    environment = dict(os.environ)
     cli.keep_stdout_clean()
     with cli.user_errors():
         from engine.configfile import load_config
@@ -61,7 +63,7 @@ def serve(
             typer.echo(f"serve: {line}", err=True)
         if new_key and key and api_key is None:
             typer.echo(f"serve: the key, shown this once: {key}", err=True)
-        serving.become(made)
+        serving.become(made, environment)
 
 
 if __name__ == "__main__":

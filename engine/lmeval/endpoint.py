@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.errors import EngineError
@@ -41,10 +41,12 @@ def served_models(url: str, names: Sequence[str]) -> list[Served]:
         raise EngineError(
             f"{url} serves {', '.join(listed)}; there is no {missing[0]}. Start it with bin/serve --variant ... --with-base."
         )
-    return [_served(name, listed[name]) for name in names]
+    return [_served(name, listed) for name in names]
 
 
-def _served(name: str, card: dict[str, object]) -> Served:
+def _served(name: str, listed: Mapping[str, Mapping[str, object]]) -> Served:
+    card = listed[name]
     found = HASH.search(str(card.get("root") or ""))
-    length = card.get("max_model_len")
-    return Served(name, found[1] if found else None, length if isinstance(length, int) else DEFAULT_LENGTH)
+    base = listed.get(str(card.get("parent")), {})  # an adapter takes what its base takes
+    length = card.get("max_model_len") or base.get("max_model_len") or DEFAULT_LENGTH
+    return Served(name, found[1] if found else None, int(str(length)))

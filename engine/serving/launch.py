@@ -17,7 +17,7 @@ from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.paths import cache_dir
 from engine.progress import say
-from engine.replica import hardware_arguments, set_environment
+from engine.replica import hardware_arguments
 from engine.rundir import hash_of, write_json
 from engine.serving.checks import KEY_VARIABLE, Options
 from engine.serving.folders import Served, base_folder, variant_folder
@@ -132,15 +132,15 @@ def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> P
     return folder / "catalogue.json"
 
 
-def become(launch: Launch) -> None:
-    """Turn this process into the server; a process beside it says when it is ready."""
+def become(launch: Launch, environment: Mapping[str, str]) -> None:
+    """Turn this process into the server; a process beside it says when it is ready.
+
+    `environment` is the user's: what our own stages set for vLLM in this process is not the server's.
+    """
     from engine.serving.ready import announce_when_ready
 
-    set_environment(has_gpu=has_gpu())
-    os.environ.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
-    os.environ.update(launch.environment)
     announce_when_ready(launch, os.getpid())
-    os.execv(launch.command[0], launch.command)
+    os.execve(launch.command[0], launch.command, {"VLLM_NO_USAGE_STATS": "1", **environment, **launch.environment})
 
 
 def flags_of(arguments: Mapping[str, Any]) -> list[str]:
