@@ -12,7 +12,7 @@ COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", 
 
 
 def bench_cells(result: Row) -> list[list[str]]:
-    """A row a variant and task, then the means over tasks."""
+    """A row a variant and task, each variant's mean after its tasks."""
     return [
         [
             row["variant"],
@@ -25,7 +25,7 @@ def bench_cells(result: Row) -> list[list[str]]:
             number(row["stderr"]),
             p_value(row["p"]),
         ]
-        for row in [*result["tasks"], *result["mean"]]
+        for row in sorted([*result["tasks"], *result["mean"]], key=lambda row: result["variants"].index(row["variant"]))
     ]
 
 
@@ -33,10 +33,10 @@ def unpaired_lines(result: Row) -> list[str]:
     """A line for each task that scores no single document (perplexity, corpus F1): lm-eval's figures, without a test."""
     compared = {row["task"] for row in result["tasks"]}
     lines = []
-    for task in dict.fromkeys(task for found in result["aggregates"].values() for task in found if task not in compared):
+    for task in dict.fromkeys(task for found in result.get("aggregates", {}).values() for task in found if task not in compared):
         figures = "; ".join(
             f"{name} " + ", ".join(f"{metric.removesuffix(',none')} {value:.4g}" for metric, value in found[task].items())
-            for name, found in result["aggregates"].items()
+            for name, found in result.get("aggregates", {}).items()
         )
         lines.append(f"{task} scores no single document, so nothing is paired: {figures}.")
     return lines
@@ -46,7 +46,9 @@ def print_bench(result: Row) -> None:
     """The paired table."""
     console_for_stdout().print(study_table(COLUMNS, bench_cells(result)))
     print_lines(unpaired_lines(result))
-    print_lines(["Brackets: 95 % intervals of the difference on the same documents. p: McNemar's exact test."])
+    print_lines(
+        ["Brackets: 95 % intervals of the difference on the same documents. p: McNemar's exact test, each row by itself."]
+    )
 
 
 def _difference(row: Row) -> str:
