@@ -8,6 +8,7 @@ from engine.study.words import p_value
 from engine.table import console_for_stdout, number
 
 Row = Mapping[str, Any]
+HOW_TO_READ = "In brackets: the difference's 95 % interval. p: McNemar's exact test, each row by itself."
 COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.lmeval.table import COLUMNS as BENCH_COLUMNS
-from engine.lmeval.table import bench_cells, unpaired_lines
+from engine.lmeval.table import HOW_TO_READ, bench_cells, unpaired_lines
 from engine.report.tables import ACTING, Table, judge_note
 from engine.study.words import (
     compared_estimators,
@@ -136,5 +136,5 @@ def bench_table(bench: Row) -> Table:
     options = bench["options"]
     shots = "the task's own" if options["num_fewshot"] is None else options["num_fewshot"]
     asked = f"limit {options['limit'] or 'none'}, few-shot {shots}"
-    note = f"lm-eval on the same documents ({asked}). In brackets: 95 % interval of the difference; p: McNemar's exact test, each row by itself."
+    note = f"lm-eval on the same documents ({asked}). {HOW_TO_READ}"
     return Table("Ability (lm-eval)", BENCH_COLUMNS, bench_cells(bench), " ".join([note, *unpaired_lines(bench)]))
