@@ -47,9 +47,7 @@ def print_bench(result: Row) -> None:
     """The paired table."""
     console_for_stdout().print(study_table(COLUMNS, bench_cells(result)))
     print_lines(unpaired_lines(result))
-    print_lines(
-        ["Brackets: 95 % intervals of the difference on the same documents. p: McNemar's exact test, each row by itself."]
-    )
+    print_lines([HOW_TO_READ])
 
 
 def _difference(row: Row) -> str:
