@@ -24,9 +24,9 @@ WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
 
 
-def check_adaptable(plan: EditPlan, edit: Edit) -> None:
+def check_adaptable(plan: EditPlan, *, keep_norms: bool) -> None:
     """Raise EditError for an edit that a LoRA on Linear layers cannot express."""
-    if edit.keep_norms:
+    if keep_norms:
         raise EditError("An edit that keeps norms is not of rank k, so it has no adapter form. Write a checkpoint instead.")
     for tensor in plan.edited:
         if tensor.role not in PROJECTIONS or tensor.axis != 0 or len(tensor.shape) != 2:
@@ -48,14 +48,23 @@ def write_adapter(
     from safetensors.torch import save_file
 
     check_edit(edit, checkpoint.hidden_size)
-    check_adaptable(plan, edit)
+    check_adaptable(plan, keep_norms=edit.keep_norms)
     check_free(out)
     tensors = {}
     for tensor in plan.edited:
         module = PREFIX + tensor.name.removesuffix(".weight")
         tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = lora_factors(checkpoint, tensor, edit)
+    config = adapter_config(plan, edit, base_model)
+    with new_folder(out) as temporary:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / WEIGHTS_FILE, {"format": "pt"})
+        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        save_edit(temporary, edit, {**record, "form": "adapter"}, card)
+
+
+def adapter_config(plan: EditPlan, edit: Edit, base_model: str) -> dict[str, Any]:
+    """PEFT's adapter_config.json of an edit."""
     rank = edit.basis_HK.shape[1]
-    config = {
+    return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
@@ -67,10 +76,6 @@ def write_adapter(
         "target_modules": sorted({tensor.name.removesuffix(".weight").rpartition(".")[2] for tensor in plan.edited}),
         "layers_to_transform": sorted({tensor.layer for tensor in plan.edited if tensor.layer is not None}),
     }
-    with new_folder(out) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / WEIGHTS_FILE, {"format": "pt"})
-        (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
-        save_edit(temporary, edit, {**record, "form": "adapter"}, card)
 
 
 def read_adapter(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:

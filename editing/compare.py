@@ -1,6 +1,7 @@
 """A checkpoint or adapter against its base: which tensors differ, what the edited ones still write along the directions that
 were removed (`bin/edit --verify`), and whether every tensor is what an edit makes of the base (`bin/serve`)."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editing.adapter import lora_factors, read_adapter
+from editing.adapter import CONFIG_FILE, adapter_config, lora_factors, read_adapter
 from editing.apply import edit_of, edited_tensor
-from editing.checkpoint import Checkpoint
+from editing.checkpoint import INDEX_NAME, Checkpoint
 from editing.errors import EditError
 from editing.plan import EditPlan, PlannedTensor, family_of
 from editing.projection import Edit
 from editing.proof import Proof, measure
+from editing.untie import embedding_of
+from editing.writer import carried_files
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,11 @@ def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan,
     """Names of tensors that are not what `edit` makes of the base: edited ones beyond what another machine's arithmetic may
     round otherwise, untouched ones in any bit, missing and added ones. The head that untying adds is the base's embedding."""
     edited = {tensor.name: tensor for tensor in plan.edited}
-    head = family_of(base).head if plan.scope.untie else None
-    added = sorted(checkpoint.tensors.keys() - base.tensors.keys() - {head})
+    added = checkpoint.tensors.keys() - base.tensors.keys()
+    if plan.scope.untie:
+        head, embedding = family_of(base).head, embedding_of(base)
+        if head in added and _same_bits(checkpoint.read(head), base.read(embedding)):
+            added -= {head}
 
     def differs(name: str) -> bool:
         theirs, entry = base.tensors[name], checkpoint.tensors.get(name)
@@ -65,7 +71,25 @@ def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan,
             return not _close(checkpoint.read(name), edited_tensor(base, edited[name], edit))
         return not _same_bits(checkpoint.read(name), base.read(name))
 
-    return _which(differs, sorted(base.tensors)) + added
+    return _which(differs, sorted(base.tensors)) + sorted(added)
+
+
+def unfaithful_files(directory: Path, base: Checkpoint, plan: EditPlan) -> list[str]:
+    """Names of files beside an edited checkpoint's weights that are not the base's, byte for byte: configuration, tokenizer, chat
+    template. Untying says so in config.json, and writes another index."""
+    differing = []
+    for name, file in carried_files(base.directory).items():
+        theirs = directory / name
+        if plan.scope.untie and name == INDEX_NAME:
+            continue
+        if not theirs.is_file():
+            differing.append(name)
+        elif plan.scope.untie and name == "config.json":
+            if json.loads(theirs.read_text()) != json.loads(file.read_text()) | {"tie_word_embeddings": False}:
+                differing.append(name)
+        elif theirs.read_bytes() != file.read_bytes():
+            differing.append(name)
+    return differing
 
 
 def unfaithful_factors(directory: Path, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:
@@ -78,7 +102,10 @@ def unfaithful_factors(directory: Path, base: Checkpoint, plan: EditPlan, edit: 
             return True
         return not all(map(_close, found[name], lora_factors(base, edited[name], edit)))
 
-    return _which(differs, sorted(edited)) + sorted(found.keys() - edited.keys())
+    config = json.loads((directory / CONFIG_FILE).read_text())
+    expected = adapter_config(plan, edit, config.get("base_model_name_or_path", ""))
+    changed = [] if config == expected else [CONFIG_FILE]
+    return changed + _which(differs, sorted(edited)) + sorted(found.keys() - edited.keys())
 
 
 def _which(differs: Callable[[str], bool], names: Sequence[str]) -> list[str]:

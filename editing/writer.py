@@ -52,7 +52,8 @@ def write_edited(
     check_edit(edit, checkpoint.hidden_size)
     check_output(checkpoint, out)
     with new_folder(out) as temporary:
-        _carry_files(checkpoint, temporary)
+        for name, file in carried_files(checkpoint.directory).items():
+            shutil.copyfile(file, temporary / name)
         job = _Job(
             checkpoint,
             edit,
@@ -82,10 +83,10 @@ def check_output(checkpoint: Checkpoint, out: Path) -> None:
         )
 
 
-def _carry_files(checkpoint: Checkpoint, target: Path) -> None:
-    for file in sorted(checkpoint.directory.iterdir()):
-        if file.is_file() and not file.name.startswith(".") and file.suffix not in CARRIED_NOT:
-            shutil.copyfile(file, target / ("BASE_README.md" if file.name == "README.md" else file.name))
+def carried_files(directory: Path) -> dict[str, Path]:
+    """The base's files that an edited checkpoint has too, under their names there: all but weights in any form."""
+    files = [file for file in sorted(directory.iterdir()) if file.is_file() and not file.name.startswith(".")]
+    return {"BASE_README.md" if file.name == "README.md" else file.name: file for file in files if file.suffix not in CARRIED_NOT}
 
 
 @dataclass(frozen=True)

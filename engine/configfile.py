@@ -29,6 +29,8 @@ OWNED_BY_US = {
     "worker_extension_cls": "It carries the hot swap.",
     "enable_lora": "A hot swap does not take LoRA layers.",
     "quantization": "A hot swap takes unquantised weights.",
+    "kv_transfer_config": "A hot swap cannot empty a cache elsewhere of the old weights' keys and values.",
+    "kv_offloading_size": "A hot swap cannot empty a cache elsewhere of the old weights' keys and values.",
 }
 
 
@@ -206,3 +208,18 @@ def vllm_argument_names() -> list[str]:
             ]
             return [name for name in fields if re.match(r"[a-z]", name)]
     raise EngineError("The installed vLLM has no EngineArgs in engine/arg_utils.py; expected vLLM 0.26 to 0.33.")
+
+
+def save_config(config: "RunConfig", file: Path) -> Path:
+    """A configuration as a TOML file that `load_config` takes from any folder: paths are absolute; returns the file."""
+    import tomli_w
+
+    table = config.model_dump(mode="json", exclude_none=True, exclude={"variant", "published", "sweep"})
+    for part in (table["model"], table["data"]):
+        part |= {key: str(Path(value).absolute()) for key, value in part.items() if _is_path(value)}
+    file.write_text(tomli_w.dumps(table))
+    return file
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and Path(value).exists()

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from editing.checkpoint import open_checkpoint
+from editing.plan import plan_edit
 from engine.config import RunConfig, SamplingConfig
 from engine.errors import EngineError
 from engine.variants import Variant
@@ -39,7 +41,7 @@ def engine_arguments(config: RunConfig, model_dir: Path, *, has_gpu: bool) -> di
         "use_tqdm_on_load": False,
         "worker_extension_cls": "engine.worker.HotSwapWorker",
     }
-    arguments |= hardware_arguments(has_gpu=has_gpu) | config.vllm
+    arguments |= hardware_arguments(has_gpu=has_gpu) | (room_for_swaps(config, model_dir) if has_gpu else {}) | config.vllm
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
     return arguments
@@ -51,6 +53,18 @@ def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
         return {}
     # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
     return {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
+
+
+def room_for_swaps(config: RunConfig, model_dir: Path) -> dict[str, float]:
+    """vLLM's share of a GPU, less what the hot swap keeps there: the base's weights of the layers that it exchanges."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    checkpoint = open_checkpoint(model_dir)
+    entries = [checkpoint.tensors[tensor.name] for tensor in plan_edit(checkpoint).edited]
+    kept = sum(entry.end - entry.begin for entry in entries) // int(config.vllm.get("tensor_parallel_size", 1))
+    total = current_platform.get_device_total_memory()
+    return {"gpu_memory_utilization": round(EngineArgs.gpu_memory_utilization - kept / total, 3)}
 
 
 def set_environment(*, has_gpu: bool) -> None:

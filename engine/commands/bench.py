@@ -47,9 +47,11 @@ def bench(
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
         configs = [load_config(name, overrides) for name in variant]
-        asked = {"tasks": cli.items(tasks), "include": include_path, "data": _files(data), "server": server}
+        folder = include_path.expanduser().absolute() if include_path else None
+        asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
         if dry_run:
-            cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **asked, "data": data})
+            shown = {**asked, "include": folder and str(folder), "data": data}
+            cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **shown})
             return
         from engine.lmeval.bench import Options
         from engine.lmeval.job import run_bench

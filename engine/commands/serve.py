@@ -55,13 +55,14 @@ def serve(
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], "vllm": list(context.args)})
             return
         key = checks.check_address(options)
+        checks.check_settings(sessions[0], options)
         checks.check_machine(sessions[0], options)
         made = (serving.prepare_swappable if swappable else serving.prepare)(sessions, options, key)
         for line in serving.describe_models(made):
             typer.echo(f"serve: {line}", err=True)
         for line in serving.admin_lines(made):
             typer.echo(f"serve: {line}", err=True)
-        if new_key and key and api_key is None:
+        if key and not checks.given_key(options):
             typer.echo(f"serve: the key, shown this once: {key}", err=True)
         serving.become(made, environment)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.configfile import save_config
 from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import describe, has_gpu
 from engine.errors import EngineError
@@ -23,23 +24,24 @@ from engine.rundir import open_run_dir
 from engine.session import Session, model_name
 from engine.stages import load_variant
 
-LAYERS = (20, 21, 22, 29)
+DEPTHS = (0.67, 0.7, 0.73, 0.97)  # of the blocks: layers 20, 21, 22 and 29 of SmolLM2's 30
 Row = dict[str, Any]
 
 
-def bench_lmeval(config: RunConfig, limit: int, layers: Sequence[int] = LAYERS) -> Row:
+def bench_lmeval(config: RunConfig, limit: int) -> Row:
     """Seconds of both ways and their ratio; the checkpoints that lm-eval opens are written before its clock starts."""
-    configs = [config.model_copy(update={"variant": f"layer{layer}", "directions": _at(config, layer)}) for layer in layers]
     session = Session(config)
+    layers = sorted({max(1, round(session.checkpoint.num_layers * depth)) for depth in DEPTHS})
+    configs = [config.model_copy(update={"variant": f"layer{layer}", "directions": _at(config, layer)}) for layer in layers]
     with tempfile.TemporaryDirectory(prefix="refusal-lmeval-") as name:
         folder = Path(name)
-        files = [_save(folder, one) for one in configs]
+        files = [save_config(one, folder / f"{one.variant}.toml") for one in configs]
         checkpoints = [session.checkpoint.directory, *_checkpoints(folder, configs)]
         ours = _timed(_our_command(files, limit, folder), folder)
         say(f"bench-lmeval: base and {len(layers)} variants in one engine {ours:.1f} s")
         theirs = []
         for checkpoint in checkpoints:
-            theirs.append(_timed(_their_command(checkpoint, limit), OWN))
+            theirs.append(_timed(_their_command(config, checkpoint, limit), OWN))
             say(f"bench-lmeval: lm-eval on {checkpoint.name} {theirs[-1]:.1f} s")
     return {
         "speedup_over_restarts": round(sum(theirs) / ours, 2),
@@ -55,15 +57,6 @@ def bench_lmeval(config: RunConfig, limit: int, layers: Sequence[int] = LAYERS) 
 
 def _at(config: RunConfig, layer: int) -> Any:
     return config.directions.model_copy(update={"layers": [layer], "k": None})
-
-
-def _save(folder: Path, config: RunConfig) -> Path:
-    import tomli_w
-
-    file = folder / f"{config.variant}.toml"
-    table = config.model_dump(mode="json", exclude_none=True, exclude={"variant", "published", "sweep"})
-    file.write_text(tomli_w.dumps(table))
-    return file
 
 
 def _checkpoints(folder: Path, configs: Sequence[RunConfig]) -> list[Path]:
@@ -85,8 +78,14 @@ def _our_command(files: Sequence[Path], limit: int, folder: Path) -> list[str]:
     return [*bench, "--tasks", EVERYDAY, "--limit", str(limit), "--out", str(folder / "bench"), "--json"]
 
 
-def _their_command(checkpoint: Path, limit: int) -> list[str]:
-    arguments = {"pretrained": str(checkpoint), **hardware_arguments(has_gpu=has_gpu())}
+def _their_command(config: RunConfig, checkpoint: Path, limit: int) -> list[str]:
+    """lm-eval with the engine arguments that ours has."""
+    arguments = {
+        "pretrained": str(checkpoint),
+        "dtype": config.model.dtype,
+        **hardware_arguments(has_gpu=has_gpu()),
+        **config.vllm,
+    }
     model = ",".join(f"{name}={value}" for name, value in arguments.items())
     command = [sys.executable, "-m", "lm_eval", "run", "--model", "vllm", "--model_args", model, "--include_path", str(OWN)]
     return [*command, "--tasks", EVERYDAY, "--limit", str(limit), "--batch_size", "auto"]

@@ -18,7 +18,7 @@ from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.rundir import write_json
 from engine.session import Session, model_name
-from engine.stages import variants_of
+from engine.variants import Variant
 
 SEED = 1234
 Row = dict[str, Any]
@@ -35,21 +35,19 @@ class Options:
 
 @dataclass(frozen=True)
 class Scored:
-    """One model's rows, a document each, lm-eval's own results by task, and the seconds they took."""
+    """One model's hash, its rows, a document each, lm-eval's own results by task, and the seconds they took."""
 
     name: str
+    variant_hash: str | None
     rows: list[Row]
     results: Mapping[str, Row]
     seconds: float
 
 
-def bench(sessions: Sequence[Session], tasks: Mapping[str, Any], options: Options) -> tuple[Row, list[Row]]:
-    """The result and a row a document: the base first, then each variant by hot swap in the same engine."""
-    variants = [sessions[0].base, *variants_of(sessions)]
-    session = sessions[0]
+def bench(session: Session, variants: Sequence[Variant], tasks: Mapping[str, Any], options: Options) -> tuple[Row, list[Row]]:
+    """The result and a row a document: each of `variants`, the base first, by hot swap in the same engine."""
     replica = session.replica()
-    kwargs = {"chat_template_args": dict(session.config.model.chat_template_kwargs)}
-    model = engine_model(replica, session.checkpoint.directory, **kwargs)
+    model = engine_model(replica, session.checkpoint.directory, _template(session, options))
     scored = []
     for variant in variants:
         replica.swap(variant)
@@ -63,9 +61,18 @@ def bench_server(
     """The same through an OpenAI-compatible endpoint, which serves `models`, the base first."""
     scored = []
     for served in models:
-        model = server_model(url, served, session.checkpoint.directory, concurrent)
-        scored.append(_score(served.name, served.variant_hash, model, tasks, options))
+        model = server_model(url, served, session.checkpoint.directory, concurrent, _template(session, options))
+        try:
+            scored.append(_score(served.name, served.variant_hash, model, tasks, options))
+        except Exception as error:  # whatever lm-eval's client raises
+            raise EngineError(
+                f"{url} failed while {served.name} was scored ({type(error).__name__}: {str(error)[:300]})."
+            ) from error
     return _result(session, scored, options) | {"server": url}, [row for one in scored for row in one.rows]
+
+
+def _template(session: Session, options: Options) -> Mapping[str, Any] | None:
+    return session.config.model.chat_template_kwargs if options.chat_template else None
 
 
 def _score(name: str, digest: str | None, model: Any, tasks: Mapping[str, Any], options: Options) -> Scored:
@@ -74,7 +81,7 @@ def _score(name: str, digest: str | None, model: Any, tasks: Mapping[str, Any], 
         found = evaluate(model, tasks, options)
     seconds = round(time.monotonic() - started, 2)
     say(f"bench: {name} in {seconds} s")
-    return Scored(name, document_rows(name, digest, found["samples"]), found["results"], seconds)
+    return Scored(name, digest, document_rows(name, digest, found["samples"]), found["results"], seconds)
 
 
 def evaluate(model: Any, tasks: Mapping[str, Any], options: Options) -> Row:
@@ -122,6 +129,7 @@ def _result(session: Session, scored: Sequence[Scored], options: Options) -> Row
     return {
         "model": model_name(session.config, session.base_hash),
         "variants": list(names),
+        "variant_hashes": {one.name: one.variant_hash for one in scored},
         "options": vars(options),
         "tasks": [row for found in by_variant.values() for row in found],
         "mean": [

@@ -18,31 +18,33 @@ Row = dict[str, Any]
 
 
 def read_bigbench(file: Path) -> list[Row]:
-    """A row an example with `inputs`, `targets`, `multiple_choice_targets`, `multiple_choice_scores`.
+    """A row an example with `inputs`, `targets`, `multiple_choice_targets`, `multiple_choice_scores`; the last two are empty
+    where an example is to be answered freely.
 
-    Raises EngineError where the file is no BIG-bench task, or one without choices.
+    Raises EngineError where the file is no BIG-bench task.
     """
     try:
         task = json.loads(file.read_text())
-        examples = [(example["input"], dict(example["target_scores"])) for example in task["examples"]]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        rng = random.Random(SEED)
+        return [_row(task, example, rng) for example in task["examples"]]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EngineError(
-            f"{file} is no multiple-choice task of BIG-bench ({type(error).__name__}: {error}). Expected its task.json, whose "
-            "`examples` have `input` and `target_scores`."
+            f"{file} is no task of BIG-bench ({type(error).__name__}: {error}). Expected its task.json, whose `examples` have "
+            "`input`, and `target_scores` or `target`."
         ) from None
-    rng = random.Random(SEED)
-    return [_row(task, text, scores, rng) for text, scores in examples]
 
 
-def _row(task: Row, text: str, scores: dict[str, float], rng: random.Random) -> Row:
+def _row(task: Row, example: Row, rng: random.Random) -> Row:
+    scores: dict[str, float] = dict(example.get("target_scores", {}))
     shown = ""
-    if task.get("append_choices_to_input", True):
+    if scores and task.get("append_choices_to_input", True):
         between = task.get("choice_prefix", "\n  choice: ")
         shown = "".join(between + choice for choice in rng.sample(sorted(scores), len(scores)))
-    asked = task.get("example_input_prefix", "\nQ: ") + text + shown + task.get("example_output_prefix", "\nA: ")
+    asked = task.get("example_input_prefix", "\nQ: ") + example["input"] + shown + task.get("example_output_prefix", "\nA: ")
+    targets = example["target"] if not scores or "target" in example else max(scores, key=lambda choice: scores[choice])
     return {
         "inputs": (task.get("task_prefix", "") + asked).strip(),
-        "targets": [max(scores, key=lambda choice: scores[choice]).strip()],  # the first of the best
+        "targets": [target.strip() for target in ([targets] if isinstance(targets, str) else targets)],
         "multiple_choice_targets": [choice.strip() for choice in scores],
         "multiple_choice_scores": list(scores.values()),
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import t as student
 
 from judging.paired import exact_mcnemar
 
@@ -33,7 +34,7 @@ def paired(base: Sequence[float], variant: Sequence[float]) -> Row:
         "score": float(after_N.mean()),
         "difference": difference,
         "stderr": error,
-        **(_bonett_price(gained, lost, count) if binary and count > 1 else _interval(difference, error)),
+        **(_bonett_price(gained, lost, count) if binary and count > 1 else _interval(difference, error, count)),
         "p": exact_mcnemar(before_N == 1, after_N == 1) if binary else None,
     }
 
@@ -59,8 +60,9 @@ def _bonett_price(gained: int, lost: int, count: int) -> Row:
     return {"low": max(-1.0, up - down - Z * error), "high": min(1.0, up - down + Z * error)}
 
 
-def _interval(difference: float, error: float | None) -> Row:
-    """The bounds of a difference with a standard error; None where there is none."""
+def _interval(difference: float, error: float | None, count: int) -> Row:
+    """The bounds of a mean difference with its standard error, by Student's t; None where there is none."""
     if error is None:
         return {"low": None, "high": None}
-    return {"low": difference - Z * error, "high": difference + Z * error}
+    width = float(student.ppf(0.975, count - 1)) * error
+    return {"low": difference - width, "high": difference + width}

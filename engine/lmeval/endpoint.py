@@ -28,6 +28,7 @@ def endpoint_key() -> str | None:
 
 def served_models(url: str, names: Sequence[str]) -> list[Served]:
     """`names` as the endpoint lists them. Raises EngineError where it does not answer, wants a key, or lacks one of them."""
+    import httpx
     import openai
 
     client = openai.OpenAI(base_url=url, api_key=endpoint_key() or "none", max_retries=1, timeout=30)
@@ -35,7 +36,13 @@ def served_models(url: str, names: Sequence[str]) -> list[Served]:
         listed = {model.id: model.model_dump() for model in client.models.list().data}
     except (openai.AuthenticationError, openai.PermissionDeniedError):
         raise EngineError(f"{url} wants a key, or another one: set {' or '.join(KEY_VARIABLES)}.") from None
-    except openai.OpenAIError as error:
+    except (
+        openai.OpenAIError,
+        httpx.InvalidURL,
+        AttributeError,
+        TypeError,
+        ValueError,
+    ) as error:  # also an answer that is no list
         raise EngineError(f"{url}/models does not answer ({error}). Is the server up, and does the address end in /v1?") from None
     if missing := [name for name in names if name not in listed]:
         raise EngineError(

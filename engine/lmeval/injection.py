@@ -32,8 +32,8 @@ class Engine:
         return found
 
 
-def engine_model(replica: Replica, directory: Path, **options: Any) -> Any:
-    """lm-eval's `VLLM` model on a running replica of the checkpoint in `directory`; options as lm-eval's constructor.
+def engine_model(replica: Replica, directory: Path, template: Mapping[str, Any] | None) -> Any:
+    """lm-eval's `VLLM` model on a running replica of the checkpoint in `directory`; `template` as for `server_model`.
 
     Its constructor runs as it is, so that every setting is lm-eval's own; only where it would start an engine it gets this one.
     """
@@ -42,9 +42,20 @@ def engine_model(replica: Replica, directory: Path, **options: Any) -> Any:
     starts_engine = backend.LLM
     backend.LLM = lambda **arguments: Engine(replica)
     try:
-        return backend.VLLM(pretrained=str(directory), **options)
+        return _with_template(backend.VLLM(pretrained=str(directory)), template)
     finally:
         backend.LLM = starts_engine
+
+
+def _with_template(model: Any, template: Mapping[str, Any] | None) -> Any:
+    """The model, rendering chats as every other stage does: lm-eval passes an `enable_thinking` of its own, or no arguments."""
+    render = model.tokenizer.apply_chat_template
+
+    def render_ours(messages: Any, *, enable_thinking: Any = None, **options: Any) -> Any:
+        return render(messages, **options, **(template or {}))
+
+    model.tokenizer.apply_chat_template = render_ours
+    return model
 
 
 @contextlib.contextmanager
@@ -54,11 +65,14 @@ def without_bars() -> Iterator[None]:
         yield
 
 
-def server_model(url: str, served: Served, directory: Path, concurrent: int) -> Any:
-    """lm-eval's `local-completions` model on an OpenAI-compatible endpoint; `url` ends in /v1, `directory` has the tokenizer."""
+def server_model(url: str, served: Served, directory: Path, concurrent: int, template: Mapping[str, Any] | None) -> Any:
+    """lm-eval's `local-completions` model on an OpenAI-compatible endpoint; `url` ends in /v1, `directory` has the tokenizer.
+
+    `template` are the chat template's arguments, None where prompts are no chat.
+    """
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    return LocalCompletionsAPI(
+    model = LocalCompletionsAPI(
         base_url=f"{url.rstrip('/')}/completions",
         model=served.name,
         tokenizer=str(directory),
@@ -66,5 +80,7 @@ def server_model(url: str, served: Served, directory: Path, concurrent: int) -> 
         num_concurrent=concurrent,
         max_retries=3,
         max_length=served.max_length,
+        add_bos_token=template is None,  # what the tokenizer adds, as in the engine; a chat template has it already
         header={"Authorization": f"Bearer {key}"} if (key := endpoint_key()) else None,
     )
+    return _with_template(model, template)

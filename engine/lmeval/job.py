@@ -6,16 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from engine.config import RunConfig
 from engine.errors import EngineError
 from engine.lmeval import bench
 from engine.lmeval.catalogue import check_few_shot, load_tasks
-from engine.lmeval.endpoint import served_models
+from engine.lmeval.endpoint import Served, served_models
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rundir import RunDir, read_manifest
 from engine.serving.launch import BASE, open_sessions
-from engine.session import given_layers
+from engine.session import Session, given_layers
+from engine.stages import ROLLOUTS, variants_of
 from engine.study.opening import headed
 
 Row = dict[str, Any]
@@ -41,11 +44,37 @@ def run_bench(
     with contextlib.ExitStack() as stack:
         stack.callback(sessions[0].close)
         if asked["server"]:
+            _check_base(sessions[0], served[0])
+            _check_run(folder, {one.name: one.variant_hash for one in served})
             result, rows = bench.bench_server(sessions[0], asked["server"], served, tasks, options, concurrent)
         else:
-            result, rows = bench.bench(sessions, tasks, options)
+            variants = [sessions[0].base, *variants_of(sessions)]
+            _check_run(folder, {variant.name: variant.hash for variant in variants})
+            result, rows = bench.bench(sessions[0], variants, tasks, options)
     result = headed(configs[0].variant, vars(options), result)
     bench.write(folder, result, rows)
     if (folder / "summary.json").is_file() and (folder / "manifest.json").is_file():
         refresh(RunDir(folder, read_manifest(folder)))
     return result
+
+
+def _check_base(session: Session, base: Served) -> None:
+    """Raise EngineError where an endpoint tells that its base is another model."""
+    if base.variant_hash not in (None, session.base.hash):
+        raise EngineError(
+            f"The server's base is {base.variant_hash}, and this variant's is {session.base.hash} ({session.config.model.path}): "
+            "another model. Name a variant of the server's."
+        )
+
+
+def _check_run(folder: Path, hashes: Mapping[str, str | None]) -> None:
+    """Raise EngineError where a run directory holds responses of other variants by these names: its report would mix them."""
+    if not (folder / ROLLOUTS).is_file():
+        return
+    keys = ["variant", "variant_hash"]
+    for row in pq.read_table(folder / ROLLOUTS, columns=keys).group_by(keys).aggregate([]).to_pylist():
+        if (ours := hashes.get(row["variant"])) and ours != row["variant_hash"]:
+            raise EngineError(
+                f"{folder} holds rollouts of another {row['variant']} ({row['variant_hash']}; this one is {ours}). Name another "
+                "folder with --out."
+            )

@@ -12,18 +12,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.configfile import save_config
 from engine.environment import describe, has_gpu
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.progress import say
 from engine.serving.checks import KEY_VARIABLE, Options
 from engine.serving.launch import SWAPPABLE, open_sessions, prepare
+from engine.serving.ready import is_healthy
 from engine.session import Session, model_name
 
 PATIENCE_S = 600.0
@@ -40,7 +41,8 @@ def bench_serve(config: RunConfig, requests: int, output_tokens: int, concurrent
     figures: dict[str, list[float]] = {name: [] for name in ports}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder, contextlib.ExitStack() as stack:
         prompts = _write_prompts(session, Path(folder), requests)
-        for name, command in _commands(session, ports).items():
+        config_file = save_config(config, Path(folder) / f"{config.variant}.toml")
+        for name, command in _commands(session, config_file, ports).items():
             stack.enter_context(_server(name, command, ports[name], Path(folder)))
             say(f"bench-serve: {name} is up")
         client = ["--num-prompts", str(requests), "--custom-output-len", str(output_tokens), "--max-concurrency", str(concurrent)]
@@ -81,12 +83,11 @@ def _write_prompts(session: Session, folder: Path, count: int) -> Path:
     return file
 
 
-def _commands(session: Session, ports: Mapping[str, int]) -> dict[str, list[str]]:
+def _commands(session: Session, config_file: Path, ports: Mapping[str, int]) -> dict[str, list[str]]:
     """Bare vLLM on the folder that `bin/serve` would serve, and `bin/serve` itself with a key, twice."""
-    variant = session.config.variant
     share = ["--gpu-memory-utilization", "0.25"] if has_gpu() else []  # three servers share the card
     plain = prepare([session], Options(port=ports[PLAIN], extra=tuple(share)), None).command
-    serve = [sys.executable, "-m", "engine.commands.serve", "--variant", variant]
+    serve = [sys.executable, "-m", "engine.commands.serve", "--variant", str(config_file)]
     return {
         PLAIN: plain,
         FOLDED: [*serve, "--port", str(ports[FOLDED]), "--", *share],
@@ -103,20 +104,17 @@ def _server(name: str, command: Sequence[str], port: int, folder: Path) -> Itera
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         deadline = time.monotonic() + PATIENCE_S
-        while not _answers(port):
+        while not is_healthy(f"http://127.0.0.1:{port}"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise EngineError(f"The server {name} did not come up: {log.read_text()[-1500:]}")
             time.sleep(1)
         yield
     finally:
         process.terminate()
-        process.wait(60)
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
-        return bool(answer.status == 200)
-    return False
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def _measure(client: Sequence[str], prompts: Path, tokenizer: Path, port: int) -> float:

@@ -4,6 +4,7 @@ import os
 import secrets
 import socket
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from engine.environment import has_gpu
 from engine.errors import EngineError
@@ -12,19 +13,31 @@ from engine.session import Session
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
+OF_THE_VARIANT = "It would make another model of the variant."
 NOT_PASSED_ON = {
     "--host": "Give --host before the --: an open address needs a key.",
     "--port": "Give --port before the --.",
     "--api-key": "Give --api-key before the --: it then stays off the command line, where others can read it.",
+    "--uds": "The ready line and --port are of an address.",
+    "--grpc": "It listens without a key.",
+    "--headless": "It serves nothing.",
+    "--config": "Give its options themselves: a file can open the server.",
     "--served-model-name": "Models have their variants' names.",
     "--lora-modules": "The adapters are the variants'.",
-    "--model": "The weights are the variant's.",
-    "--tokenizer": "The tokenizer is the model's own.",
-    "--hf-overrides": "The checkpoint's own config.json holds.",
-    "--load-format": "The weights are the variant's.",
     "--worker-extension-cls": "With --swappable it carries the hot swap; without, nothing of ours is in the server.",
+    "--dtype": "Set model.dtype: --set model.dtype=float16.",
+    **dict.fromkeys(("--model", "--revision", "--tokenizer", "--hf-overrides", "--hf-config-path"), OF_THE_VARIANT),
+    **dict.fromkeys(("--load-format", "--quantization"), OF_THE_VARIANT),
+}
+ONE_ENGINE = "--swappable holds one engine behind one door: another would go on with the old variant."
+ELSEWHERE = "--swappable cannot empty a cache elsewhere of the old weights' keys and values."
+NOT_SWAPPABLE = {
+    **dict.fromkeys(("--api-server-count", "-asc", "--data-parallel", "-dp"), ONE_ENGINE),
+    **dict.fromkeys(("--kv-transfer-config", "--kv-offloading"), ELSEWHERE),
+    "--enable-lora": "A hot swap does not take LoRA layers.",
 }
 MEMORY_FLAGS = ("--gpu-memory-utilization", "--kv-cache-memory")
+BYTES_PER_VALUE = {"float32": 4}
 MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
 
 
@@ -44,11 +57,34 @@ class Options:
 
 def check_extra(options: Options) -> None:
     """Raise EngineError where what follows -- takes back what bin/serve promises; vLLM takes the start of a flag for the flag."""
-    for part in options.extra:
-        flag = part.split("=")[0].replace("_", "-")
-        ours = (name for name in NOT_PASSED_ON if len(flag) > len("--") and name.startswith(flag))
-        if owned := next(ours, None):
-            raise EngineError(f"{part} is not passed on to vLLM. {NOT_PASSED_ON[owned]}")
+    for flag in _flags(options):
+        reasons = [why for name, why in NOT_PASSED_ON.items() if len(flag) > len("--") and name.startswith(flag)]
+        reasons += [why for name, why in NOT_SWAPPABLE.items() if options.swappable and flag.startswith(name)]
+        if reasons:
+            raise EngineError(f"{flag} is not passed on to vLLM. {reasons[0]}")
+
+
+def check_settings(session: Session, options: Options) -> None:
+    """Raise EngineError for a configuration's [vllm] table that --swappable cannot keep."""
+    for name in session.config.vllm if options.swappable else ():
+        flag = f"--{name.replace('_', '-')}"
+        if refused := next((known for known in NOT_SWAPPABLE if flag.startswith(known)), None):
+            raise EngineError(f"vllm.{name} does not go with --swappable. {NOT_SWAPPABLE[refused]}")
+
+
+def _flags(options: Options) -> dict[str, str]:
+    """vLLM's flags after the --, in their plain form, with what follows each: --a_b=1 and --a-b 1 are the same."""
+    found = {}
+    for part, after in zip_longest(options.extra, options.extra[1:], fillvalue=""):
+        name, equals, value = part.partition("=")
+        if part.startswith("-"):
+            found[name.split(".")[0].replace("_", "-")] = value if equals else after
+    return found
+
+
+def given_key(options: Options) -> str | None:
+    """The user's own key."""
+    return options.api_key or os.environ.get(KEY_VARIABLE) or None
 
 
 def check_address(options: Options) -> str | None:
@@ -56,7 +92,7 @@ def check_address(options: Options) -> str | None:
 
     Raises EngineError for an address beyond this machine without a key, and for a port that is taken.
     """
-    key = options.api_key or os.environ.get(KEY_VARIABLE) or (secrets.token_urlsafe(24) if options.new_key else None)
+    key = given_key(options) or (secrets.token_urlsafe(24) if options.new_key else None)
     if options.host not in LOOPBACK and not key:
         raise EngineError(
             f"{options.host} can be reached from other machines, and an edited model should not be open to all of them. Give a "
@@ -86,18 +122,37 @@ def check_machine(session: Session, options: Options) -> None:
                 "bin/setup --cpu."
             )
         free, total = torch.cuda.mem_get_info()
-        check_gpu_memory(
-            weights // int(session.config.vllm.get("tensor_parallel_size", 1)), free, _claimed(session, options, total)
-        )
+        split = int(_setting(session, options, "tensor_parallel_size", "-tp") or 1)
+        check_gpu_memory(weights // split, free, _claimed(session, options, total))
         return
     import psutil
 
-    cache = int(session.config.vllm.get("kv_cache_memory_bytes", hardware_arguments(has_gpu=False)["kv_cache_memory_bytes"]))
+    asked = _setting(session, options, "kv_cache_memory_bytes") or hardware_arguments(has_gpu=False)["kv_cache_memory_bytes"]
+    if not str(asked).isdigit():  # 1G and its like are vLLM's to read
+        return
+    cache = int(asked)
     needed, free = weights + cache + MEMORY_MARGIN, psutil.virtual_memory().available
     if free < needed:
         raise EngineError(
             f"Serving takes about {needed / 1e9:.1f} GB here (weights {weights / 1e9:.1f}, cache {cache / 1e9:.1f}) and "
             f"{free / 1e9:.1f} GB are free. Free some, or lower vllm.kv_cache_memory_bytes."
+        )
+    check_window(session, int(_setting(session, options, "max_model_len") or 0), cache)
+
+
+def check_window(session: Session, length: int, cache: int) -> None:
+    """Raise EngineError where the cache cannot hold one request of the model's length (`length`; 0: the model's own window)."""
+    config = session.checkpoint.config
+    length = length or int(config.get("max_position_embeddings", 0))
+    heads = config.get("num_key_value_heads", config.get("num_attention_heads"))
+    if not heads or "sliding_window" in config or "layer_types" in config:
+        return  # their caches are smaller than this arithmetic
+    head_size = config.get("head_dim") or session.checkpoint.hidden_size // config["num_attention_heads"]
+    needed = 2 * session.checkpoint.num_layers * heads * head_size * BYTES_PER_VALUE.get(session.config.model.dtype, 2) * length
+    if needed > cache:
+        raise EngineError(
+            f"One request of {length} tokens takes {needed / 1e9:.1f} GB of cache, and the cache has {cache / 1e9:.1f}. Shorten "
+            "the window (-- --max-model-len N), or raise vllm.kv_cache_memory_bytes."
         )
 
 
@@ -116,7 +171,13 @@ def _claimed(session: Session, options: Options, total: int) -> int:
     says otherwise."""
     from vllm.engine.arg_utils import EngineArgs
 
-    settings = session.config.vllm
-    if "kv_cache_memory_bytes" in settings or any(part.startswith(MEMORY_FLAGS) for part in options.extra):
+    if any(flag.startswith(MEMORY_FLAGS) for flag in _flags(options)) or "kv_cache_memory_bytes" in session.config.vllm:
         return 0
-    return int(total * float(settings.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization)))
+    return int(total * float(session.config.vllm.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization)))
+
+
+def _setting(session: Session, options: Options, name: str, short: str = "") -> str | None:
+    """A vLLM argument as given after the --, else in the configuration; None where it is in neither."""
+    given = _flags(options)
+    found = given.get(f"--{name.replace('_', '-')}", given.get(short, session.config.vllm.get(name)))
+    return None if found is None else str(found)

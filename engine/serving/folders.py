@@ -4,9 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from editing.adapter import WEIGHTS_FILE, check_adaptable
+from safetensors import SafetensorError
+
+from editing.adapter import WEIGHTS_FILE
 from editing.checkpoint import open_checkpoint
-from editing.compare import unfaithful_factors, unfaithful_tensors
+from editing.compare import unfaithful_factors, unfaithful_files, unfaithful_tensors
 from editing.errors import EditError
 from editing.folder import EDIT_FILE
 from engine.errors import EngineError
@@ -34,11 +36,10 @@ def variant_folder(session: Session, variant: Variant, *, as_adapter: bool, allo
 
     Raises EngineError where a folder of the cache holds other weights than its card says, unless `allow_changed`.
     """
-    if as_adapter:
-        assert variant.edit is not None
-        check_adaptable(variant.plan, variant.edit)
     folder = cache_dir() / "served" / f"{variant.name}-{variant.hash}{'-lora' if as_adapter else ''}"
     there = (folder / EDIT_FILE).is_file()
+    if folder.exists() and not there:
+        raise EngineError(f"{folder} has no {EDIT_FILE}, so it is not what bin/serve left there. Remove it: it is made again.")
     check_export(session, folder)
     export(session, variant, folder, as_adapter=as_adapter)
     if there:
@@ -59,21 +60,21 @@ def base_folder(session: Session) -> Path:
 
 
 def _check_weights(session: Session, variant: Variant, folder: Path, *, allow_changed: bool) -> None:
-    """Every tensor against what the edit makes of the base; remembered until a file changes."""
+    """Everything that makes the model against what the edit makes of the base; remembered until a file changes."""
 
     def faithful() -> str:
         if changed := _unfaithful(session, variant, folder):
             raise EngineError(
-                f"{folder} says on its card that it is variant {variant.hash}, and its weights are not: {len(changed)} of its "
-                f"tensors are not what that edit makes of the base, {changed[0]} first. Remove the folder, and it is made again; "
+                f"{folder} says on its card that it is variant {variant.hash}, and it is not: {len(changed)} of its tensors and "
+                f"files are not what that edit makes of the base, {changed[0]} first. Remove the folder, and it is made again; "
                 "or add --allow-changed-weights, if somebody changed it on purpose."
             )
         return variant.hash
 
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.iterdir() if file.is_file())
     if allow_changed:
         if changed := _unfaithful(session, variant, folder):
-            say(f"serve: {folder.name}: {len(changed)} tensors are not variant {variant.hash}'s; served as they are")
+            say(f"serve: {folder.name}: {len(changed)} tensors or files are not variant {variant.hash}'s; served as they are")
     else:
         remembered(VERIFIED, folder, files, faithful)
 
@@ -84,6 +85,7 @@ def _unfaithful(session: Session, variant: Variant, folder: Path) -> list[str]:
     try:
         if (folder / WEIGHTS_FILE).is_file():
             return unfaithful_factors(folder, base, variant.plan, variant.edit)
-        return unfaithful_tensors(open_checkpoint(folder), base, variant.plan, variant.edit)
-    except EditError as error:
-        return [str(error)]
+        files = unfaithful_files(folder, base, variant.plan)
+        return files + unfaithful_tensors(open_checkpoint(folder), base, variant.plan, variant.edit)
+    except (EditError, OSError, ValueError, KeyError, SafetensorError) as error:  # what it takes to be no model at all
+        return [f"{type(error).__name__}: {error}"]

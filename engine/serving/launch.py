@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from editing.adapter import check_adaptable
 from engine.config import RunConfig
-from engine.environment import has_gpu
+from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.paths import cache_dir
 from engine.progress import say
-from engine.replica import hardware_arguments
+from engine.replica import hardware_arguments, room_for_swaps
 from engine.rundir import hash_of, write_json
 from engine.serving.checks import KEY_VARIABLE, Options
 from engine.serving.folders import Served, base_folder, variant_folder
@@ -27,6 +28,9 @@ from engine.variants import Variant
 
 BASE, SWAPPABLE = "base", "swappable"
 SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
+DEFAULTS = {"VLLM_NO_USAGE_STATS": "1"}
+# The guard and the gate are Python, around Python's server; a stored response would be made after its request has ended.
+NEEDED = {"VLLM_USE_RUST_FRONTEND": "0", "VLLM_ENABLE_RESPONSES_API_STORE": "0"}
 ONE_BASE = "one server holds one base. Start two, with another --port"
 
 
@@ -64,6 +68,8 @@ def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> lis
 def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
     """Make what is missing (directions, checkpoint or adapters) and put the command together."""
     as_adapters = options.with_base or len(sessions) > 1
+    for session in sessions if as_adapters else ():
+        check_adaptable(session.plan, keep_norms=session.config.edit.keep_norms)
     made = zip(sessions, _variants(sessions), strict=True)
     allowed = options.allow_changed
     models = [variant_folder(session, variant, as_adapter=as_adapters, allow_changed=allowed) for session, variant in made]
@@ -78,9 +84,12 @@ def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> L
 
 def _command(session: Session, weights: Path, name: str, options: Options) -> list[str]:
     """vLLM's server on a folder of weights, with the configuration's engine arguments."""
+    hardware: dict[str, Any] = hardware_arguments(has_gpu=has_gpu())
+    if has_gpu() and options.swappable:
+        hardware |= room_for_swaps(session.config, weights)
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
     command += ["--host", options.host, "--port", str(options.port), "--served-model-name", name]
-    arguments = {"dtype": session.config.model.dtype, **hardware_arguments(has_gpu=has_gpu()), **session.config.vllm}
+    arguments = {"dtype": session.config.model.dtype, **hardware, **session.config.vllm}
     arguments.pop("distributed_executor_backend", None)  # the server keeps its engine in a process of its own
     if kwargs := session.config.model.chat_template_kwargs:
         arguments["default_chat_template_kwargs"] = kwargs
@@ -106,8 +115,8 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
     variants = [sessions[0].base, *_variants(sessions)]
     folder = cache_dir() / "served" / f"swappable-{hash_of({variant.name: variant.hash for variant in variants})}"
     catalogue = _catalogue(folder, sessions[0], variants)
-    extension = ["--worker-extension-cls", "engine.worker.HotSwapWorker"]
-    weights = sessions[0].checkpoint.directory
+    extension = ["--worker-extension-cls", "engine.worker.HotSwapWorker", "--api-server-count", "1"]
+    weights = base_folder(sessions[0])
     command = [*_command(sessions[0], weights, SWAPPABLE, options), *extension, *_around(key, SWAPPER), *options.extra]
     admin_key = os.environ.get(swap.KEY_VARIABLE) or secrets.token_urlsafe(24)
     environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key} | ({KEY_VARIABLE: key} if key else {})
@@ -137,10 +146,11 @@ def become(launch: Launch, environment: Mapping[str, str]) -> None:
 
     `environment` is the user's: what our own stages set for vLLM in this process is not the server's.
     """
+    release_gpu_memory()
     from engine.serving.ready import announce_when_ready
 
     announce_when_ready(launch, os.getpid())
-    os.execve(launch.command[0], launch.command, {"VLLM_NO_USAGE_STATS": "1", **environment, **launch.environment})
+    os.execve(launch.command[0], launch.command, {**DEFAULTS, **environment, **NEEDED, **launch.environment})
 
 
 def flags_of(arguments: Mapping[str, Any]) -> list[str]:
@@ -177,7 +187,7 @@ def _lora_flags(sessions: Sequence[Session], models: Sequence[Served]) -> list[s
     if not allowed:
         raise EngineError(f"vLLM serves adapters of rank {max(get_args(MaxLoRARanks))} at most; found {rank}.")
     targets = sorted({tensor.name.split(".")[-2] for session in sessions for tensor in session.plan.edited})
-    modules = [f"{model.name}={model.folder}" for model in models]
+    modules = [json.dumps({"name": model.name, "path": str(model.folder)}) for model in models]
     flags = ["--enable-lora", "--max-loras", str(len(models)), "--max-lora-rank", str(min(allowed))]
     return [*flags, "--lora-target-modules", *targets, "--lora-modules", *modules]
 

@@ -1,65 +1,30 @@
 """Exchanging the served variant in a running vLLM server: an ASGI middleware with one admin route.
 
     GET  /admin/variant                      what is served, and what can be
-    POST /admin/variant {"variant": "NAME"}  drain, swap, probe, empty the prefix cache
+    POST /admin/variant {"variant": "NAME"}  drain, swap, probe, empty the prefix cache; "wait": seconds at most for the drain
 
 A swap waits until no response is under way and holds new requests back meanwhile, so no response mixes two variants; every
-response names its variant in a header. After a swap that failed nothing is generated until one succeeds. vLLM makes one
-instance, from `--middleware`; what it needs stands in a file that an environment variable names.
+response names its variant in a header, and /v1/models says which one is served. After a swap that failed nothing is generated
+until one succeeds. vLLM makes one instance, from `--middleware`; what it needs stands in a file that a variable names.
 """
 
 import asyncio
+import contextlib
+import ipaddress
 import json
 import os
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from engine.serving.gate import Gate
 from engine.serving.guard import ADMIN_ROUTE, Receive, Scope, Send, bears, respond
 
 CATALOGUE_VARIABLE, KEY_VARIABLE = "REFUSAL_SWAP_CATALOGUE", "REFUSAL_ADMIN_KEY"
 ROUTE, HEADER = ADMIN_ROUTE, b"x-refusal-variant"
-HERE = ("127.0.0.1", "::1")
+MODELS = "/v1/models"
+PATIENCE_S, IDLE_POLL_S = 300.0, 0.05
 MOST_BYTES = 4096  # of an admin request
-
-
-class Gate:
-    """Many responses at a time, or one swap. A swap that waits goes before requests that come later."""
-
-    def __init__(self) -> None:
-        self._condition = asyncio.Condition()
-        self._under_way = 0
-        self._swapping = False
-
-    @asynccontextmanager
-    async def response(self) -> AsyncIterator[None]:
-        """While a response is made; waits for a swap."""
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._swapping)
-            self._under_way += 1
-        try:
-            yield
-        finally:
-            async with self._condition:
-                self._under_way -= 1
-                self._condition.notify_all()
-
-    @asynccontextmanager
-    async def swap(self) -> AsyncIterator[None]:
-        """While nothing else is: waits for other swaps, then for every response under way."""
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._swapping)
-            self._swapping = True
-        try:
-            async with self._condition:
-                await self._condition.wait_for(lambda: self._under_way == 0)
-            yield
-        finally:
-            async with self._condition:
-                self._swapping = False
-                self._condition.notify_all()
 
 
 class SwapMiddleware:
@@ -74,11 +39,12 @@ class SwapMiddleware:
         self.opened = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":  # one connection makes many responses, which could not be told apart
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] != "http":
             await self.app(scope, receive, send)
         elif scope["path"] == ROUTE:
-            status, answer = await self._admin(scope, receive)
-            await respond(send, status, answer)
+            await respond(send, *await self._admin(scope, receive))
         elif scope["method"] == "POST":
             async with self.gate.response():
                 if self.current is None:
@@ -86,7 +52,7 @@ class SwapMiddleware:
                 else:
                     await self.app(scope, receive, self._named(send))
         else:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._listed(send) if scope["path"] == MODELS else send)
 
     def _named(self, send: Send) -> Send:
         assert self.current is not None
@@ -99,31 +65,58 @@ class SwapMiddleware:
 
         return named
 
+    def _listed(self, send: Send) -> Send:
+        """vLLM's list of models with what this one is now and can become."""
+        start: dict[str, Any] = {}
+        body = bytearray()
+
+        async def listed(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                start.update(message)
+                return
+            body.extend(message.get("body", b""))
+            if not message.get("more_body"):
+                await respond(send, start["status"], _with_state(bytes(body), self._state()))
+
+        return listed
+
     async def _admin(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Any]]:
-        if scope.get("client") is None or scope["client"][0] not in HERE:
+        if not _from_here(scope):
             return 403, {"error": "The admin route answers this machine alone."}
         if not bears(scope, self.key):
             return 401, {"error": "Give the admin key: Authorization: Bearer KEY."}
         if scope["method"] == "GET":
             return 200, self._state()
         try:
-            name = json.loads(await _body(receive))["variant"]
-        except (ValueError, KeyError, TypeError):
+            asked = json.loads(await _body(receive))
+            name, patience = asked["variant"], float(asked.get("wait", PATIENCE_S))
+        except (ValueError, KeyError, TypeError, AttributeError):
             return 400, {"error": 'Expected a JSON object such as {"variant": "NAME"}.'}
-        if name not in self.catalogue["variants"]:
+        if not isinstance(name, str) or name not in self.catalogue["variants"]:
             return 404, {"error": f"There is no variant '{name}'; there are {', '.join(self.catalogue['variants'])}."}
-        async with self.gate.swap():
-            return await self._swap(scope["app"].state.engine_client, name)
+        try:
+            async with self.gate.swap(patience):
+                return await self._swap(scope["app"].state.engine_client, name, patience)
+        except TimeoutError:
+            return 409, {"error": f"Responses are still under way after {patience:g} s, and nothing was changed. Try again."}
 
-    async def _swap(self, engine: Any, name: str) -> tuple[int, dict[str, Any]]:
-        variant, started, self.current = self.catalogue["variants"][name], time.monotonic(), None
+    async def _swap(self, engine: Any, name: str, patience: float) -> tuple[int, dict[str, Any]]:
+        variant, started = self.catalogue["variants"][name], time.monotonic()
+        async with asyncio.timeout(patience):
+            while await engine.reset_prefix_cache() is False:  # some request is in the engine still, such as one given up
+                await asyncio.sleep(IDLE_POLL_S)
         try:
             if not self.opened:
                 await engine.collective_rpc("hotswap_open", args=(self.catalogue["base_dir"],))
                 self.opened = True
+        except Exception as error:
+            return 500, {"error": f"This engine takes no swap, and holds {self.current} as before: {error}"}
+        self.current = None
+        try:
             arguments = (variant["basis"], variant["alphas"], variant["keep_norms"])
             errors = await engine.collective_rpc("hotswap_apply", args=arguments)
-            await engine.reset_prefix_cache()
+            if await engine.reset_prefix_cache() is False:
+                raise RuntimeError("the prefix cache could not be emptied")
         except Exception as error:  # whatever it is: the weights are not known until a swap succeeds
             return 500, {"error": f"The swap to {name} failed, and nothing is generated until one succeeds: {error}"}
         self.current = name
@@ -137,6 +130,28 @@ class SwapMiddleware:
             "variant_hash": digest,
             "variants": {name: entry["hash"] for name, entry in known.items()},
         }
+
+
+def _from_here(scope: Scope) -> bool:
+    """Whether a request comes from this machine: by loopback, or from the very address that it came to."""
+    if not scope.get("client") or not scope.get("server"):
+        return False
+    theirs, ours = (_address(scope[end][0]) for end in ("client", "server"))
+    return theirs is not None and (theirs.is_loopback or theirs == ours)
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(text)
+        return (getattr(address, "ipv4_mapped", None) or address) if address.version == 6 else address
+    return None
+
+
+def _with_state(body: bytes, state: dict[str, Any]) -> dict[str, Any]:
+    listing = dict(json.loads(body))
+    for card in listing.get("data", []):
+        card |= state
+    return listing
 
 
 async def _body(receive: Receive) -> bytes:

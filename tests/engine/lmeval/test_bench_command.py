@@ -7,9 +7,16 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from engine.configfile import load_config
+from engine.errors import EngineError
+from engine.lmeval import job
 from engine.lmeval.catalogue import OWN
+from engine.lmeval.endpoint import Served
+from engine.session import Session
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 16
@@ -62,6 +69,20 @@ def test_log_likelihoods_equal_lm_evals_own_on_the_folded_checkpoint(tmp_path: P
     print(result["tasks"])
     assert worst < 0.05
     assert list(base.responses) != list(ours.responses)
+
+
+def test_a_run_of_other_variants_and_a_server_of_another_base_are_named(tmp_path: Path, smollm2_dir: Path) -> None:
+    rows = [{"variant": "base", "variant_hash": "b" * 16}, {"variant": "k1", "variant_hash": "a" * 16}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rollouts.parquet")
+    job._check_run(tmp_path, {"base": "b" * 16, "k1": "a" * 16, "k3": "c" * 16})
+    job._check_run(tmp_path / "nowhere", {"k1": "c" * 16})
+    with pytest.raises(EngineError, match=r"holds rollouts of another k1 \(a{16}; this one is c{16}\). Name another folder"):
+        job._check_run(tmp_path, {"k1": "c" * 16})
+    session = Session(load_config("smollm2_135m_k1"))
+    job._check_base(session, Served("base", session.base.hash, 1024))
+    job._check_base(session, Served("base", None, 1024))  # a server that is not ours tells no hash
+    with pytest.raises(EngineError, match=r"The server's base is c{16}, and this variant's is \w{16}"):
+        job._check_base(session, Served("base", "c" * 16, 1024))
 
 
 @pytest.mark.parametrize(

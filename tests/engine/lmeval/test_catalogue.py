@@ -45,7 +45,7 @@ def test_the_shipped_task_is_a_hundred_questions_and_needs_no_hub() -> None:
     assert len(tasks["everyday"].eval_docs) == 100
     with pytest.raises(EngineError, match=r"Task everyday has 100 documents; --limit asks for 101"):
         check_limit(tasks, 101)
-    with pytest.raises(EngineError, match=r"Task everyday has 100 documents to take examples from; --num-fewshot asks for 100"):
+    with pytest.raises(EngineError, match=r"Task everyday has 100 documents to take examples from; 100 are to stand before"):
         check_few_shot(tasks, 100)
 
 
@@ -106,6 +106,58 @@ def test_big_benchs_own_file_becomes_the_columns_that_lm_eval_reads(tmp_path: Pa
     assert task.doc_to_text(task.eval_docs[1]) == "Count. How many legs has a cow? ="
 
 
+def test_big_benchs_free_answers_are_read_too(tmp_path: Path) -> None:
+    name = "bigbench_general_knowledge_generate_until"
+    file = tmp_path / "task.json"
+    file.write_text(json.dumps({"examples": [{"input": "Say A.", "target": ["A", "a"]}, {"input": "Say B.", "target": "B"}]}))
+    task = load_tasks([name], None, {name: file})[name]
+    assert [task.doc_to_target(document) for document in task.eval_docs] == ["A", "B"]
+
+
+def test_examples_are_counted_where_they_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From a split of their own as many as it has; from the evaluated split one fewer; the task's own number counts too."""
+    for split, count in (("train", 5), ("validation", 3), ("test", 5)):
+        write_lines(tmp_path / f"{split}.jsonl", arc_rows(count, split))
+    apart = load_tasks([ARC], None, {ARC: tmp_path})
+    check_few_shot(apart, 5)
+    with pytest.raises(EngineError, match=r"arc_easy has 5 documents to take examples from; 6 are to stand"):
+        check_few_shot(apart, 6)
+    together = load_tasks([ARC], None, {ARC: tmp_path / "test.jsonl"})
+    check_few_shot(together, 4)
+    with pytest.raises(EngineError, match=r"arc_easy has 5 documents to take examples from; 5 are to stand"):
+        check_few_shot(together, 5)
+    together[ARC].set_config("num_fewshot", 7)
+    with pytest.raises(EngineError, match=r"7 are to stand"):
+        check_few_shot(together, None)
+    together[ARC].set_config("num_fewshot", 0)
+    check_few_shot(together, 5)
+    assert "arc_easy is asked without examples" in capsys.readouterr().err
+
+
+def test_patterns_files_and_a_users_folder_name_tasks(tmp_path: Path) -> None:
+    file = write_lines(tmp_path / "rows.jsonl", [{"q": "One?", "a": "1"}, {"q": "Two?", "a": "2"}])
+    text = f"""task: NAME
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {file}}}}}
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{q}}}}"
+doc_to_target: "{{{{a}}}}"
+"""
+    for name in ("mine_a", "mine_b", "everyday"):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("NAME", name))
+    assert set(load_tasks(["mine_*"], tmp_path, {})) == {"mine_a", "mine_b"}
+    assert set(load_tasks([str(tmp_path / "mine_b.yaml")], None, {})) == {"mine_b"}
+    assert len(load_tasks(["everyday"], tmp_path, {})["everyday"].eval_docs) == 2  # the user's own goes before ours
+    (tmp_path / "broken.yaml").write_text(text.replace("NAME", "broken").replace("{{q}}", "{{q"))
+    with pytest.raises(EngineError, match=r"broken.yaml cannot be set up \(TemplateSyntaxError"):
+        load_tasks([str(tmp_path / "broken.yaml")], None, {})
+    with pytest.raises(EngineError, match=r"--include-path .*nowhere: there is no such folder"):
+        load_tasks(["everyday"], tmp_path / "nowhere", {})
+    with pytest.raises(EngineError, match=r"lm-eval has no task 'nothing_\*'"):
+        load_tasks(["nothing_*"], None, {})
+
+
 @pytest.mark.parametrize(
     ("task", "name", "text", "message"),
     [
@@ -115,9 +167,10 @@ def test_big_benchs_own_file_becomes_the_columns_that_lm_eval_reads(tmp_path: Pa
         (ARC, "arc.txt", "x", r"expected a file that ends in .jsonl, .json, .csv"),
         ("squadv2", "x.jsonl", "{}", r"Task squadv2 reads its data by code of its own"),
         ("ai2_arc", "x.jsonl", "{}", r"ai2_arc is several tasks, each with documents of its own"),
-        ("everyday", "x.jsonl", "{}", r"everyday brings its own documents"),
-        (BIGBENCH, "task.json", '{"examples": [{"input": "x", "target": "y"}]}', r"no multiple-choice task of BIG-bench"),
-        (BIGBENCH, "task.json", "[]", r"no multiple-choice task of BIG-bench"),
+        ("everyday", "x.jsonl", "{}", r"everyday names its documents itself"),
+        (BIGBENCH, "task.json", '{"examples": [{"input": "x", "target": "y"}]}', r"has no documents to evaluate on"),
+        (BIGBENCH, "task.json", '{"examples": [{"input": "x"}]}', r"is no task of BIG-bench \(KeyError: 'target'\)"),
+        (BIGBENCH, "task.json", "[]", r"is no task of BIG-bench"),
         (BIGBENCH, "task.json", '{"examples": []}', r"has no documents to evaluate on"),
     ],
 )

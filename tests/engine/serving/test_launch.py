@@ -1,6 +1,7 @@
 """What bin/serve refuses before a model loads, and the command it would become."""
 
 import asyncio
+import json
 import os
 import socket
 import subprocess
@@ -12,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
 from engine.configfile import load_config
 from engine.errors import EngineError
 from engine.serving import checks, guard, launch
 from engine.serving.folders import variant_folder
+from engine.serving.gate import Gate
 from engine.serving.ready import ready_lines
-from engine.serving.swap import Gate
 from engine.variants import Variant
 
 ROOT = Path(__file__).parents[3]
@@ -44,10 +46,37 @@ def test_another_address_needs_a_key_and_gets_one_made_only_where_asked_for(monk
     assert checks.check_address(checks.Options(host="0.0.0.0", port=0)) == "from the environment"
 
 
-@pytest.mark.parametrize("given", ["--host", "--host=0.0.0.0", "--hos", "--api_key", "--port", "--served-model-name"])
-def test_what_follows_the_dashes_cannot_open_the_server_or_rename_it(given: str) -> None:
-    with pytest.raises(EngineError, match=f"{given} is not passed on to vLLM"):
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("--host", "--host"),
+        ("--host=0.0.0.0", "--host"),
+        ("--hos", "--hos"),
+        ("--api_key", "--api-key"),
+        ("--served-model-name", "--served-model-name"),
+        ("--hf-overrides.rope_theta", "--hf-overrides"),
+        ("--grpc", "--grpc"),
+        ("--config", "--config"),
+        ("--quantization=fp8", "--quantization"),
+    ],
+)
+def test_what_follows_the_dashes_cannot_open_the_server_or_make_another_model(given: str, named: str) -> None:
+    with pytest.raises(EngineError, match=f"{named} is not passed on to vLLM"):
         checks.check_extra(checks.Options(extra=("--max-model-len", "2048", given)))
+
+
+@pytest.mark.parametrize("given", ["--api-server-count=2", "-dp", "--data_parallel_size", "--kv-offloading-size"])
+def test_a_server_that_swaps_is_one_engine_with_one_cache(given: str) -> None:
+    checks.check_extra(checks.Options(extra=(given, "2")))
+    with pytest.raises(EngineError, match="is not passed on to vLLM"):
+        checks.check_extra(checks.Options(swappable=True, extra=(given, "2")))
+
+
+def test_a_configuration_of_several_engines_does_not_swap() -> None:
+    session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.data_parallel_size": 2})])[0]
+    checks.check_settings(session, checks.Options())
+    with pytest.raises(EngineError, match=r"vllm.data_parallel_size does not go with --swappable"):
+        checks.check_settings(session, checks.Options(swappable=True))
 
 
 def test_other_flags_of_vllm_are_passed_on() -> None:
@@ -68,6 +97,23 @@ def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.Monkey
     session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.kv_cache_memory_bytes": 10**15})])[0]
     with pytest.raises(EngineError, match=r"Serving takes about 1000001\.\d GB here \(weights 0\.3, cache 1000000\.0\)"):
         checks.check_machine(session, checks.Options())
+
+
+def test_a_window_that_the_cache_cannot_hold_is_said_with_both() -> None:
+    """SmolLM2 keeps 2 (keys, values) x 30 blocks x 3 heads x 64 values of 2 bytes a token: 23,040 bytes."""
+    session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.kv_cache_memory_bytes": 23_040 * 1000})])[0]
+    checks.check_machine(session, checks.Options(extra=("--max_model_len=1000",)))
+    with pytest.raises(EngineError, match=r"One request of 1024 tokens takes 0\.0 GB of cache, and the cache has 0\.0. Shorten"):
+        checks.check_machine(session, checks.Options())
+    checks.check_machine(session, checks.Options(extra=("--kv-cache-memory-bytes", str(10**9))))
+
+
+def test_a_new_key_is_the_users_own_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "the user's")
+    options = checks.Options(port=0, new_key=True)
+    assert checks.check_address(options) == checks.given_key(options) == "the user's"
+    monkeypatch.delenv("VLLM_API_KEY")
+    assert checks.check_address(options) and checks.given_key(options) is None
 
 
 def test_a_gpu_installation_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +213,27 @@ def test_every_route_but_health_takes_the_key(monkeypatch: pytest.MonkeyPatch) -
     assert [message for message in sent if message["type"].startswith("websocket")] == [{"type": "websocket.close", "code": 1008}]
 
 
+def test_a_swap_gives_up_on_a_response_that_does_not_end() -> None:
+    async def all_of_it() -> None:
+        gate = Gate()
+        stalled = asyncio.create_task(respond_for(gate, 60.0))
+        await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError):
+            async with gate.swap(0.05):
+                raise AssertionError("swapped while a response was under way")
+        await asyncio.wait_for(respond_for(gate, 0.0), 1.0)  # the gate is open again
+        stalled.cancel()
+        await asyncio.sleep(0)
+        async with gate.swap(1.0):
+            pass
+
+    async def respond_for(gate: Gate, seconds: float) -> None:
+        async with gate.response():
+            await asyncio.sleep(seconds)
+
+    asyncio.run(all_of_it())
+
+
 def test_a_swap_waits_for_responses_and_holds_later_ones_back() -> None:
     order: list[str] = []
 
@@ -177,7 +244,7 @@ def test_a_swap_waits_for_responses_and_holds_later_ones_back() -> None:
             order.append(f"{name} ends")
 
     async def swap(gate: Gate) -> None:
-        async with gate.swap():
+        async with gate.swap(5.0):
             order.append("swap")
 
     async def all_of_it() -> None:
@@ -215,6 +282,25 @@ def test_a_cached_folder_whose_weights_are_not_its_cards_is_refused_unless_told(
         with pytest.raises(EngineError, match=rf"{made.folder} says on its card .* 1 of its tensors .*down_proj.*--allow"):
             variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False)
         assert variant_folder(session, variant, as_adapter=as_adapter, allow_changed=True) == made
-        assert f"1 tensors are not variant {variant.hash}'s; served as they are" in capsys.readouterr().err
+        assert f"1 tensors or files are not variant {variant.hash}'s; served as they are" in capsys.readouterr().err
         save_file(tensors, made.folder / file, {"format": "pt"})
         assert variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False) == made
+        settings = made.folder / ("adapter_config.json" if as_adapter else "config.json")
+        kept = settings.read_text()
+        settings.write_text(json.dumps({**json.loads(kept), "lora_alpha": 4, "rms_norm_eps": 0.5}))
+        with pytest.raises(EngineError, match=rf"are not what that edit makes of the base, {settings.name} first"):
+            variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False)
+        settings.write_text(kept)
+        (made.folder / file).write_bytes((made.folder / file).read_bytes()[:-100])
+        with pytest.raises(EngineError, match=r"first. Remove the folder, and it is made again"):
+            variant_folder(session, variant, as_adapter=as_adapter, allow_changed=False)
+
+
+def test_an_adapter_of_what_no_adapter_can_do_is_refused_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config("smollm2_135m_k1", {"edit.keep_norms": True})
+    with pytest.raises(EditError, match="keeps norms is not of rank k"):
+        launch.prepare(launch.open_sessions([config]), checks.Options(with_base=True), None)
+    assert not any(tmp_path.iterdir())

@@ -198,4 +198,6 @@ def test_a_running_server_walks_through_variants_and_no_response_mixes_two(
         assert all(text.startswith(starts[name]) for name, text in answers)
         assert admin(url, "another")[0] == 401 and admin(url, "the admin's", "nobody")[0] == 404
         assert admin(url, "the admin's")[1]["variant"] == "smollm2_135m_k1"
+        card = client.models.list().data[0].model_dump()
+        assert card["id"] == "swappable" and card["variant"] == "smollm2_135m_k1" and len(card["variants"]) == 3
         assert "the admin's" not in log.read_text() and "the admin's" not in Path(f"/proc/{server.pid}/cmdline").read_text()
