@@ -127,8 +127,10 @@ def check_machine(session: Session, options: Options) -> None:
         return
     import psutil
 
-    asked = _setting(session, options, "kv_cache_memory_bytes") or hardware_arguments(has_gpu=False)["kv_cache_memory_bytes"]
-    if not str(asked).isdigit():  # 1G and its like are vLLM's to read
+    default = hardware_arguments(has_gpu=False)["kv_cache_memory_bytes"]
+    asked = str(_setting(session, options, "kv_cache_memory_bytes") or default)
+    window = _setting(session, options, "max_model_len") or "0"
+    if not asked.isdigit() or not window.isdigit():  # 1G, 8k and auto are vLLM's to read
         return
     cache = int(asked)
     needed, free = weights + cache + MEMORY_MARGIN, psutil.virtual_memory().available
@@ -137,7 +139,7 @@ def check_machine(session: Session, options: Options) -> None:
             f"Serving takes about {needed / 1e9:.1f} GB here (weights {weights / 1e9:.1f}, cache {cache / 1e9:.1f}) and "
             f"{free / 1e9:.1f} GB are free. Free some, or lower vllm.kv_cache_memory_bytes."
         )
-    check_window(session, int(_setting(session, options, "max_model_len") or 0), cache)
+    check_window(session, int(window), cache)
 
 
 def check_window(session: Session, length: int, cache: int) -> None:
