@@ -28,6 +28,7 @@ from engine.serving.ready import is_healthy
 from engine.session import Session, model_name
 
 PATIENCE_S = 600.0
+CACHE_BYTES = 2**29
 KEY = "bench-serve"
 PLAIN, FOLDED = "vllm", "folded"
 Row = dict[str, Any]
@@ -85,7 +86,8 @@ def _write_prompts(session: Session, folder: Path, count: int) -> Path:
 
 def _commands(session: Session, config_file: Path, ports: Mapping[str, int]) -> dict[str, list[str]]:
     """Bare vLLM on the folder that `bin/serve` would serve, and `bin/serve` itself with a key, twice."""
-    share = ["--gpu-memory-utilization", "0.25"] if has_gpu() else []  # three servers share the card
+    # Three servers share the card, or the memory.
+    share = ["--gpu-memory-utilization", "0.25"] if has_gpu() else ["--kv-cache-memory-bytes", str(CACHE_BYTES)]
     plain = prepare([session], Options(port=ports[PLAIN], extra=tuple(share)), None).command
     serve = [sys.executable, "-m", "engine.commands.serve", "--variant", str(config_file)]
     return {
