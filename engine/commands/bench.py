@@ -15,7 +15,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def bench(
     variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several.")],
-    tasks: Annotated[str, typer.Option(help="lm-eval tasks with commas; everyday ships with this project.")] = "everyday",
+    tasks: Annotated[
+        str, typer.Option(help="lm-eval tasks with commas, mmlu_* and YAML files too; everyday ships with this project.")
+    ] = "everyday",
     limit: Annotated[int | None, typer.Option(min=1, help="Documents of each task, from its start.")] = None,
     num_fewshot: Annotated[
         int | None, typer.Option(min=0, help="Examples before each question, instead of the task's own.")
@@ -23,7 +25,10 @@ def bench(
     chat_template: Annotated[bool, typer.Option("--chat-template", help="Ask through the model's chat template.")] = False,
     include_path: Annotated[Path | None, typer.Option(help="Folder with more lm-eval tasks.")] = None,
     data: Annotated[
-        list[str] | None, typer.Option(metavar="TASK=FILE", help="A local file in place of a task's data set.")
+        list[str] | None,
+        typer.Option(
+            metavar="TASK=FILE", help="A local file, or a folder with one for each split, in place of a task's data set."
+        ),
     ] = None,
     server: Annotated[str | None, typer.Option(help="Ask an endpoint (.../v1) that serves base and variants instead.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once, with --server.")] = 8,
