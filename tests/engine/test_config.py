@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.configfile import differing_keys, find_config, load_config, variant_names, vllm_argument_names
+from engine.configfile import differing_keys, find_config, load_config, save_config, variant_names, vllm_argument_names
 from engine.errors import EngineError
 from engine.judgefile import JUDGE_DIR, judge_names, load_judge
 
@@ -110,6 +110,19 @@ def test_a_bad_key_or_value_is_named(key: str, value: object, message: str) -> N
         load_config("smollm2_135m_k1", overrides)
     assert (message or "keep_norms takes alpha 1") in str(caught.value)
     assert str(caught.value).startswith(("smollm2_135m_k1.toml: ", "--set"))
+
+
+def test_a_saved_configuration_is_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pairs.json").write_text("[]")
+    config = load_config("llama32_3b_k5", {"data.train_pairs": "pairs.json", "edit.alpha": 0.5})
+    (tmp_path / "elsewhere").mkdir()
+    file = save_config(config, tmp_path / "elsewhere" / "llama32_3b_k5.toml")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = load_config(str(file))
+    assert again.data.train_pairs == str(tmp_path / "pairs.json")
+    drop = {"data": {"train_pairs"}, "published": True}
+    assert again.model_dump(exclude=drop) == config.model_dump(exclude=drop)
 
 
 def test_an_unknown_variant_lists_the_nearest() -> None:

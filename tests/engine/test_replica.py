@@ -21,7 +21,7 @@ from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.hotswap import Edits, HotSwap, SwapFailed
 from engine.models import checkpoint_hash
-from engine.replica import Replica, engine_arguments, set_environment
+from engine.replica import Replica, engine_arguments, room_for_swaps, set_environment
 from engine.variants import Variant
 from extraction.prompts import load_prompts
 from extraction.rendering import ChatRenderer
@@ -239,3 +239,15 @@ def test_response_likelihoods_equal_transformers(
     print(f"largest difference to float32 transformers: {difference:.4f} nats a token")
     assert found[4] is None
     assert difference < 0.03
+
+
+def test_what_a_swap_keeps_on_a_gpu_is_taken_off_vllms_share(smollm2_dir: Path) -> None:
+    """SmolLM2's o_proj and down_proj, 30 x (576 x 576 + 576 x 1536) values of 2 bytes, as a share of this device's memory."""
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.platforms import current_platform
+
+    kept = 2 * 30 * (576 * 576 + 576 * 1536)
+    share = room_for_swaps(CONFIG, smollm2_dir)["gpu_memory_utilization"]
+    expected = EngineArgs.gpu_memory_utilization - kept / current_platform.get_device_total_memory()
+    print(f"share {share}, of a device of {current_platform.get_device_total_memory() / 1e9:.1f} GB")
+    assert share == pytest.approx(expected, abs=1e-3) and share < EngineArgs.gpu_memory_utilization
