@@ -21,6 +21,8 @@ from editing.proof import Proof, measure
 from editing.untie import embedding_of
 from editing.writer import carried_files
 
+READ_BY_LOADERS = (".json", ".jinja", ".model", ".tiktoken", "merges.txt", "vocab.txt")  # not cards and licences
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -80,7 +82,7 @@ def unfaithful_files(directory: Path, base: Checkpoint, plan: EditPlan) -> list[
     differing = []
     for name, file in carried_files(base.directory).items():
         theirs = directory / name
-        if plan.scope.untie and name == INDEX_NAME:
+        if not name.endswith(READ_BY_LOADERS) or (plan.scope.untie and name == INDEX_NAME):
             continue
         if not theirs.is_file():
             differing.append(name)

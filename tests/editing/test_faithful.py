@@ -11,7 +11,7 @@ from torch import Tensor
 
 from editing.adapter import WEIGHTS_FILE, write_adapter
 from editing.checkpoint import open_checkpoint
-from editing.compare import unfaithful_factors, unfaithful_tensors
+from editing.compare import unfaithful_factors, unfaithful_files, unfaithful_tensors
 from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
@@ -117,3 +117,17 @@ def test_every_change_of_an_adapter_is_named(llama_dir: Path, tmp_path: Path) ->
     copy = changed(tmp_path / "out", tmp_path / "copy", one_value(factor), WEIGHTS_FILE)
     assert unfaithful_factors(copy, base, plan, an_edit()) == [EDITED]
     assert len(unfaithful_factors(tmp_path / "out", base, plan, an_edit(0.5))) == len(plan.edited)
+
+
+def test_files_beside_the_weights_are_the_bases_but_for_cards_and_licences(sharded_dir: Path, tmp_path: Path) -> None:
+    base_dir = tmp_path / "base"
+    shutil.copytree(sharded_dir, base_dir)
+    (base_dir / "chat_template.jinja").write_text("{{ messages }}")
+    base = open_checkpoint(base_dir)
+    plan = plan_edit(base)
+    write_edited(base, plan, an_edit(), tmp_path / "out", record={}, card=lambda proofs: "")
+    (base_dir / "LICENSE.txt").write_text("came with a later download")
+    assert unfaithful_files(tmp_path / "out", base, plan) == []
+    (tmp_path / "out" / "chat_template.jinja").write_text("{{ other }}")
+    (tmp_path / "out" / "config.json").unlink()
+    assert unfaithful_files(tmp_path / "out", base, plan) == ["chat_template.jinja", "config.json"]
