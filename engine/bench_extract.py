@@ -40,7 +40,7 @@ def bench_extract(config: RunConfig, rounds: int) -> dict[str, Any]:
         "batched_seconds": [round(value, 2) for value in seconds["batched"]],
         "prompts": len(prompts),
         "tokens": sum(map(len, prompts)),
-        "dtype": config.model.dtype,
+        "dtype": session.config.model.dtype,
         "model": model_name(config, session.base_hash),
         **describe(),
     }

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from editing.errors import EditError
+from engine.environment import set_environment
 from engine.errors import EngineError
 from extraction.errors import ExtractionError
 from judging.errors import JudgeError
@@ -56,7 +57,8 @@ def user_errors() -> Iterator[None]:
 
 
 def keep_stdout_clean() -> None:
-    """Send what libraries print to stderr: stdout is for data. Call before any of them is imported."""
+    """Send what libraries print to stderr: stdout is for data; and set what they read. Call before any of them is imported."""
+    set_environment()
     os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -40,8 +40,9 @@ class ModelConfig(Section):
     """A folder with config.json and safetensors, a Hugging Face repository name, or `embedded:smollm2-135m-instruct`."""
     revision: str | None = None
     """Commit or tag of a repository; None takes its default branch, and the manifest records the weights' hash anyway."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Precision of extraction and generation. The edit itself is computed in float64."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Arithmetic of extraction and generation. auto: the checkpoint's 16-bit type on a GPU and on a CPU that multiplies it, else
+    float32. An edit is rounded to the checkpoint's own type first, whatever the engine runs in."""
     chat_template_kwargs: dict[str, Any] = {}
     """Given to the chat template; fix here what it would take from the clock (Llama's date_string)."""
 

@@ -1,6 +1,7 @@
 """The directions stage: the base as a transformers model, its streams over the training pairs, the file that comes of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.environment import has_gpu, versions
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from extraction.directions import Extraction, Streams
 
 DIRECTIONS = "directions.safetensors"
+SHARE_FOR_WEIGHTS = 0.8  # of a GPU
 
 
 def ensure_directions(session: Session, run_dir: RunDir) -> None:
@@ -143,7 +145,7 @@ def provenance(session: Session) -> dict[str, str]:
 
 
 def transformers_model(session: Session) -> Any:
-    """The base as a transformers model, on the GPU where there is one.
+    """The base as a transformers model: on the GPU where there is one, over all GPUs where it fills most of one.
 
     Eager attention: a prompt's bits are then the same alone, in a batch, and behind a shared prefix (`shares_prefix`).
     """
@@ -152,8 +154,35 @@ def transformers_model(session: Session) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    options = {"dtype": getattr(torch, session.config.model.dtype), "attn_implementation": "eager", "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options).eval()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    say(f"model: {model_name(session.config, session.base_hash)} in transformers, {session.config.model.dtype}, {device}")
-    return model.to(device)
+    session.arithmetic.say()
+    dtype = session.config.model.dtype
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager", "trust_remote_code": False}
+    memory = [torch.cuda.mem_get_info(gpu) for gpu in range(torch.cuda.device_count())]
+    placed = placement(session.engine_bytes, memory)
+    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options, **placed.options).eval()
+    say(f"model: {model_name(session.config, session.base_hash)} in transformers, {dtype}, {placed.where}")
+    return model
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Arguments of `from_pretrained` that place the weights, and the place in words."""
+
+    options: dict[str, Any]
+    where: str
+
+
+def placement(size: int, memory: Sequence[tuple[int, int]]) -> Placement:
+    """Where `size` bytes of weights go, by each GPU's free and total bytes.
+
+    One GPU where they take at most 80 % of it, so that a batch's activations fit beside them; else all GPUs, the rest in the
+    host's memory.
+    """
+    if not memory:
+        return Placement({}, "cpu")
+    if size <= SHARE_FOR_WEIGHTS * memory[0][1]:
+        return Placement({"device_map": {"": 0}}, "cuda")
+    limits: dict[Any, int] = {gpu: int(SHARE_FOR_WEIGHTS * free) for gpu, (free, _) in enumerate(memory)}
+    beyond = ", the rest in host memory (slow)" if sum(limits.values()) < size else ""
+    options = {"device_map": "auto", "max_memory": {**limits, "cpu": 10**15}}
+    return Placement(options, f"over {len(memory)} GPU(s), {size / 1e9:.0f} GB{beyond}")

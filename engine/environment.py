@@ -1,14 +1,27 @@
 """What this machine is: versions, hardware, the project's commit."""
 
 import functools
+import gc
 import importlib.metadata
+import logging
 import os
 import platform
 import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 from engine.paths import PROJECT_DIR
 
+# What vLLM and torch read at their import, before anything asks CUDA; whatever the user has set stays.
+ALWAYS = {
+    "VLLM_LOGGING_LEVEL": "ERROR",  # INFO shows vLLM's log
+    "VLLM_NO_USAGE_STATS": "1",
+    # torch then counts GPUs without starting CUDA, which a forked engine could not start again.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+ON_CPU = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # an engine in this process starts in seconds, not half a minute
 PACKAGES = ("vllm", "torch", "transformers", "safetensors", "pyarrow")
 
 
@@ -24,13 +37,18 @@ def has_gpu() -> bool:
     return not versions()["vllm"].endswith("+cpu")
 
 
+def set_environment() -> None:
+    """Set what vLLM and torch read at their import. Call it first: later than the first question about CUDA is too late."""
+    for name, value in (ALWAYS if has_gpu() else ALWAYS | ON_CPU).items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+
+
 def release_gpu_memory() -> None:
     """Give back what torch holds of dropped models: an engine that starts next asks for the card's free memory."""
-    import gc
-
-    import torch
-
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():  # asking whether there is a GPU could start CUDA
         gc.collect()
         torch.cuda.empty_cache()
 

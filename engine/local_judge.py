@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from engine.environment import has_gpu, release_gpu_memory, versions
+from engine.arithmetic import arithmetic_of
+from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.errors import EngineError
 from engine.graders import HASH_DIGITS, judge_cache
 from engine.judgefile import LocalModel
 from engine.models import checkpoint_hash, open_model
 from engine.progress import Progress, say
-from engine.replica import hardware_arguments, set_environment
+from engine.replica import hardware_arguments
 from judging.cache import ReplyCache, Stored
 from judging.judge import fenced
 from judging.judgement import Item, Judgement
@@ -45,8 +46,11 @@ class LocalGrader:
 
     def __init__(self, name: str, local: LocalModel, rubric: Rubric) -> None:
         self.name = name
-        self.local = local
         self.checkpoint = open_model(local.model)
+        self.arithmetic = arithmetic_of(local.model.dtype, self.checkpoint)
+        # In the settings that address a reply, so that replies of two types are kept apart.
+        model = local.model.model_copy(update={"dtype": self.arithmetic.dtype})
+        self.local = local.model_copy(update={"model": model})
         self.model = f"{local.model.path.rsplit('/', 1)[-1]}@{checkpoint_hash(self.checkpoint)[:HASH_DIGITS]}"
         self.notice = f"language model {self.model} in our own engine, first-token odds"
         self.stopped: str | None = None
@@ -157,10 +161,11 @@ class LocalGrader:
     def _engine(self) -> Any:
         if self._llm is None:
             gpu = has_gpu()
-            set_environment(has_gpu=gpu)
+            set_environment()
             release_gpu_memory()
             from vllm import LLM
 
+            self.arithmetic.say()
             say(f"judge: starting vLLM {versions()['vllm']} with {self.model} ({'GPU' if gpu else 'CPU'})")
             arguments = {"model": str(self.checkpoint.directory), "dtype": self.local.model.dtype, "disable_log_stats": True}
             # Log-probabilities after the mask: the odds among the letters.

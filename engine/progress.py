@@ -6,6 +6,9 @@ from types import TracebackType
 
 LINE_SECONDS = 10.0
 LIVE_SECONDS = 0.2
+# Before this share of the rows, and this many reports of finished work, nothing can be said of the time left.
+ESTIMATE_SHARE, ESTIMATE_REPORTS = 0.03, 2
+TOGETHER_SECONDS = 0.05
 
 
 class Progress:
@@ -14,7 +17,8 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str = "rows") -> None:
         self.label, self.total, self.unit = label, total, unit
         self.rows = self.tokens = 0
-        self._started = self._shown = time.monotonic()
+        self._reports = 0
+        self._started = self._shown = self._advanced = time.monotonic()
         self._live = sys.stderr.isatty()
 
     def __enter__(self) -> "Progress":
@@ -24,11 +28,20 @@ class Progress:
         self._show(end="\n")
 
     def advance(self, rows: int = 1, tokens: int = 0) -> None:
-        """Count what is finished."""
+        """Count what is finished; rows that come together, as a batch's do, are one report."""
+        now = time.monotonic()
         self.rows += rows
         self.tokens += tokens
-        if time.monotonic() - self._shown >= (LIVE_SECONDS if self._live else LINE_SECONDS):
+        self._reports += now - self._advanced > TOGETHER_SECONDS
+        self._advanced = now
+        if now - self._shown >= (LIVE_SECONDS if self._live else LINE_SECONDS):
             self._show(end="" if self._live else "\n")
+
+    def seconds_left(self, seconds: float) -> float | None:
+        """Seconds for what is left at the pace of the first `seconds`; None where there is too little to tell."""
+        if self._reports < ESTIMATE_REPORTS or self.rows < ESTIMATE_SHARE * self.total:
+            return None
+        return seconds / self.rows * (self.total - self.rows)
 
     def _show(self, end: str) -> None:
         self._shown = time.monotonic()
@@ -36,10 +49,11 @@ class Progress:
         parts = [f"{self.label}: {self.rows}/{self.total} {self.unit}"]
         if self.tokens:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")
-        if 0 < self.rows < self.total:
-            parts.append(f"{seconds / self.rows * (self.total - self.rows):.0f} s left")
-        else:
+        left = self.seconds_left(seconds)
+        if not 0 < self.rows < self.total:
             parts.append(f"{seconds:.1f} s")
+        elif left is not None:
+            parts.append(f"{left:.0f} s left")
         start = "\r\x1b[K" if self._live else ""
         print(start + ", ".join(parts), end=end, file=sys.stderr, flush=True)
 

@@ -4,6 +4,7 @@ Everything that can be checked without a model is checked while this is made.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
+from engine.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.config import RunConfig
-from engine.environment import has_gpu, release_gpu_memory, versions
+from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.errors import EngineError
 from engine.models import checkpoint_hash, open_model
 from engine.progress import say
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+WINDOW, SMALL_WINDOW = 4096, 2048
 DECLINED, ANSWERABLE = "declined", "answerable"
 
 
@@ -42,10 +45,9 @@ class Request:
 
 
 class Session:
-    """A run's inputs, and its engine once a stage needs it."""
+    """A run's inputs, and its engine once a stage needs it. Its `config` names the type that the model runs in here."""
 
     def __init__(self, config: RunConfig) -> None:
-        self.config = config
         data = config.data
         self.pairs: list[Pair] = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
         self.requests = [
@@ -53,8 +55,13 @@ class Session:
             *_requests(data.test_answerable, data.num_answerable, ANSWERABLE),
         ]
         self.checkpoint: Checkpoint = open_model(config.model)
+        self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
+        self.config = with_dtype(config, self.arithmetic.dtype)
         self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
+        self.width: int | None = None
+        """GPUs an engine, where the machine and not the configuration decides it."""
         self._replica: Replica | None = None
+        self._token_ids: dict[str, list[int]] = {}
 
     def layers(self) -> list[int]:
         """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
@@ -76,6 +83,18 @@ class Session:
     def directions_bytes(self) -> int:
         """Size of directions.safetensors: three float64 tensors of (L+1, H)."""
         return 3 * 8 * (self.checkpoint.num_layers + 1) * self.checkpoint.hidden_size
+
+    @property
+    def engine_bytes(self) -> int:
+        """Size of the weights in the type that the model runs in: float32 doubles a 16-bit checkpoint."""
+        values = sum(math.prod(entry.shape) for entry in self.checkpoint.tensors.values())
+        return values * BYTES_PER_VALUE[self.config.model.dtype]
+
+    @property
+    def swapped_bytes(self) -> int:
+        """Size of what a hot swap keeps beside the model: the base's weights of the layers that it exchanges, as stored."""
+        entries = [self.checkpoint.tensors[tensor.name] for tensor in self.plan.edited]
+        return sum(entry.end - entry.begin for entry in entries)
 
     @cached_property
     def base_hash(self) -> str:
@@ -107,9 +126,26 @@ class Session:
     @property
     def room_for_prompt(self) -> int:
         """Tokens a prompt may have: the window less the new tokens and the one that reading likelihoods asks for."""
-        window = int(self.checkpoint.config.get("max_position_embeddings", 2048))
+        window = self._model_window
         asked = self.config.vllm.get("max_model_len", window)
         return min(window, asked if isinstance(asked, int) else window) - self.config.sampling.max_tokens - 1
+
+    @property
+    def _model_window(self) -> int:
+        config = self.checkpoint.config
+        return int(config.get("max_position_embeddings") or config.get("n_positions") or SMALL_WINDOW)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the engine has room for in one request, where the configuration does not say: the longest prompt so far
+        with its response, and no less than WINDOW, within the model's own. None where the configuration says it.
+
+        A model's own window can be 131,072: on a small card the cache of one such request would not fit.
+        """
+        if "max_model_len" in self.config.vllm:
+            return None
+        longest = max(map(len, self._token_ids.values()), default=0) + self.config.sampling.max_tokens + 1
+        return min(max(longest, WINDOW), self._model_window)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -148,13 +184,16 @@ class Session:
     def replica(self) -> "Replica":
         """The engine, started on first use."""
         if self._replica is None:
-            from engine.replica import Replica, engine_arguments, set_environment
+            from engine.replica import Replica, engine_arguments
 
             gpu = has_gpu()
-            set_environment(has_gpu=gpu)
+            set_environment()
             release_gpu_memory()
+            self.arithmetic.say()
             say(f"engine: starting vLLM {versions()['vllm']} ({'GPU' if gpu else 'no GPU: CPU build, eager mode, slow'})")
-            self._replica = Replica(engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu), self.base)
+            limits = {"window": self.window, "width": self.width}
+            arguments = engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu, **limits)
+            self._replica = Replica(arguments, self.base)
         return self._replica
 
     def check_swappable(self) -> None:
@@ -179,10 +218,11 @@ class Session:
 
     def rendered_pairs(self) -> "list[RenderedPair]":
         """The training pairs as token ids, none longer than the window."""
-        pairs = self.renderer.render_pairs(self.pairs)
-        for side in ("declined", "answered"):
-            self.renderer.check_lengths([getattr(pair, side) for pair in pairs], self.room_for_prompt, f"{side} training prompts")
-        return pairs
+        from extraction.rendering import RenderedPair
+
+        declined = self.render_texts([pair.declined for pair in self.pairs], "declined training prompts")
+        answered = self.render_texts([pair.answered for pair in self.pairs], "answered training prompts")
+        return [RenderedPair(*sides) for sides in zip(declined, answered, strict=True)]
 
     def close(self) -> None:
         if self._replica is not None:
@@ -195,9 +235,14 @@ class Session:
 
     def render_texts(self, texts: Sequence[str], kind: str) -> list[list[int]]:
         """Token ids of user messages, none longer than the window."""
-        rendered = [self.renderer.render(text) for text in texts]
+        rendered = [self._token_ids[text] if text in self._token_ids else self._rendered(text) for text in texts]
         self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
         return rendered
+
+    def _rendered(self, text: str) -> list[int]:
+        """A message's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
+        self._token_ids[text] = self.renderer.render(text)
+        return self._token_ids[text]
 
 
 @functools.lru_cache
@@ -208,6 +253,11 @@ def _requests(source: str, count: int | None, kind: str) -> tuple[Request, ...]:
     return tuple(
         Request(f"{kind}/{index:05d}", "test", kind, prompt.category, prompt.text) for index, prompt in enumerate(prompts)
     )
+
+
+def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
+    """The configuration with model.dtype resolved."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
 
 
 def given_layers(config: RunConfig) -> list[int]:

@@ -190,6 +190,7 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
         "sampling": json.dumps(sampling.model_dump(exclude={"seed"}), sort_keys=True),
         "seed": sampling.seed,
         "engine": f"vllm {installed['vllm']}, torch {installed['torch']}",
+        "dtype": session.config.model.dtype,
         "model": model_name(session.config, session.base_hash),
         "form": "base" if variant.edit is None else "in_place",
     }
@@ -200,7 +201,7 @@ def make_likelihoods(session: Session, run_dir: RunDir) -> None:
     rows = store.read_rows(run_dir.file(ROLLOUTS))
     replica = session.replica()
     replica.swap(session.base)
-    prompts = [session.renderer.render(row["prompt"]) for row in rows]
+    prompts = session.render_texts([row["prompt"] for row in rows], "prompts of the rollouts")
     with Progress("likelihoods", len(rows)) as progress:
         values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in rows], lambda: progress.advance())
     scored = [

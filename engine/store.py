@@ -33,6 +33,7 @@ ROLLOUT_SCHEMA = pa.schema(
         ("sampling", pa.string()),
         ("seed", pa.int64()),
         ("engine", pa.string()),
+        ("dtype", pa.string()),
         ("model", pa.string()),
         ("form", pa.string()),
     ]

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from extraction.devices import input_device
+
 BATCH = 32
 
 
@@ -20,7 +22,7 @@ def greedy(model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, batch_
     for start in range(0, len(prompts), batch_size):
         batch = prompts[start : start + batch_size]
         width = max(len(prompt) for prompt in batch)
-        device = next(model.parameters()).device
+        device = input_device(model)
         token_ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in batch], device=device)
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in batch], device=device)
         with torch.inference_mode():

@@ -113,6 +113,8 @@ class ResidualCapture:
             raise ExtractionError(
                 f"Places were named for {len(self._index_BP)} sequences; the pass has {len(hidden_states_BTH)}."
             )
-        rows = torch.arange(len(hidden_states_BTH), device=hidden_states_BTH.device)
-        chosen_BPH = hidden_states_BTH[rows[:, None], self._index_BP].detach()
+        # A model may be split over devices: the places go to the layer's, the few wanted vectors come back to theirs.
+        index_BP = self._index_BP.to(hidden_states_BTH.device)
+        rows_B1 = torch.arange(len(hidden_states_BTH), device=hidden_states_BTH.device)[:, None]
+        chosen_BPH = hidden_states_BTH[rows_B1, index_BP].detach().to(self._index_BP.device)
         self._captured[layer] = chosen_BPH if self._reduce is None else self._reduce(chosen_BPH)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from extraction.devices import follower
 from extraction.errors import ExtractionError
 from extraction.hooks import decoder_blocks, decoder_body
 
@@ -22,11 +23,10 @@ Change = Callable[[Tensor], Tensor]
 def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
     """Add a vector to the stream that enters block `layer` (L: that leaves the last), at every token, while active."""
     blocks = decoder_blocks(model)
-    parameter = next(model.parameters())
-    added_H = vector_H.to(parameter.device, parameter.dtype)
+    added_H = follower(vector_H)
 
     def change(hidden_states: Tensor) -> Tensor:
-        return hidden_states + added_H
+        return hidden_states + added_H(hidden_states)
 
     handle = _on_output(blocks[-1], change) if layer == len(blocks) else _on_input(blocks[layer], change)
     try:
@@ -73,14 +73,14 @@ def stream_ablation(
 
 
 def _projection(model: nn.Module, basis_HK: Tensor, alpha: float) -> Change:
-    parameter, width = next(model.parameters()), int(decoder_body(model).config.hidden_size)
+    width = int(decoder_body(model).config.hidden_size)
     if basis_HK.shape[0] != width:
         raise ExtractionError(f"The directions have width {basis_HK.shape[0]}; this model's hidden size is {width}.")
-    directions_KH = basis_HK.T.contiguous().to(parameter.device, parameter.dtype)
+    directions_KH = follower(basis_HK.T.contiguous())
 
     def change(hidden_states: Tensor) -> Tensor:
         removed = hidden_states
-        for direction_H in directions_KH:  # a matmul in bf16 falls on a slow path of the CPU
+        for direction_H in directions_KH(hidden_states):  # a matmul in bf16 falls on a slow path of the CPU
             removed = removed - (hidden_states * direction_H).sum(-1, keepdim=True) * (alpha * direction_H)
         return removed
 

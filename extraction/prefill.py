@@ -65,7 +65,8 @@ class Prefill:
         """Next-token logits, batch by batch, on the model's device and in its dtype."""
         for batch, output in self._outputs(model, {"logits_to_keep": 1}, lambda batch: _head_from(batch, batch.last_B)):
             first = int(batch.last_B.min())
-            yield Logits(batch.indices, output.logits[torch.arange(len(batch.indices)), batch.last_B - first])
+            rows_B = torch.arange(len(batch.indices))
+            yield Logits(batch.indices, output.logits[rows_B, (batch.last_B - first).to(output.logits.device)])
 
     def logits_of_last(self, model: Any, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """For each prompt, its place and the logits that predict its last `lengths[place]` tokens, (length, V).

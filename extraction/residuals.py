@@ -13,6 +13,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from extraction.devices import devices_of, input_device
 from extraction.errors import ExtractionError
 from extraction.hooks import ResidualCapture, decoder_blocks, decoder_body, truncated
 from extraction.prefill import BATCH_TOKENS, Batch, Prefill
@@ -41,7 +42,7 @@ def batches(
     keep = max(-offset for offset in offsets)
     if (shortest := min(map(len, prompts))) < keep:
         raise ExtractionError(f"A prompt of {shortest} tokens has no position {-keep}; expected at least {keep} tokens.")
-    device = next(model.parameters()).device
+    device = input_device(model)
     offsets_P = torch.tensor(offsets, device=device)
     prefill = _laid_out(model, prompts, keep, batch_tokens)
     with _until(model, last_layer):
@@ -82,7 +83,7 @@ def response_means(
         raise ExtractionError(f"Response {empty[0]} is empty ({len(empty)} are), so there is no mean over its tokens.")
     sequences = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
     lengths_N = torch.tensor([len(response) for response in responses])
-    device = next(model.parameters()).device
+    device = input_device(model)
     prefill = _laid_out(model, sequences, int(lengths_N.max()), None)
     means_LNH = torch.empty(len(decoder_blocks(model)) + 1, len(prompts), _hidden_size(model), dtype=torch.float64)
 
@@ -108,7 +109,7 @@ def padded_means(model: nn.Module, prompts: Sequence[Sequence[int]], pad: int, b
     pad: what a tokenized batch without its attention mask does.
     """
     sums_LH: Any = 0.0
-    body, device = decoder_body(model), next(model.parameters()).device
+    body, device = decoder_body(model), input_device(model)
     with torch.inference_mode(), ResidualCapture(model) as capture:
         for start in range(0, len(prompts), batch_size):
             batch = prompts[start : start + batch_size]
@@ -131,7 +132,7 @@ def shares_prefix(model: Any) -> bool:
 
 def _laid_out(model: nn.Module, sequences: Sequence[Sequence[int]], keep: int, batch_tokens: int | None) -> Prefill:
     """Sequences in batches; the last `keep` tokens of each are looked at."""
-    device = next(model.parameters()).device
+    device = input_device(model)
     looked_at = keep if shares_prefix(model) else max(map(len, sequences))
     size = batch_tokens or tokens_that_fit(model, max(map(len, sequences)))
     return Prefill(sequences, device, size, keep=looked_at)
@@ -144,10 +145,11 @@ def tokens_that_fit(model: nn.Module, longest: int) -> int:
     the longest prompt. Raises no error: a single prompt is always a batch.
     """
     config, parameter = decoder_body(model).config, next(model.parameters())
+    gpus = [device for device in devices_of(model) if device.type == "cuda"]
     wide = max(4 * config.hidden_size, 3 * (getattr(config, "intermediate_size", None) or 4 * config.hidden_size))
     per_token = (wide + 4 * config.hidden_size) * parameter.element_size() + 2 * 4 * config.num_attention_heads * longest
-    if parameter.device.type == "cuda":
-        free, busy = torch.cuda.mem_get_info(parameter.device)[0], GPU_FACTOR * BATCH_TOKENS
+    if gpus:  # the fullest of them decides
+        free, busy = min(torch.cuda.mem_get_info(device)[0] for device in gpus), GPU_FACTOR * BATCH_TOKENS
     else:
         free, busy = psutil.virtual_memory().available, BATCH_TOKENS
     return max(min(busy, free // (4 * per_token)), 1)

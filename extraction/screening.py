@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from extraction.devices import input_device
 from extraction.errors import ExtractionError
 from extraction.prefill import BATCH_TOKENS, Prefill
 
@@ -73,7 +74,7 @@ def make_panel(
     model: Any, declined: Sequence[Sequence[int]], answered: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
 ) -> Panel:
     """Lay out prompts for repeated passes and remember what the base, which `model` must be now, says of the answered ones."""
-    device = next(model.parameters()).device
+    device = input_device(model)
     alone = Prefill(answered, device, batch_tokens)
     both = Prefill([*declined, *answered], device, batch_tokens)
     return Panel(both, alone, len(declined), next_token_logprobs(model, alone))
@@ -112,7 +113,7 @@ def forced_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> list[int]:
 
     The numbers above say nothing there (the KL is 0), so they are read after these tokens.
     """
-    device = next(model.parameters()).device
+    device = input_device(model)
     forced: list[int] = []
     while len(forced) < MAX_FORCED:
         logprobs_NV = next_token_logprobs(model, Prefill([[*prompt, *forced] for prompt in prompts], device))

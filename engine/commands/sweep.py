@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from engine import cli
+from engine.errors import EngineError
 
 app = typer.Typer(add_completion=False)
 
@@ -38,7 +39,7 @@ def sweep(
     min_induce: Annotated[float | None, typer.Option(help="The screen's limit on the log-odds that adding induces.")] = None,
     max_depth: Annotated[float | None, typer.Option(help="The screen's limit on the layer, as a share of the depth.")] = None,
     num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
-    engines: Annotated[int | None, typer.Option(help="Engines side by side; the default is one per visible GPU.", min=1)] = None,
+    engines: Annotated[str, typer.Option(help="Engines side by side, or auto: as many as the GPUs hold.")] = "auto",
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME-sweep.")] = None,
@@ -76,7 +77,16 @@ def sweep(
         if check_export is not None:
             _check_export(check_export, overrides, as_json)
             return
-        _sweep(variant, overrides, dry_run=dry_run, as_json=as_json, out=out, engines=engines, clean=clean)
+        _sweep(variant, overrides, dry_run=dry_run, as_json=as_json, out=out, engines=_count(engines), clean=clean)
+
+
+def _count(engines: str) -> int | None:
+    """The number after --engines; None for auto."""
+    if engines == "auto":
+        return None
+    if not engines.isdigit() or int(engines) < 1:
+        raise EngineError(f"--engines takes a number from 1 on, or auto; found '{engines}'.")
+    return int(engines)
 
 
 def _sweep(

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 def bench_lmeval(config: RunConfig, limit: int) -> Row:
     """Seconds of both ways and their ratio; the checkpoints that lm-eval opens are written before its clock starts."""
-    session = Session(config)
+    session = Session(config)  # names the type that the model runs in; our own command finds it again
     layers = sorted({max(1, round(session.checkpoint.num_layers * depth)) for depth in DEPTHS})
     configs = [config.model_copy(update={"variant": f"layer{layer}", "directions": _at(config, layer)}) for layer in layers]
     with tempfile.TemporaryDirectory(prefix="refusal-lmeval-") as name:
@@ -41,7 +41,7 @@ def bench_lmeval(config: RunConfig, limit: int) -> Row:
         say(f"bench-lmeval: base and {len(layers)} variants in one engine {ours:.1f} s")
         theirs = []
         for checkpoint in checkpoints:
-            theirs.append(_timed(_their_command(config, checkpoint, limit), OWN))
+            theirs.append(_timed(_their_command(session.config, checkpoint, limit), OWN))
             say(f"bench-lmeval: lm-eval on {checkpoint.name} {theirs[-1]:.1f} s")
     return {
         "speedup_over_restarts": round(sum(theirs) / ours, 2),

@@ -6,9 +6,10 @@ import socket
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from engine.arithmetic import BYTES_PER_VALUE
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.replica import hardware_arguments
+from engine.replica import hardware_arguments, share_beside_swaps
 from engine.session import Session
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -37,7 +38,6 @@ NOT_SWAPPABLE = {
     "--enable-lora": "A hot swap does not take LoRA layers.",
 }
 MEMORY_FLAGS = ("--gpu-memory-utilization", "--kv-cache-memory")
-BYTES_PER_VALUE = {"float32": 4}
 MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
 
 
@@ -112,7 +112,7 @@ def check_address(options: Options) -> str | None:
 
 def check_machine(session: Session, options: Options) -> None:
     """Raise EngineError where the GPU that this installation is for is missing, or memory for weights and cache is."""
-    weights = sum(file.stat().st_size for file in session.checkpoint.files)
+    weights = session.engine_bytes
     if has_gpu():
         import torch
 
@@ -150,7 +150,7 @@ def check_window(session: Session, length: int, cache: int) -> None:
     if not heads or "sliding_window" in config or "layer_types" in config:
         return  # their caches are smaller than this arithmetic
     head_size = config.get("head_dim") or session.checkpoint.hidden_size // config["num_attention_heads"]
-    needed = 2 * session.checkpoint.num_layers * heads * head_size * BYTES_PER_VALUE.get(session.config.model.dtype, 2) * length
+    needed = 2 * session.checkpoint.num_layers * heads * head_size * BYTES_PER_VALUE[session.config.model.dtype] * length
     if needed > cache:
         raise EngineError(
             f"One request of {length} tokens takes {needed / 1e9:.1f} GB of cache, and the cache has {cache / 1e9:.1f}. Shorten "
@@ -176,6 +176,17 @@ def _claimed(session: Session, options: Options, total: int) -> int:
     if any(flag.startswith(MEMORY_FLAGS) for flag in _flags(options)) or "kv_cache_memory_bytes" in session.config.vllm:
         return 0
     return int(total * float(session.config.vllm.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization)))
+
+
+def share_for_swaps(session: Session, options: Options) -> dict[str, float]:
+    """vLLM's share of the GPU that holds, the user's or vLLM's own, less what swaps keep there."""
+    from vllm.platforms import current_platform
+
+    names = ("gpu_memory_utilization", "tensor_parallel_size", "kv_cache_memory_bytes")
+    given = {name: _setting(session, options, name, "-tp" if name.startswith("tensor") else "") for name in names}
+    table = {**session.config.vllm, **{name: value for name, value in given.items() if value is not None}}
+    config = session.config.model_copy(update={"vllm": table})
+    return share_beside_swaps(config, session.checkpoint.directory, current_platform.get_device_total_memory())
 
 
 def _setting(session: Session, options: Options, name: str, short: str = "") -> str | None:

@@ -18,9 +18,9 @@ from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.paths import cache_dir
 from engine.progress import say
-from engine.replica import hardware_arguments, room_for_swaps
+from engine.replica import hardware_arguments
 from engine.rundir import hash_of, write_json
-from engine.serving.checks import KEY_VARIABLE, Options
+from engine.serving.checks import KEY_VARIABLE, Options, share_for_swaps
 from engine.serving.folders import Served, base_folder, variant_folder
 from engine.session import Session, given_layers
 from engine.stages import variants_of
@@ -85,8 +85,6 @@ def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> L
 def _command(session: Session, weights: Path, name: str, options: Options) -> list[str]:
     """vLLM's server on a folder of weights, with the configuration's engine arguments."""
     hardware: dict[str, Any] = hardware_arguments(has_gpu=has_gpu())
-    if has_gpu() and options.swappable:
-        hardware |= room_for_swaps(session.config, weights)
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
     command += ["--host", options.host, "--port", str(options.port), "--served-model-name", name]
     arguments = {"dtype": session.config.model.dtype, **hardware, **session.config.vllm}
@@ -118,6 +116,8 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
     extension = ["--worker-extension-cls", "engine.worker.HotSwapWorker", "--api-server-count", "1"]
     weights = base_folder(sessions[0])
     command = [*_command(sessions[0], weights, SWAPPABLE, options), *extension, *_around(key, SWAPPER), *options.extra]
+    if has_gpu():  # last: it holds whatever share the user names, less what swaps keep
+        command += flags_of(share_for_swaps(sessions[0], options))
     admin_key = os.environ.get(swap.KEY_VARIABLE) or secrets.token_urlsafe(24)
     environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key} | ({KEY_VARIABLE: key} if key else {})
     models = [Served(SWAPPABLE, f"{len(variants)} variants, now base", weights)]

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.replica import checked_answers
 from engine.serving.gate import Gate
 from engine.serving.guard import ADMIN_ROUTE, Receive, Scope, Send, bears, respond
 
@@ -107,20 +108,22 @@ class SwapMiddleware:
                 await asyncio.sleep(IDLE_POLL_S)
         try:
             if not self.opened:
-                await engine.collective_rpc("hotswap_open", args=(self.catalogue["base_dir"],))
+                checked_answers(await engine.collective_rpc("hotswap_open", args=(self.catalogue["base_dir"],)), "")
                 self.opened = True
         except Exception as error:
             return 500, {"error": f"This engine takes no swap, and holds {self.current} as before: {error}"}
         self.current = None
         try:
-            arguments = (variant["basis"], variant["alphas"], variant["keep_norms"])
-            errors = await engine.collective_rpc("hotswap_apply", args=arguments)
+            basis = None if variant["basis"] is None else Path(variant["basis"]).read_bytes()
+            arguments = (variant["hash"], basis, variant["alphas"], variant["keep_norms"])
+            answers = checked_answers(await engine.collective_rpc("hotswap_apply", args=arguments), variant["hash"])
             if await engine.reset_prefix_cache() is False:
                 raise RuntimeError("the prefix cache could not be emptied")
         except Exception as error:  # whatever it is: the weights are not known until a swap succeeds
             return 500, {"error": f"The swap to {name} failed, and nothing is generated until one succeeds: {error}"}
         self.current = name
-        return 200, {**self._state(), "seconds": round(time.monotonic() - started, 3), "probe_error": max(errors)}
+        worst = max(one["probe_error"] for one in answers)
+        return 200, {**self._state(), "seconds": round(time.monotonic() - started, 3), "probe_error": worst}
 
     def _state(self) -> dict[str, Any]:
         known = self.catalogue["variants"]

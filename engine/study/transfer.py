@@ -29,7 +29,8 @@ Row = dict[str, Any]
 def open_other(study: Study, path: str) -> Session:
     """The session of another model with the run's data. Raises EngineError where its width is another."""
     config: RunConfig = study.session.config
-    model = config.model.model_copy(update={"path": path, "revision": None})
+    asked = study.session.arithmetic.asked
+    model = config.model.model_copy(update={"path": path, "revision": None, "dtype": asked})
     other = Session(config.model_copy(update={"model": model, "data": study.session.config.data}))
     found, wanted = other.checkpoint.hidden_size, study.session.checkpoint.hidden_size
     if found != wanted:

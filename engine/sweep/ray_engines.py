@@ -6,13 +6,15 @@ task is done again by another, and the actor is replaced.
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from engine.cluster import connect
-from engine.environment import has_gpu, release_gpu_memory
+from engine.config import RunConfig
+from engine.environment import has_gpu, release_gpu_memory, set_environment
 from engine.errors import EngineError
 from engine.progress import say
-from engine.replica import Replica, engine_arguments, set_environment
+from engine.replica import Replica, engine_arguments
 from engine.session import Session
 from engine.sweep.placement import share_of_cores
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
@@ -25,13 +27,14 @@ Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 class EngineActor:
     """Runs in a Ray worker: an engine of its own, on its own GPUs or cores."""
 
-    def __init__(self, arguments: dict[str, Any], base: Variant, place: int, count: int) -> None:
+    def __init__(self, config: RunConfig, model_dir: Path, base: Variant, place: int, count: int, **limits: int | None) -> None:
         if not has_gpu():  # two engines with threads on the same cores are twenty times slower
             os.sched_setaffinity(0, share_of_cores(place, count))
         # The engine in this very process: killed, an actor leaves nothing behind that holds a GPU's memory.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        set_environment(has_gpu=has_gpu())
-        self.host = Host(Replica(arguments, base))
+        set_environment()
+        # Computed here: the driver may be a head node without a GPU, or with another one.
+        self.host = Host(Replica(engine_arguments(config, model_dir, has_gpu=has_gpu(), **limits), base))
 
     def do(self, task: Task) -> Result:
         return self.host.do(task)
@@ -110,13 +113,15 @@ class RayEngines:
         import ray
 
         gpu = has_gpu()
-        width = int(self.session.config.vllm.get("tensor_parallel_size", 1))
+        width = int(self.session.config.vllm.get("tensor_parallel_size", self.session.width or 1))
         threads = {"OMP_NUM_THREADS": str(len(share_of_cores(place, self.count)))}  # Ray's own choice is 1
         options = {"num_gpus": width} if gpu else {"num_cpus": 0, "runtime_env": {"env_vars": threads}}
-        arguments = engine_arguments(self.session.config, self.session.checkpoint.directory, has_gpu=gpu)
         where = f"{width} GPU(s)" if gpu else "a share of the CPU cores"
         say(f"engine {place + 1} of {self.count}: starting in a Ray actor ({where})")
-        return ray.remote(EngineActor).options(**options).remote(arguments, self.session.base, place, self.count)
+        session = self.session
+        model = (session.config, session.checkpoint.directory, session.base)
+        limits = {"window": session.window, "width": session.width}
+        return ray.remote(EngineActor).options(**options).remote(*model, place, self.count, **limits)
 
     def _replace(self, actor: Any) -> Any:
         import ray

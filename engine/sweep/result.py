@@ -10,6 +10,7 @@ from engine.calibrations import judge_of
 from engine.graders import TEXT_ONLY, OfflineGrader
 from engine.rundir import RunDir
 from engine.scores import kept_scores, names_of, score_row
+from engine.session import with_dtype
 from engine.sweep.grid import BASE, RANDOM, SHUFFLED, Candidate
 from engine.sweep.rows import Rollouts
 from engine.sweep.search import Search, stage_row
@@ -122,7 +123,8 @@ def winner_toml(search: Search, winner: Candidate) -> str:
     """The winner as a configuration file that `bin/rollout --variant` accepts."""
     import tomli_w
 
-    config = search.session.config
+    session = search.session
+    config = with_dtype(session.config, session.arithmetic.asked)  # the file may go to another machine
     position = winner.sources[0][0]
     table = config.model_dump(mode="json", exclude_none=True, exclude={"sweep", "published", "variant"})
     table["description"] = (

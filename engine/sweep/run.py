@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.environment import has_gpu
 from engine.progress import say
 from engine.report.page import refresh
 from engine.rundir import check_space, file_hash, is_finished, open_run_dir
@@ -12,7 +13,7 @@ from engine.runjudge import RunJudge
 from engine.session import Session
 from engine.stages import read_summary
 from engine.sweep.inputs import SweepInputs, check_grid, check_inputs, with_selection
-from engine.sweep.placement import check_engines
+from engine.sweep.placement import choose_engines
 from engine.sweep.times import TIMING
 from extraction.prompts import resolve
 
@@ -28,10 +29,12 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     check_grid(session)
     session.check_swappable()
     check_inputs(config, session.pairs, inputs)
-    count = check_engines(engines, int(config.vllm.get("tensor_parallel_size", 1)))
+    chosen = choose_engines(session, engines)
+    session.width = chosen.width if has_gpu() else None
     judge = RunJudge(config.judge, EXPECTED_RESPONSES)
     identity = sweep_identity(session, judge)
     if not is_finished(path, identity):
+        say(f"engines: {chosen.count} of {chosen.width} {'GPU(s)' if has_gpu() else 'CPU share'}; {chosen.reason}")
         judge.check(in_sweep=True)
         session.check_prompts()
         session.render(inputs.selection, "selection prompts")
@@ -42,7 +45,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
         if not is_finished(path, identity) or _has_gaps(read_summary(run_dir)):
             from engine.sweep.conduct import conduct
 
-            conduct(session, run_dir, inputs, count, judge.grader)
+            conduct(session, run_dir, inputs, chosen.count, judge.grader)
         refresh(run_dir)
         return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
 

@@ -61,7 +61,8 @@ class Host:
         generations: list[Generation] = []
         logprobs: list[float | None] = []
         if task.responses is None:
-            generations = sorted(self.replica.generate(task.prompts, task.sampling), key=lambda generation: generation.index)
+            found = self.replica.generate(task.prompts, task.sampling, together=True)
+            generations = sorted(found, key=lambda generation: generation.index)
         else:
             logprobs = self.replica.mean_logprobs(task.prompts, task.responses)
         return Result(task, generations, logprobs, swapped - started, time.monotonic() - started)
