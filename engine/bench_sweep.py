@@ -16,7 +16,7 @@ from engine.rundir import RunDir, open_run_dir
 from engine.runjudge import RunJudge
 from engine.session import DECLINED, Session
 from engine.store import ShardedTable
-from engine.sweep.faithful import generate_elsewhere
+from engine.sweep.faithful import elsewhere
 from engine.sweep.grid import Candidate, Grid
 from engine.sweep.inputs import SweepInputs, check_inputs, with_selection
 from engine.sweep.rows import Rollouts
@@ -97,9 +97,10 @@ def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
         grid = directions_of_sweep(session, open_run_dir(folder / "directions", identity))
         layers = grid.singles()
         engine = WatchedEngine(session)
-        session.replica().swap(session.base)  # both searches find it started
+        session.replica().swap(session.base)
         say(f"exhaustive: {len(layers)} layers x {len(inputs.pairs)} prompts x {config.sampling.max_tokens} tokens")
         exhaustive = _search(session, inputs, grid, engine, folder / "exhaustive", exhaustive=True)
+        session.close()  # the screen's model and an engine do not fit on one card together
         screened = _search(session, inputs, grid, LocalEngine(session), folder / "screened", exhaustive=False)
         session.close()
         slow = layers[:: max(len(layers) // SLOW_LAYERS, 1)][:SLOW_LAYERS]
@@ -192,5 +193,5 @@ def _restarted_seconds(session: Session, inputs: SweepInputs, candidate: Candida
     started = time.monotonic()
     export(session, candidate.variant, out, layers=candidate.layers)
     say(f"restart: {candidate.name}")
-    generate_elsewhere(session, out, prompts)
+    elsewhere(session, out, prompts)
     return time.monotonic() - started

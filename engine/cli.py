@@ -27,6 +27,9 @@ PairsOption = Annotated[str | None, typer.Option("--pairs", help="Training pairs
 RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
 AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]
 LayersOption = Annotated[str | None, typer.Option("--layers", help="Layers whose directions are removed, such as 16,15,17.")]
+DirectionsOption = Annotated[
+    str | None, typer.Option("--directions", metavar="FILE", help="A directions.safetensors to use instead of extracting.")
+]
 AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share removed; 1 is all of it. Also by block: 3-10:0.5,12:1.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")

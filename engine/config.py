@@ -83,6 +83,9 @@ class DirectionsConfig(Section):
     position: str = "last"
     """Where directions are read: last, last_instruction, post_instruction:N (the Nth template token after the text), or
     response (the mean over the base's own response, which is generated first)."""
+    file: str | None = None
+    """A directions.safetensors to use instead of extracting. The same file gives the same variant hash on every machine;
+    directions extracted anew differ in their last digits from one kind of processor to another."""
     estimator: Literal["mean_difference", "projected", "probe", "pca", "winsorised"] = "mean_difference"
     """How a layer's direction is made of the pairs; extraction/estimators.py says what each does."""
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
-from engine.rundir import RunDir
+from engine.rundir import RunDir, copy_file
 from engine.session import Session, model_name
-from extraction.positions import RESPONSE
+from extraction.positions import LAST, RESPONSE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,10 +27,42 @@ def ensure_directions(session: Session, run_dir: RunDir) -> None:
     run_dir.run_stage("directions", inputs, [DIRECTIONS], lambda: make_directions(session, run_dir))
 
 
+def check_given_directions(session: Session) -> None:
+    """`check_directions` of the configured file, where there is one."""
+    if session.config.directions.file is not None:
+        check_directions(session, Path(session.config.directions.file).expanduser())
+
+
+def check_directions(session: Session, file: Path, *, allow_other_base: bool = False) -> None:
+    """Raise EngineError for a directions file of another position, estimator or base than the configuration's."""
+    from extraction.directions import MEAN_DIFFERENCE
+    from extraction.files import read_metadata
+
+    metadata = read_metadata(file)
+    wanted = session.config.directions.model_dump(include={"position", "estimator"})
+    for key, default in (("position", LAST), ("estimator", MEAN_DIFFERENCE)):
+        if (found := metadata.get(key, default)) != wanted[key]:
+            raise EngineError(
+                f"{file} was made with {key} {found}, not {wanted[key]}. If that is what you mean, add "
+                f"--set directions.{key}={found}."
+            )
+    made_from = metadata.get("base_hash", "an unknown base")
+    if made_from != session.base_hash and not allow_other_base:
+        raise EngineError(
+            f"{file} was extracted from another base ({made_from[:16]}) than {session.config.model.path} "
+            f"({session.base_hash[:16]}). If that is what you mean, add --allow-other-base."
+        )
+
+
 def make_directions(session: Session, run_dir: RunDir) -> None:
-    """Extract every layer's direction from the training pairs."""
+    """Every layer's direction: extracted from the training pairs, or those of the configured file."""
     from extraction.files import save_directions
 
+    if session.config.directions.file is not None:
+        given = Path(session.config.directions.file).expanduser()
+        check_directions(session, given)
+        copy_file(given, run_dir.file(DIRECTIONS))
+        return
     position = session.config.directions.position
     extraction = extract(session, session.offsets([position]))
     save_directions(run_dir.file(DIRECTIONS), extraction.directions[position], provenance(session))

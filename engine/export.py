@@ -11,16 +11,14 @@ from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
 from editing.writer import check_output, write_edited
-from engine.directions import DIRECTIONS, ensure_directions
+from engine.directions import DIRECTIONS, check_directions, ensure_directions
 from engine.environment import commit, versions
 from engine.errors import EngineError
 from engine.progress import Progress, say
 from engine.rundir import RunDir
 from engine.session import Session, model_name
 from engine.variants import Variant
-from extraction.directions import CONVENTION, MEAN_DIFFERENCE
-from extraction.files import read_metadata
-from extraction.positions import LAST
+from extraction.directions import CONVENTION
 
 
 def check_export(session: Session, out: Path) -> None:
@@ -35,20 +33,7 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
         assert run_dir is not None
         ensure_directions(session, run_dir)
         return run_dir.file(DIRECTIONS)
-    metadata = read_metadata(file)
-    wanted = session.config.directions.model_dump(include={"position", "estimator"})
-    for key, default in (("position", LAST), ("estimator", MEAN_DIFFERENCE)):
-        if (found := metadata.get(key, default)) != wanted[key]:
-            raise EngineError(
-                f"{file} was made with {key} {found}, not {wanted[key]}. If that is what you mean, add "
-                f"--set directions.{key}={found}."
-            )
-    made_from = metadata.get("base_hash", "an unknown base")
-    if made_from != session.base_hash and not allow_other_base:
-        raise EngineError(
-            f"{file} was extracted from another base ({made_from[:16]}) than {session.config.model.path} "
-            f"({session.base_hash[:16]}). If that is what you mean, add --allow-other-base."
-        )
+    check_directions(session, file, allow_other_base=allow_other_base)
     return file
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.directions import check_given_directions
+from engine.machine import check_machine
 from engine.progress import say
 from engine.report.page import refresh
 from engine.rundir import check_space, is_finished, open_for_directions, open_run_dir
@@ -24,8 +26,10 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     session = Session(config)
     session.layers()  # all of them in the model
     session.check_swappable()
+    check_given_directions(session)
     judge = RunJudge(config.judge, 2 * len(session.requests))
     if not is_finished(path, session.identity):
+        check_machine(session)
         judge.check()
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
         session.check_prompts()

@@ -14,6 +14,7 @@ from typing import Any
 from editing.checkpoint import open_checkpoint
 from editing.errors import EditError
 from editing.plan import plan_edit
+from engine.arithmetic import arithmetic_of
 from engine.config import RunConfig, SamplingConfig
 from engine.errors import EngineError, SwapFailed
 from engine.variants import Variant
@@ -46,7 +47,7 @@ def engine_arguments(
         config = config.model_copy(update={"vllm": {"tensor_parallel_size": width, **config.vllm}})
     arguments: dict[str, Any] = {
         "model": str(model_dir),
-        "dtype": config.model.dtype,
+        "dtype": arithmetic_of(config.model.dtype, open_checkpoint(model_dir)).dtype,
         "seed": config.sampling.seed,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
@@ -162,7 +163,8 @@ class Replica:
         if self.current is not None and self.current.hash == variant.hash:
             return 0.0
         self.current = None
-        answers = self.llm.collective_rpc("hotswap_apply", args=arguments_of(variant))
+        with engine_death():
+            answers = self.llm.collective_rpc("hotswap_apply", args=arguments_of(variant))
         worst = max(float(answer["probe_error"]) for answer in checked_answers(answers, variant.hash))
         self.forget_prompts()  # keys and values of the old weights
         self.current = variant
@@ -224,7 +226,9 @@ class Replica:
         finished: set[int] = set()
         try:
             while engine.has_unfinished_requests():
-                for output in engine.step():
+                with engine_death():
+                    outputs = engine.step()
+                for output in outputs:
                     if output.finished:
                         finished.add(places[output.request_id])
                         yield places[output.request_id], output
@@ -248,6 +252,27 @@ class Replica:
             yield
         finally:
             self.llm.wake_up(tags=["scheduling"])
+
+
+def weight_digests(llm: Any) -> dict[str, str] | None:
+    """vLLM's digest of every parameter, by rank and name; None on a CPU, where vLLM packs weights away, and where it has none."""
+    from vllm.platforms import current_platform
+    from vllm.v1.worker.gpu_worker import Worker
+
+    if current_platform.is_cpu() or not hasattr(Worker, "compute_weight_checksums"):
+        return None
+    return {name: digest for ranks in llm.collective_rpc("compute_weight_checksums") for name, digest in ranks.items()}
+
+
+@contextlib.contextmanager
+def engine_death() -> Iterator[None]:
+    """Raise EngineError where an engine in a process of its own has died."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    try:
+        yield
+    except (EngineDeadError, EngineGenerateError) as error:
+        raise EngineError(f"The engine died ({error}). Its own lines above say why; run again to continue.") from error
 
 
 def runs_elsewhere() -> bool:

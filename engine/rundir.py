@@ -119,7 +119,8 @@ def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
     model = {key: value for key, value in config["model"].items() if key not in ("path", "revision")}
     read_at = {key: config["directions"].get(key) for key in ("position", "estimator")}
     found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
-    pairs = {"train_pairs": identity.get("data_hashes", {}).get("train_pairs"), "num_pairs": config["data"]["num_pairs"]}
+    hashes = {key: identity.get("data_hashes", {}).get(key) for key in ("train_pairs", "directions")}
+    pairs = {**hashes, "num_pairs": config["data"]["num_pairs"]}
     return {**found, "data": pairs, "config": {"model": model, "directions": read_at}}
 
 
@@ -190,6 +191,13 @@ def file_hash(path: Path) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON by temporary name and rename."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file by temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.copyfile(source, temporary)
+    temporary.rename(path)
 
 
 def write_text(path: Path, text: str) -> None:

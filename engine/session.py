@@ -158,9 +158,15 @@ class Session:
             "test_requests": data.test_requests,
             "test_answerable": data.test_answerable,
         }
+        if (given := self.config.directions.file) is not None:
+            if not Path(given).expanduser().is_file():
+                raise EngineError(f"Directions file {given} does not exist. Give a directions.safetensors, or leave it out.")
+            files["directions"] = given
         rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
         return {
-            "config": self.config.model_dump(mode="json", exclude={"sweep": True, "data": {"selection_pairs", "unrelated"}}),
+            "config": self.config.model_dump(
+                mode="json", exclude={"sweep": True, "data": {"selection_pairs", "unrelated"}, "directions": {"file"}}
+            ),
             "base_hash": self.base_hash,
             "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
             "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
@@ -168,6 +174,8 @@ class Session:
 
     def directions_inputs(self) -> dict[str, Any]:
         """What the directions depend on, and nothing else of the configuration."""
+        if "directions" in self.identity["data_hashes"]:
+            return {"base": self.base_hash, "file": self.identity["data_hashes"]["directions"]}
         response = self.config.directions.position == RESPONSE
         generated = {"sampling": self.config.sampling.model_dump(mode="json"), "vllm": self.config.vllm} if response else {}
         return {
@@ -195,6 +203,10 @@ class Session:
             arguments = engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu, **limits)
             self._replica = Replica(arguments, self.base)
         return self._replica
+
+    def use(self, replica: "Replica") -> None:
+        """Take an engine that runs already as this session's."""
+        self._replica = replica
 
     def check_swappable(self) -> None:
         """Raise for an edit that a running engine cannot take up: of embeddings, biases or experts."""

@@ -46,10 +46,14 @@ EDITOR_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+# Heads that vLLM's attention takes on every CPU.
+SERVED_CONFIGS: dict[str, dict[str, Any]] = {"llama served": {**LLAMA_SIZES, "head_dim": 64}}
+
+
 def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
     """A random model of the family, norms and biases random too; equal calls give equal weights."""
     torch.manual_seed(7)
-    config = AutoConfig.for_model(family.split()[0], **TOKENS, **EDITOR_CONFIGS[family])
+    config = AutoConfig.for_model(family.split()[0], **TOKENS, **{**EDITOR_CONFIGS, **SERVED_CONFIGS}[family])
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -14,6 +14,7 @@ app = typer.Typer(add_completion=False)
 def rollout(
     variant: cli.VariantOption,
     layers: cli.LayersOption = None,
+    directions: cli.DirectionsOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
@@ -44,6 +45,7 @@ def rollout(
             alpha,
             model,
             pairs,
+            directions__file=cli.existing_or_embedded(directions),
             data__test_requests=cli.existing_or_embedded(requests),
             data__test_answerable=cli.existing_or_embedded(answerable),
             data__num_requests=num_requests,

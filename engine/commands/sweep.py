@@ -123,7 +123,10 @@ def _check_export(name: str, overrides: dict[str, Any], as_json: bool) -> None:
     else:
         counted = f"{report['variant']} ({report['variant_hash']}): {report['equal']} of {report['prompts']} greedy responses"
         print(f"{counted} of the hot swap equal, token for token, those of a new engine on the checkpoint bin/edit writes")
-    if report["equal"] < report["prompts"]:
+        if report["weights_equal"] is not None:
+            same = "the same" if report["weights_equal"] else "NOT the same"
+            print(f"every weight of the two engines is {same}, by vLLM's digests")
+    if not report["ok"]:
         raise typer.Exit(1)
 
 

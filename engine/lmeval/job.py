@@ -13,6 +13,7 @@ from engine.errors import EngineError
 from engine.lmeval import bench
 from engine.lmeval.catalogue import check_few_shot, load_tasks
 from engine.lmeval.endpoint import Served, served_models
+from engine.machine import check_machine
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rundir import RunDir, read_manifest
@@ -35,6 +36,7 @@ def run_bench(
     sessions = open_sessions(configs, "one engine holds one base: bench them apart")
     for session in sessions if asked["server"] is None else []:
         session.check_swappable()
+        check_machine(session)
     served = served_models(asked["server"], [BASE, *(config.variant for config in configs)]) if asked["server"] else []
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     tasks = load_tasks(asked["tasks"], asked["include"], asked["data"])

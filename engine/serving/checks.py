@@ -6,9 +6,9 @@ import socket
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from engine.arithmetic import BYTES_PER_VALUE
 from engine.environment import has_gpu
 from engine.errors import EngineError
+from engine.machine import cache_bytes, check_compiler, check_gpus, compiler, driver_version, header, visible_gpus
 from engine.replica import hardware_arguments, share_beside_swaps
 from engine.session import Session
 
@@ -114,15 +114,12 @@ def check_machine(session: Session, options: Options) -> None:
     """Raise EngineError where the GPU that this installation is for is missing, or memory for weights and cache is."""
     weights = session.engine_bytes
     if has_gpu():
+        split = int(_setting(session, options, "tensor_parallel_size", "-tp") or 1)
+        check_gpus(split, visible_gpus(), driver_version())
+        check_compiler(compiler(), header())
         import torch
 
-        if not torch.cuda.is_available():
-            raise EngineError(
-                "This installation's vLLM is for a GPU and none is visible. Check nvidia-smi and CUDA_VISIBLE_DEVICES, or run "
-                "bin/setup --cpu."
-            )
         free, total = torch.cuda.mem_get_info()
-        split = int(_setting(session, options, "tensor_parallel_size", "-tp") or 1)
         check_gpu_memory(weights // split, free, _claimed(session, options, total))
         return
     import psutil
@@ -144,13 +141,8 @@ def check_machine(session: Session, options: Options) -> None:
 
 def check_window(session: Session, length: int, cache: int) -> None:
     """Raise EngineError where the cache cannot hold one request of the model's length (`length`; 0: the model's own window)."""
-    config = session.checkpoint.config
-    length = length or int(config.get("max_position_embeddings", 0))
-    heads = config.get("num_key_value_heads", config.get("num_attention_heads"))
-    if not heads or "sliding_window" in config or "layer_types" in config:
-        return  # their caches are smaller than this arithmetic
-    head_size = config.get("head_dim") or session.checkpoint.hidden_size // config["num_attention_heads"]
-    needed = 2 * session.checkpoint.num_layers * heads * head_size * BYTES_PER_VALUE[session.config.model.dtype] * length
+    length = length or int(session.checkpoint.config.get("max_position_embeddings", 0))
+    needed = cache_bytes(session, length)
     if needed > cache:
         raise EngineError(
             f"One request of {length} tokens takes {needed / 1e9:.1f} GB of cache, and the cache has {cache / 1e9:.1f}. Shorten "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import RunConfig
 from engine.errors import EngineError
+from engine.machine import check_machine
 from engine.rundir import RunDir, hash_of, open_for_directions, write_json
 from engine.session import Request, Session
 from engine.sweep.inputs import check_apart, texts_of, with_selection
@@ -114,6 +115,7 @@ def open_study(config: RunConfig, path: Path) -> Study:
         )
     check_apart("training", texts_of(session.pairs), "held-out", texts_of(held_out))
     check_apart("training", texts_of(session.pairs), "test", [request.text for request in session.requests])
+    check_machine(session)
     session.check_prompts()  # what a tokenizer, a template or a length cannot do shows before a run directory is made
     held_out_sides(session, held_out)
     return Study(session, whole, open_for_directions(path, whole.identity), held_out)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.cluster import check_address, cluster_address, connect
 from engine.environment import has_gpu
 from engine.errors import EngineError
+from engine.machine import gpu_memory, visible_gpus
 from engine.session import Session
 
 WIDTHS = (1, 2, 4, 8)  # GPUs an engine: within one node
@@ -37,7 +38,7 @@ def choose_engines(session: Session, count: int | None) -> Engines:
     """
     if not has_gpu():
         return Engines(check_engines(count, 1), 1, "a CPU machine: one engine" if count is None else "as --engines asks")
-    asked, cards = session.config.vllm.get("tensor_parallel_size"), card_bytes()
+    asked, cards = session.config.vllm.get("tensor_parallel_size"), gpu_memory()
     if asked is not None:
         width, reason = int(asked), f"vllm.tensor_parallel_size is {asked}"
     elif not cards:
@@ -87,20 +88,6 @@ def check_engines(count: int | None, width: int) -> int:
         what = f"group(s) of {width} GPU(s)" if has_gpu() else "CPU core(s)"
         raise EngineError(f"--engines {count}, but {where} has {there} {what}. Ask for at most {there}.")
     return count or (max(there, 1) if has_gpu() else 1)
-
-
-def visible_gpus() -> int:
-    """GPUs that this process may use."""
-    import torch
-
-    return int(torch.cuda.device_count())
-
-
-def card_bytes() -> list[int]:
-    """Memory of each GPU that this process may use, bytes."""
-    from vllm.platforms import current_platform
-
-    return [int(current_platform.get_device_total_memory(gpu)) for gpu in range(visible_gpus())]
 
 
 def _heads(session: Session) -> list[int]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.environment import has_gpu
+from engine.errors import EngineError
+from engine.machine import check_machine
 from engine.progress import say
 from engine.report.page import refresh
 from engine.rundir import check_space, file_hash, is_finished, open_run_dir
@@ -26,6 +28,8 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     config, pairs = with_selection(config)
     session = Session(config)
     inputs = SweepInputs(pairs, [request for request in session.requests if request.kind == "declined"])
+    if config.directions.file is not None:
+        raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
     check_grid(session)
     session.check_swappable()
     check_inputs(config, session.pairs, inputs)
@@ -34,6 +38,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     judge = RunJudge(config.judge, EXPECTED_RESPONSES)
     identity = sweep_identity(session, judge)
     if not is_finished(path, identity):
+        check_machine(session)
         say(f"engines: {chosen.count} of {chosen.width} {'GPU(s)' if has_gpu() else 'CPU share'}; {chosen.reason}")
         judge.check(in_sweep=True)
         session.check_prompts()

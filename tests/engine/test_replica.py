@@ -17,22 +17,23 @@ from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis, project_out
 from editing.writer import write_edited
 from engine.configfile import load_config
-from engine.environment import has_gpu
+from engine.environment import has_gpu, set_environment
 from engine.errors import EngineError
 from engine.hotswap import Edits, HotSwap, SwapFailed
 from engine.models import checkpoint_hash
-from engine.replica import Replica, engine_arguments, room_for_swaps, set_environment
+from engine.replica import Replica, engine_arguments, share_beside_swaps
+from engine.session import Session
 from engine.variants import Variant
 from extraction.prompts import load_prompts
 from extraction.rendering import ChatRenderer
 
 pytestmark = pytest.mark.engine
-CONFIG = load_config("smollm2_135m_k1", {"sampling.max_tokens": 24, "data.num_requests": 16})
+CONFIG = Session(load_config("smollm2_135m_k1", {"sampling.max_tokens": 24, "data.num_requests": 16})).config
 
 GENERATE = """
 import json, sys
-from engine.replica import set_environment
-set_environment(has_gpu=False)
+from engine.environment import set_environment
+set_environment()
 from vllm import LLM, SamplingParams
 arguments, prompts = json.loads(sys.stdin.read())
 llm = LLM(**arguments)
@@ -62,7 +63,7 @@ def variant_of(base: Variant, k: int, alpha: float = 1.0) -> Variant:
 
 @pytest.fixture(scope="module")
 def replica(smollm2_dir: Path, base: Variant) -> Iterator[Replica]:
-    set_environment(has_gpu=has_gpu())
+    set_environment()
     engine = Replica(engine_arguments(CONFIG, smollm2_dir, has_gpu=has_gpu()), base)
     with pytest.raises(EngineError, match="No hot swap has succeeded"):  # the base too is swapped in and probed first
         next(engine.generate([[1]], CONFIG.sampling))
@@ -101,8 +102,8 @@ def test_a_swapped_engine_writes_what_an_engine_on_the_folded_checkpoint_writes(
 
 WITH_ADAPTER = """
 import json, sys
-from engine.replica import set_environment
-set_environment(has_gpu=False)
+from engine.environment import set_environment
+set_environment()
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 arguments, prompts, adapter = json.loads(sys.stdin.read())
@@ -241,13 +242,13 @@ def test_response_likelihoods_equal_transformers(
     assert difference < 0.03
 
 
-def test_what_a_swap_keeps_on_a_gpu_is_taken_off_vllms_share(smollm2_dir: Path) -> None:
-    """SmolLM2's o_proj and down_proj, 30 x (576 x 576 + 576 x 1536) values of 2 bytes, as a share of this device's memory."""
+@pytest.mark.parametrize("asked", [None, 0.5])
+def test_what_a_swap_keeps_on_a_gpu_is_taken_off_vllms_share(smollm2_dir: Path, asked: float | None) -> None:
+    """SmolLM2's o_proj and down_proj, 30 x (576 x 576 + 576 x 1536) values of 2 bytes, as a share of a 2 GB device."""
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.platforms import current_platform
 
-    kept = 2 * 30 * (576 * 576 + 576 * 1536)
-    share = room_for_swaps(CONFIG, smollm2_dir)["gpu_memory_utilization"]
-    expected = EngineArgs.gpu_memory_utilization - kept / current_platform.get_device_total_memory()
-    print(f"share {share}, of a device of {current_platform.get_device_total_memory() / 1e9:.1f} GB")
-    assert share == pytest.approx(expected, abs=1e-3) and share < EngineArgs.gpu_memory_utilization
+    kept, total = 2 * 30 * (576 * 576 + 576 * 1536), 2 * 10**9
+    config = CONFIG if asked is None else CONFIG.model_copy(update={"vllm": {"gpu_memory_utilization": asked}})
+    share = share_beside_swaps(config, smollm2_dir, total)["gpu_memory_utilization"]
+    print(f"share {share}, of a device of {total / 1e9:.1f} GB")
+    assert share == pytest.approx((asked or EngineArgs.gpu_memory_utilization) - kept / total, abs=1e-3)
