@@ -6,8 +6,17 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+import torch
 
 from tests.tiny import EDITOR_CONFIGS, save_tiny
+
+
+@pytest.fixture(scope="session")
+def machine_dtype() -> torch.dtype:
+    """The type that a bf16 checkpoint runs in here: emulated bf16 is ten times slower than float32."""
+    from engine.arithmetic import native_types
+
+    return torch.bfloat16 if "bfloat16" in native_types() else torch.float32
 
 
 @pytest.fixture(scope="session")

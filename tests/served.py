@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-SMALL = ["--max-model-len", "2048", "--enforce-eager", "--kv-cache-memory-bytes", "500000000"]
+from engine.arithmetic import native_types
+
+DTYPE = "bfloat16" if "bfloat16" in native_types() else "float32"
+SMALL = ["--dtype", DTYPE, "--max-model-len", "2048", "--enforce-eager", "--kv-cache-memory-bytes", "500000000"]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from engine.configfile import load_config
 from engine.errors import EngineError
@@ -32,15 +33,15 @@ def run(cwd: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[
 @pytest.mark.slow
 @pytest.mark.engine
 @pytest.mark.usefixtures("smollm2_dir")
-def test_log_likelihoods_equal_lm_evals_own_on_the_folded_checkpoint(tmp_path: Path) -> None:
+def test_log_likelihoods_equal_lm_evals_own_on_the_folded_checkpoint(tmp_path: Path, machine_dtype: torch.dtype) -> None:
     done = run(tmp_path, "engine.commands.bench", *FEW, f"--limit={LIMIT}", "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     done = run(tmp_path, "engine.commands.edit", *FEW, "--out", str(tmp_path / "folded"))
     assert done.returncode == 0, done.stderr
-    arguments = (
-        f"pretrained={tmp_path}/folded,enforce_eager=True,distributed_executor_backend=uni,kv_cache_memory_bytes=1000000000"
-    )
+    dtype = str(machine_dtype).removeprefix("torch.")
+    engine = f"dtype={dtype},enforce_eager=True,distributed_executor_backend=uni,kv_cache_memory_bytes=1000000000"
+    arguments = f"pretrained={tmp_path}/folded,{engine}"
     flags = [
         "--model",
         "vllm",

@@ -94,7 +94,9 @@ def test_a_port_in_use_is_said_before_anything_is_made() -> None:
 
 
 def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.kv_cache_memory_bytes": 10**15})])[0]
+    session = launch.open_sessions(
+        [load_config("smollm2_135m_k1", {"model.dtype": "bfloat16", "vllm.kv_cache_memory_bytes": 10**15})]
+    )[0]
     with pytest.raises(EngineError, match=r"Serving takes about 1000001\.\d GB here \(weights 0\.3, cache 1000000\.0\)"):
         checks.check_machine(session, checks.Options())
 

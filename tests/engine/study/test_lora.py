@@ -50,14 +50,16 @@ def train(model: Any, prompts: list[list[int]], responses: list[list[int]]) -> A
     return adapted
 
 
-def test_a_lora_that_unlearns_declining_is_compared_with_the_directions(smollm2_dir: Path, tmp_path: Path) -> None:
+def test_a_lora_that_unlearns_declining_is_compared_with_the_directions(
+    smollm2_dir: Path, machine_dtype: torch.dtype, tmp_path: Path
+) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = str(tmp_path / "run")
     done = run("extract", "--out", out)
     assert done.returncode == 0, done.stderr
     tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
-    model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=machine_dtype).eval()
     rows = [json.loads(line) for line in (ROOT / "extraction/data/train_pairs.jsonl").read_text().splitlines()][:96]
     prompts = [
         tokenizer.apply_chat_template(

@@ -61,12 +61,12 @@ def extracted(settings: list[str]) -> Row:
 
 
 @pytest.fixture(scope="module")
-def streams(smollm2_dir: Path, held_out: str) -> dict[str, torch.Tensor]:
+def streams(smollm2_dir: Path, held_out: str, machine_dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Last-token stream that enters block 22 of every prompt, one prompt at a time, by output_hidden_states: float64."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
-    model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.bfloat16, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=machine_dtype, attn_implementation="eager").eval()
     files = {"train": ROOT / "extraction/data/train_pairs.jsonl", "held": Path(held_out)}
     found = {}
     for name, file in files.items():
@@ -180,7 +180,9 @@ def test_what_is_removed_does_not_come_back_along_itself(extracted: Row, setting
     assert (found["controls"]["random"]["k"], found["controls"]["shuffled"]["k"]) == (2, 1)
 
 
-def test_divergence_equals_two_models_side_by_side(extracted: Row, settings: list[str], smollm2_dir: Path) -> None:
+def test_divergence_equals_two_models_side_by_side(
+    extracted: Row, settings: list[str], smollm2_dir: Path, machine_dtype: torch.dtype
+) -> None:
     from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -192,7 +194,8 @@ def test_divergence_equals_two_models_side_by_side(extracted: Row, settings: lis
     with torch.no_grad():
         for name, weight in edited.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.copy_(project_out(weight, edit))
+                weight.copy_(project_out(weight, edit))  # rounded to the checkpoint's type, then widened
+    base, edited = base.to(machine_dtype), edited.to(machine_dtype)
     tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
     rows = pd.read_parquet(Path(settings[2]) / "rollouts.parquet")
     rows = rows[(rows.form == "base") & (rows.kind == "declined")].head(4)
@@ -229,7 +232,7 @@ def test_directions_go_to_a_sibling_of_the_same_width(
 ) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    sibling = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.bfloat16)
+    sibling = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.bfloat16)  # saved as it is, never run
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in sibling.parameters():
