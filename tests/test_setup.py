@@ -77,8 +77,13 @@ class Checkout:
     def mark(self) -> Path:
         return self.folder / ".venv" / ".ready"
 
+    def change_text(self) -> None:
+        """Another content of what an environment is made from, with the same requirements."""
+        file = self.folder / "pyproject.toml"
+        file.write_text("# another line\n" + file.read_text())
+
     def change_ruff_settings(self) -> None:
-        """Another content of pyproject.toml, with the same requirements."""
+        """What no environment is made from."""
         file = self.folder / "pyproject.toml"
         file.write_text(file.read_text().replace("line-length = 130", "line-length = 131"))
 
@@ -165,7 +170,7 @@ def test_what_a_killed_set_up_left_running_is_waited_for(checkout: Checkout) -> 
 
 
 def test_a_rebuild_that_is_killed_leaves_no_environment_that_calls_itself_ready(ready: Checkout) -> None:
-    ready.change_ruff_settings()
+    ready.change_text()
     setup = ready.start("setup", "--cpu", UV_SECONDS="5")
     wait_until(lambda: ready.log[2:] == ["begin"])
     os.killpg(setup.pid, signal.SIGKILL)
@@ -215,7 +220,7 @@ def test_the_install_is_held_to_the_lock(ready: Checkout) -> None:
 def test_a_set_up_does_not_take_the_environment_from_a_running_command(ready: Checkout) -> None:
     command = ready.start("_launch", "engine.hello", "60")
     assert command.stdout is not None and command.stdout.readline() == "hello\n"
-    ready.change_ruff_settings()
+    ready.change_text()
     before = snapshot(ready.folder / ".venv")
     refused = ready.hello()
     assert refused.returncode == 2
@@ -235,7 +240,7 @@ def test_a_linked_environment_of_the_same_content_is_used_as_it_is(ready: Checko
 
 
 def test_a_linked_environment_of_another_content_is_refused_and_left_alone(ready: Checkout, linked: Checkout) -> None:
-    linked.change_ruff_settings()
+    linked.change_text()
     before = snapshot(ready.folder / ".venv")
     refused = linked.hello()
     assert refused.returncode == 2
@@ -310,6 +315,11 @@ def test_changed_requirements_call_for_new_locks_before_anything_is_installed(ch
     assert refused.returncode == 2
     assert "run bin/lock and commit bin/locks" in refused.stderr
     assert checkout.log == []
+
+
+def test_ruffs_settings_call_for_no_set_up(ready: Checkout) -> None:
+    ready.change_ruff_settings()
+    assert ready.hello().stderr == ""
 
 
 def test_other_settings_in_pyproject_call_for_no_new_locks(checkout: Checkout) -> None:

@@ -103,7 +103,8 @@ def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.Monkey
 
 def test_a_window_that_the_cache_cannot_hold_is_said_with_both() -> None:
     """SmolLM2 keeps 2 (keys, values) x 30 blocks x 3 heads x 64 values of 2 bytes a token: 23,040 bytes."""
-    session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.kv_cache_memory_bytes": 23_040 * 1000})])[0]
+    settings = {"model.dtype": "bfloat16", "vllm.kv_cache_memory_bytes": 23_040 * 1000}
+    session = launch.open_sessions([load_config("smollm2_135m_k1", settings)])[0]
     checks.check_machine(session, checks.Options(extra=("--max_model_len=1000",)))
     with pytest.raises(EngineError, match=r"One request of 1024 tokens takes 0\.0 GB of cache, and the cache has 0\.0. Shorten"):
         checks.check_machine(session, checks.Options())
@@ -123,7 +124,7 @@ def test_a_gpu_installation_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(checks, "has_gpu", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     session = launch.open_sessions([load_config("smollm2_135m_k1")])[0]
-    with pytest.raises(EngineError, match=r"vLLM is for a GPU and none is visible. Check nvidia-smi"):
+    with pytest.raises(EngineError, match=r"vLLM is for a GPU: none is visible. Check nvidia-smi"):
         checks.check_machine(session, checks.Options())
 
 

@@ -22,11 +22,13 @@ class Engine:
         self.resets, self.fails = resets or [], fails
         self.calls: list[str] = []
 
-    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[float]:
+    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> list[dict[str, Any]]:
         self.calls.append(method)
         if method == self.fails:
             raise RuntimeError("the worker said no")
-        return [0.001]
+        if method == "hotswap_open":
+            return [{"variant_hash": "", "sites": 60}]
+        return [{"variant_hash": args[0], "probe_error": 0.001}]
 
     async def reset_prefix_cache(self) -> bool:
         self.calls.append("reset")
