@@ -5,7 +5,9 @@ task is done again by another, and the actor is replaced.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from engine.cluster import connect
@@ -33,45 +35,53 @@ class EngineActor:
         set_environment(has_gpu=has_gpu())
         self.host = Host(Replica(arguments, base))
 
-    def do(self, task: Task) -> Result:
-        return self.host.do(task)
+    def do(self, task: Task) -> dict[str, Any]:
+        """A result's fields, but for the task: the driver has it."""
+        return {name: value for name, value in vars(self.host.do(task)).items() if name != "task"}
 
     def process_id(self) -> int:
         return os.getpid()
 
 
 class RayEngines:
-    """`count` engines, started with the first tasks. Raises EngineError for one that does not start."""
+    """`count` engines, started with the first tasks. Raises EngineError for one that does not start.
 
-    def __init__(self, session: Session, count: int) -> None:
+    `actor` is the class they are of, called with `arguments` (vLLM's by default), the base, a place and the count.
+    """
+
+    def __init__(
+        self, session: Session, count: int, *, actor: type = EngineActor, arguments: dict[str, Any] | None = None
+    ) -> None:
         self.session = session
         self.count = count
+        self._class, self._arguments = actor, arguments
         self._started: list[Any] = []
         self._proven: set[Any] = set()  # engines that came up
+        self.lost = 0  # engines that were replaced
         self._losses = 0  # since a task came through
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
         """Results as they come, in no order. Raises EngineError where engines do nothing but fail."""
         import ray
 
-        waiting = [(task, 1) for task in reversed(tasks)]
-        if waiting:
-            self._start(min(self.count, len(tasks)))
+        waiting = Waiting(tasks, ahead=self.count)
+        if waiting.first:
+            self.start(len(waiting.first))
         free = list(self._started)
         running: dict[Any, Job] = {}
-        while waiting or running:
-            _hand_out(waiting, free, running)
+        _hand_out(waiting, free, running)
+        while running:
             ready = ray.wait(list(running), num_returns=1)[0][0]
             actor, task, attempt = running.pop(ready)
             try:
-                result: Result | None = ray.get(ready)
+                result: Result | None = Result(task=task, **ray.get(ready))
                 self._losses = 0
                 self._proven.add(actor)
             except ray.exceptions.RayError as error:
                 attempt -= actor not in self._proven  # an engine that never came up is not the task's fault
                 actor, result = self._replace(actor), self._lost(task, attempt, _reason(error))
             if result is None:
-                waiting.insert(0, (task, attempt + 1))  # last: another engine is likely to take it
+                waiting.again.append((task, attempt + 1))
             free.append(actor)
             _hand_out(waiting, free, running)  # no engine idles while the caller stores and grades
             if result is not None:
@@ -93,7 +103,8 @@ class RayEngines:
         self._started = []
         ray.shutdown()
 
-    def _start(self, count: int) -> None:
+    def start(self, count: int) -> None:
+        """Have `count` engines up. Raises EngineError for one that does not come up."""
         import ray
 
         connect()
@@ -111,25 +122,49 @@ class RayEngines:
 
         gpu = has_gpu()
         width = int(self.session.config.vllm.get("tensor_parallel_size", 1))
-        threads = {"OMP_NUM_THREADS": str(len(share_of_cores(place, self.count)))}  # Ray's own choice is 1
+        threads = {"OMP_NUM_THREADS": str(len(share_of_cores(place, self.count)) or 1)}  # Ray's own choice is 1
         options = {"num_gpus": width} if gpu else {"num_cpus": 0, "runtime_env": {"env_vars": threads}}
-        arguments = engine_arguments(self.session.config, self.session.checkpoint.directory, has_gpu=gpu)
+        arguments = self._arguments
+        if arguments is None:
+            arguments = engine_arguments(self.session.config, self.session.checkpoint.directory, has_gpu=gpu)
         where = f"{width} GPU(s)" if gpu else "a share of the CPU cores"
         say(f"engine {place + 1} of {self.count}: starting in a Ray actor ({where})")
-        return ray.remote(EngineActor).options(**options).remote(arguments, self.session.base, place, self.count)
+        return ray.remote(self._class).options(**options).remote(arguments, self.session.base, place, self.count)
 
     def _replace(self, actor: Any) -> Any:
         import ray
 
+        self.lost += 1
         place = self._started.index(actor)
         ray.kill(actor)
         self._started[place] = self._actor(place)
         return self._started[place]
 
 
-def _hand_out(waiting: list[tuple[Task, int]], free: list[Any], running: dict[Any, Job]) -> None:
-    while waiting and free:
-        task, attempt = waiting.pop()
+class Waiting:
+    """Tasks to be done: those of an iterator, taken as they are needed, then those to be tried again.
+
+    Tried again last: another engine is likely to take them. `first` holds the `ahead` tasks that are taken at once.
+    """
+
+    def __init__(self, tasks: Iterable[Task], ahead: int) -> None:
+        self._rest = iter(tasks)
+        self.first = deque(islice(self._rest, ahead))
+        self.again: deque[tuple[Task, int]] = deque()
+
+    def take(self) -> tuple[Task, int] | None:
+        """A task and which attempt it is; None where nothing waits."""
+        if self.first:
+            return self.first.popleft(), 1
+        task = next(self._rest, None)
+        if task is not None:
+            return task, 1
+        return self.again.popleft() if self.again else None
+
+
+def _hand_out(waiting: Waiting, free: list[Any], running: dict[Any, Job]) -> None:
+    while free and (job := waiting.take()):
+        task, attempt = job
         actor = free.pop(0)
         running[actor.do.remote(task)] = (actor, task, attempt)
 
