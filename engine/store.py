@@ -98,7 +98,7 @@ class ShardedTable:
         return merging.batches(files, kept, columns, ROWS_A_BATCH)
 
     def where(self, column: str, values: Sequence[Any], columns: Sequence[str]) -> pa.Table:
-        """Rows whose `column` has one of the values, once, with their keys. Files that hold none are not read, by their statistics."""
+        """Rows whose `column` has one of the values, once, with their keys. Files without any are skipped by their statistics."""
         import pyarrow.dataset as ds
 
         names = list(dict.fromkeys([*self.key, *columns]))

@@ -1,6 +1,6 @@
 """bin/bench-cluster: a sweep's driver under the load of many engines that hold no model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,20 +29,25 @@ def bench_cluster(
         if as_json:
             cli.print_json(result)
             return
-        once = "every row once" if result["rows_once"] else f"NOT every row once ({result['duplicates']} twice)"
-        print(f"{result['rows_made']} rows of {engines} engines, {result['lost_actors']} killed: {once}")
-        print(f"rows_per_second {result['rows_per_second']} of {result['offered_rows_per_second']} offered")
-        print(
-            f"driver_rows_per_second {result['driver_rows_per_second']} (of one core), into Parquet {result['parquet_rows_per_second']}"
-        )
-        sizes = [result[f"driver_rss_gb_{name}"] for name in ("start", "middle", "end")]
-        print(
-            f"driver's memory at start, middle and end: {sizes} GiB; merge {result['merge_seconds']} s, {result['merge_peak_rss_gb']} GiB"
-        )
-        print(
-            f"saturates at {result['saturates_at_h100_engines']} H100 engines, {result['saturates_at_nodes_of_8_h100']} nodes of 8"
-        )
-        print(f"{result['hardware']}; no model; ray {result['ray']}; commit {result['commit']}")
+        for line in lines_of(result):
+            print(line)
+
+
+def lines_of(result: dict[str, Any]) -> list[str]:
+    """The figures as sentences."""
+    once = "every row once" if result["rows_once"] else f"NOT every row once ({result['duplicates']} twice)"
+    into_parquet = f"into Parquet alone {result['parquet_rows_per_second']}"
+    sizes = ", ".join(str(result[f"driver_rss_gb_{name}"]) for name in ("start", "middle", "end"))
+    ends = ", ".join(f"{name} {result[f'{name}_seconds']} s" for name in ("scores", "merge", "summary"))
+    nodes = f"{result['saturates_at_nodes_of_8_h100']} nodes of 8"
+    return [
+        f"{result['rows_made']} rows of {result['engines']} engines, {result['lost_actors']} killed: {once}",
+        f"rows_per_second {result['rows_per_second']} of {result['offered_rows_per_second']} offered",
+        f"driver_rows_per_second {result['driver_rows_per_second']} (of its processor time), {into_parquet}",
+        f"driver's memory at start, middle and end: {sizes} GiB; {ends}",
+        f"the driver saturates at {result['saturates_at_h100_engines']} H100 engines, {nodes}",
+        f"{result['hardware']}; no model; ray {result['ray']}; commit {result['commit']}",
+    ]
 
 
 if __name__ == "__main__":

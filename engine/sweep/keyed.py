@@ -1,4 +1,4 @@
-"""A mapping from (variant_hash, prompt_id): a dictionary for each variant, so that a key costs no tuple and no string of its own."""
+"""A mapping from (variant_hash, prompt_id), a dictionary for each variant: a key costs no tuple and no string of its own."""
 
 import sys
 from collections.abc import Iterator, MutableMapping, Sequence
