@@ -19,7 +19,6 @@ from engine.graders import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from engine.judgefile import OFFLINE
 from judging.judgement import Item, Judgement
 
-
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
 SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
