@@ -40,7 +40,10 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Load:
-    """What the driver is given: `rate` in rows a second and engine, `killed` the share of engines killed on the way."""
+    """What the driver is given: `rate` in rows a second and engine, `killed` the share of engines killed on the way.
+
+    `per_process` engines share a process (0.4 GB), and die together.
+    """
 
     engines: int = 64
     variants: int = 2000
@@ -48,16 +51,29 @@ class Load:
     rate: float = ENGINE_ROWS_PER_SECOND
     killed: float = 0.05
     graded: bool = True
+    per_process: int = 1
+
+
+class Seat:
+    """One engine of a process that holds several; RayEngines takes it for an actor."""
+
+    def __init__(self, process: Any) -> None:
+        self.process = process
+        self.do, self.process_id = process.do, process.process_id
 
 
 class KilledEngines(RayEngines):
-    """Engines of which some are killed (SIGKILL) while they work, at even distances over the run."""
+    """Engines in processes, some of which are killed (SIGKILL) while they work, at even distances over the run."""
 
     def __init__(self, session: Session, load: Load, pids: Path) -> None:
         arguments = {"rate": load.rate, "pids": str(pids), "tokens": TOKENS}
         super().__init__(session, load.engines, actor=ModellessActor, arguments=arguments)
-        self._pids = pids
-        self._doomed = random.Random(0).sample(range(load.engines), round(load.killed * load.engines))
+        self.options = {"max_concurrency": load.per_process}
+        self.killed = 0
+        self._load, self._pids = load, pids
+        self._processes: dict[int, Any] = {}
+        first_places = range(0, load.engines, load.per_process)
+        self._doomed = random.Random(0).sample(first_places, round(load.killed * load.engines / load.per_process))
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
         listed = list(tasks)
@@ -66,6 +82,17 @@ class KilledEngines(RayEngines):
             yield result
             if number in kills:
                 os.kill(int((self._pids / str(kills[number])).read_text()), signal.SIGKILL)
+                self.killed += 1
+
+    def _actor(self, place: int) -> Any:
+        first = place - place % self._load.per_process
+        if first not in self._processes:
+            self._processes[first] = super()._actor(first)
+        return Seat(self._processes[first])
+
+    def _end(self, actor: Any) -> None:
+        super()._end(actor.process)
+        self._processes = {first: process for first, process in self._processes.items() if process is not actor.process}
 
 
 class Meter:
@@ -120,6 +147,7 @@ def bench_cluster(load: Load) -> dict[str, Any]:
     return {
         **vars(load),
         **found,
+        "killed_processes": engines.killed,
         "lost_actors": engines.lost,
         **what_it_means(load, found),
         "model": "none",

@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 from engine.config import SamplingConfig
 from engine.replica import Generation
-from engine.sweep.ray_engines import EngineActor
+from engine.sweep.ray_engines import EngineActor, without_task
 from engine.sweep.rules import Graded
-from engine.sweep.work import Host
+from engine.sweep.work import Host, Task
 from engine.variants import Variant
 from judging.judgement import Item, Judgement
 
@@ -53,11 +54,20 @@ class ModellessReplica:
 
 
 class ModellessActor(EngineActor):
-    """An engine actor without an engine; it leaves its process id in a file, for whoever is to kill it."""
+    """Engine actors without engines, one in each thread that Ray gives this process.
+
+    It leaves its process id in a file, for whoever is to kill it.
+    """
 
     def __init__(self, arguments: dict[str, Any], base: Variant, place: int, count: int) -> None:
         (Path(arguments["pids"]) / str(place)).write_text(str(os.getpid()))
-        self.host = Host(ModellessReplica(arguments["rate"], arguments["tokens"]))  # type: ignore[arg-type]
+        self._arguments, self._threads = arguments, threading.local()
+
+    def do(self, task: Task) -> dict[str, Any]:
+        if not hasattr(self._threads, "host"):
+            replica = ModellessReplica(self._arguments["rate"], self._arguments["tokens"])
+            self._threads.host = Host(replica)  # type: ignore[arg-type]
+        return without_task(self._threads.host.do(task))
 
 
 class UngradedRules:

@@ -37,10 +37,15 @@ class EngineActor:
 
     def do(self, task: Task) -> dict[str, Any]:
         """A result's fields, but for the task: the driver has it."""
-        return {name: value for name, value in vars(self.host.do(task)).items() if name != "task"}
+        return without_task(self.host.do(task))
 
     def process_id(self) -> int:
         return os.getpid()
+
+
+def without_task(result: Result) -> dict[str, Any]:
+    """A result's fields as they are sent to the driver, which has the task."""
+    return {name: value for name, value in vars(result).items() if name != "task"}
 
 
 class RayEngines:
@@ -55,6 +60,7 @@ class RayEngines:
         self.session = session
         self.count = count
         self._class, self._arguments = actor, arguments
+        self.options: dict[str, Any] = {}  # of Ray's for the actors, beside our own
         self._started: list[Any] = []
         self._proven: set[Any] = set()  # engines that came up
         self.lost = 0  # engines that were replaced
@@ -99,7 +105,7 @@ class RayEngines:
         import ray
 
         for actor in self._started:
-            ray.kill(actor)
+            self._end(actor)
         self._started = []
         ray.shutdown()
 
@@ -129,16 +135,20 @@ class RayEngines:
             arguments = engine_arguments(self.session.config, self.session.checkpoint.directory, has_gpu=gpu)
         where = f"{width} GPU(s)" if gpu else "a share of the CPU cores"
         say(f"engine {place + 1} of {self.count}: starting in a Ray actor ({where})")
+        options |= self.options
         return ray.remote(self._class).options(**options).remote(arguments, self.session.base, place, self.count)
 
     def _replace(self, actor: Any) -> Any:
-        import ray
-
         self.lost += 1
         place = self._started.index(actor)
-        ray.kill(actor)
+        self._end(actor)
         self._started[place] = self._actor(place)
         return self._started[place]
+
+    def _end(self, actor: Any) -> None:
+        import ray
+
+        ray.kill(actor)
 
 
 class Waiting:
