@@ -27,7 +27,7 @@ from engine.session import Request, Session
 from engine.store import ROLLOUT_KEY, ShardedTable
 from engine.sweep.grid import SINGLE, Candidate
 from engine.sweep.ray_engines import RayEngines
-from engine.sweep.rows import Rollouts
+from engine.sweep.rows import TASK_PROMPTS, Rollouts
 from engine.sweep.rules import RayRules, Rules
 from engine.sweep.work import Result, Task
 from engine.variants import Variant
@@ -138,6 +138,7 @@ def bench_cluster(load: Load) -> dict[str, Any]:
         rules: Rules = RayRules() if load.graded else UngradedRules()
         engines = KilledEngines(session, load, folder / "pids")
         rollouts = Rollouts(session, RunDir(folder, {"stages": {}}), engines, OfflineGrader(), rules)
+        rollouts.task_prompts = TASK_PROMPTS[True]  # as with GPUs
         try:
             engines.start(load.engines)
             found = generate(rollouts, candidates_of(session, load.variants), requests)

@@ -60,6 +60,7 @@ class Rollouts:
         self.scoring = Scoring(grader, rules)
         self.times = Times(run_dir.file("times.json"))
         self.failures: dict[str, str] = {}
+        self.task_prompts = TASK_PROMPTS[has_gpu()]
         self._take_up()
 
     def _take_up(self) -> None:
@@ -134,7 +135,7 @@ class Rollouts:
         """Each candidate's prompts in parts of a task's size, without the parts that are there whole."""
         rendered = self.session.render(requests, f"{requests[0].split} prompts")
         listed = list(zip(requests, map(tuple, rendered), strict=True))
-        parts = [Part.of(some) for some in chunks(listed, TASK_PROMPTS[has_gpu()])]
+        parts = [Part.of(some) for some in chunks(listed, self.task_prompts)]
         for candidate in candidates:
             subject = candidate.variant.hash
             for part in parts:
