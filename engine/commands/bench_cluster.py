@@ -26,7 +26,8 @@ def bench_cluster(
         from engine.bench_cluster import Load
         from engine.bench_cluster import bench_cluster as measure
 
-        result = measure(Load(engines, variants, rows, rate, killed, judge, per_process))
+        with cli.stdout_for_data():
+            result = measure(Load(engines, variants, rows, rate, killed, judge, per_process))
         if as_json:
             cli.print_json(result)
             return
