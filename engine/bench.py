@@ -56,6 +56,6 @@ def _our_rate(session: Session, folder: Path) -> float:
     table = store.ShardedTable(folder / "rollouts.parquet", store.ROLLOUT_SCHEMA)
     started = time.monotonic()
     generate_rows(session, session.base, session.requests, table)
-    table.merge(lambda row: row["prompt_id"])
+    table.merge({"prompt_id": None})
     seconds = time.monotonic() - started
     return sum(row["num_output_tokens"] for row in store.read_rows(table.path)) / seconds

@@ -167,7 +167,7 @@ def _ours(session: Session, folder: Path) -> None:
     folder.mkdir()
     table = store.ShardedTable(folder / "rollouts.parquet", store.ROLLOUT_SCHEMA)
     generate_rows(session, session.base, session.requests, table)
-    table.merge(lambda row: row["prompt_id"])
+    table.merge({"prompt_id": None})
 
 
 def _likelihoods(replica: Replica, prompts: Sequence[Sequence[int]], num_tokens: int) -> None:

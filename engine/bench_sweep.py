@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class WatchedEngine(LocalEngine):
         self.extra_seconds = 0.0  # what only the comparison cost
         self._count = 0
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
         for task in tasks:
             compared = task.responses is None and self._count % PLAIN_EVERY == 1
             self._count += task.responses is None
@@ -162,7 +162,7 @@ def _search(
         "seconds": round(seconds, 1),
         "screen_seconds": round(screened - started, 1),
         "likelihood_seconds": totals["likelihood_seconds"],
-        "generated_tokens": sum(row["num_output_tokens"] for row in rollouts.rows.values()),
+        "generated_tokens": sum(rollouts.lengths.values()),
         "winner": winner.name,
         **{name: round(row[name], 4) for name in ("product", "product_low", "product_high")},
     }

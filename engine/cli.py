@@ -154,6 +154,11 @@ def print_study(found: Any, printer: str, *, as_json: bool) -> None:
         getattr(importlib.import_module("engine.study.table"), printer)(found)
 
 
+def stdout_for_data() -> contextlib.redirect_stdout[Any]:
+    """While it is entered, what is printed goes to stderr: Ray tells of a lost worker on stdout, from a thread of its own."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     print(json.dumps(value, indent=2))

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from engine import calibrations
 from engine.config import JudgeConfig, RunConfig
 from engine.errors import EngineError
@@ -123,12 +126,13 @@ def _summarise(run_dir: RunDir) -> dict[str, Any]:
         return summarise_run(RunConfig.model_validate(identity), run_dir)
     rollouts, scores = read_rollouts(run_dir.file(ROLLOUTS)), read_scores(run_dir.file(SCORES))
     shown = [row["variant"] for row in read_summary(run_dir).get("confirm", [])] if run_dir.file(SUMMARY).is_file() else []
-    tested = {key: row for key, row in rollouts.items() if row["split"] == "test"} or rollouts
-    places = {name: place for place, name in enumerate(shown)}
-    tested = dict(sorted(tested.items(), key=lambda entry: places.get(entry[1]["variant"], len(places))))
+    of_test = pc.equal(rollouts["split"].cast(pa.string()), "test")
+    tested = rollouts.filter(of_test) if pc.any(of_test).as_py() else rollouts
+    places = pc.index_in(tested["variant"].cast(pa.string()), pa.array(shown, pa.string())).to_pylist()
+    tested = tested.take(sorted(range(len(places)), key=lambda row: len(shown) if places[row] is None else places[row]))
     summary = {
         "variant": identity["variant"],
-        "model": next(iter(rollouts.values()))["model"],
+        "model": rollouts["model"][0].as_py(),
         "judges": [judge_entry(name, rows, run_dir.manifest) for name, rows in scores.items()],
         "agreement": agreements(scores),
         "figures": [figure for name, rows in scores.items() for figure in figures_by(tested, rows, judge=name)],

@@ -19,7 +19,6 @@ from engine.graders import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from engine.judgefile import OFFLINE
 from judging.judgement import Item, Judgement
 
-ROWS_A_BATCH = 1024
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
 SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
@@ -95,17 +94,20 @@ def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | Non
     """Who judges which rows: the rules read likelihoods where there are any, and the text alone elsewhere."""
     if grader.name != OFFLINE:
         return [(grader, lambda row: True)]
-    rows = store.read_rows(rollouts, LOGPROB_COLUMNS)
-    reference = reference_logprob(logprobs.get(store.key_of(row)) for row in rows if row["form"] == "base")
-    reading = OfflineGrader(reference), lambda row: store.key_of(row) in logprobs
+    of_base: list[float | None] = []
+    known: set[bool] = set()
+    for rows in batches(rollouts, LOGPROB_COLUMNS):
+        of_base += [logprobs.get(store.key_of(row)) for row in rows if row["form"] == "base"]
+        known |= {store.key_of(row) in logprobs for row in rows}
+    reading = OfflineGrader(reference_logprob(of_base)), lambda row: store.key_of(row) in logprobs
     plain = OfflineGrader(name=TEXT_ONLY), lambda row: store.key_of(row) not in logprobs
-    return [judge for judge in (reading, plain) if any(judge[1](row) for row in rows)]
+    return [judge for judge, reads in ((reading, True), (plain, False)) if reads in known]
 
 
-def batches(rollouts: Path) -> Iterator[list[Row]]:
+def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[Row]]:
     """The responses of a run, some at a time."""
     with pq.ParquetFile(rollouts) as file:
-        for batch in file.iter_batches(ROWS_A_BATCH, columns=COLUMNS):
+        for batch in file.iter_batches(store.ROWS_A_BATCH, columns=list(columns)):
             yield batch.to_pylist()
 
 
@@ -120,7 +122,7 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
     if not scores.is_file():
         return
     with pq.ParquetFile(scores) as file:
-        for batch in file.iter_batches(ROWS_A_BATCH):
+        for batch in file.iter_batches(store.ROWS_A_BATCH):
             table = pa.Table.from_batches([batch])
             if "judge_model" not in table.column_names:
                 table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))

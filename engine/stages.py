@@ -131,13 +131,9 @@ def make_rollouts(session: Session, run_dir: RunDir, on_row: Callable[[Mapping[s
     for variant, requests in wanted:
         if requests:
             generate_rows(session, variant, requests, table, on_row)
-    order = {variant.hash: place for place, variant in enumerate(variants)}
-    places = {request.prompt_id: place for place, request in enumerate(session.requests)}
     run_dir.file(SCORES).unlink(missing_ok=True)  # of other responses
-    table.merge(
-        lambda row: (order[row["variant_hash"]], places[row["prompt_id"]]),
-        keep=lambda row: row["variant_hash"] in order and row["prompt_id"] in places,
-    )
+    in_order = {"variant_hash": [variant.hash for variant in variants], "prompt_id": [r.prompt_id for r in session.requests]}
+    table.merge(in_order)
 
 
 def generate_rows(

@@ -1,20 +1,20 @@
 """Rows on disk as they are made: Parquet shards, each renamed into place, merged into one file at the end.
 
 A process that is killed loses at most the rows since the last shard; the next one reads which keys are there and makes
-the others. No row is kept twice.
+the others. No row is kept twice. Reading and merging hold some rows at a time, and of the rest their keys.
 """
 
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.errors import EngineError
+from engine import merging
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -62,6 +62,9 @@ SCORE_SCHEMA = pa.schema(
 )
 Row = dict[str, Any]
 FLUSH_ROWS, FLUSH_SECONDS = 128, 5.0
+ROWS_A_BATCH = 1024
+# What repeats from row to row. A dictionary of all columns, Parquet's default, makes the writing of responses three times slower.
+REPEATED = ("variant", "variant_hash", "split", "kind", "category", "finish_reason", "sampling", "engine", "model", "form")
 ROLLOUT_KEY = ("variant_hash", "prompt_id")
 
 
@@ -83,11 +86,28 @@ class ShardedTable:
 
     def keys(self) -> set[tuple[Any, ...]]:
         """Keys of every row on disk."""
-        return {key_of(row, self.key) for file in self._files() for row in read_rows(file, self.key)}
+        return {key_of(row, self.key) for file in self.files() for row in read_rows(file, self.key)}
 
     def rows(self) -> list[Row]:
-        """Every row on disk, once."""
-        return list({key_of(row, self.key): row for file in self._files() for row in read_rows(file)}.values())
+        """Every row on disk, once; all of them in memory."""
+        return [row for batch in self.batches() for row in batch.to_pylist()]
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Every row on disk, once, some at a time: of rows with one key that of the latest shard."""
+        files = self.files()
+        kept = merging.unique_places(merging.read_keys(files, self.key), self.key)
+        return merging.batches(files, kept, columns, ROWS_A_BATCH)
+
+    def where(self, column: str, values: Sequence[Any], columns: Sequence[str]) -> pa.Table:
+        """Rows whose `column` has one of the values, once, with their keys. Files without any are skipped by their statistics."""
+        import pyarrow.dataset as ds
+
+        names = list(dict.fromkeys([*self.key, *columns]))
+        found = ds.dataset([str(file) for file in self.files()], schema=self.schema).to_table(
+            columns=names, filter=ds.field(column).isin(list(values)), use_threads=False
+        )
+        places = pa.array(range(found.num_rows), pa.int64())
+        return found.take(merging.unique_places(found.append_column(merging.PLACE, places), self.key))
 
     def append(self, row: Row) -> None:
         """Add a row; it is on disk after at most FLUSH_ROWS rows or FLUSH_SECONDS."""
@@ -95,41 +115,54 @@ class ShardedTable:
         if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
-    def extend(self, rows: Iterable[Row]) -> None:
+    def extend(self, rows: Iterable[Row] | pa.Table) -> None:
         """Add rows that belong together: all of them are on disk, in one shard, or none."""
         self.flush()
-        self._pending = list(rows)
-        self.flush()
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=self.schema)
+        if table.num_rows:
+            self.shards.mkdir(parents=True, exist_ok=True)
+            write_table(self.shards / f"{time.time_ns():020d}.parquet", table, self.schema)
+        self._flushed = time.monotonic()
 
     def flush(self) -> None:
         """Write the pending rows as one shard."""
-        if self._pending:
-            self.shards.mkdir(parents=True, exist_ok=True)
-            write_table(self.shards / f"{time.time_ns():020d}.parquet", self._pending, self.schema)
-        self._pending = []
+        pending, self._pending = self._pending, []
         self._flushed = time.monotonic()
+        if pending:
+            self.extend(pending)
 
-    def merge(self, order: Callable[[Row], Any], keep: Callable[[Row], bool] = lambda row: True) -> None:
-        """One file with every row that is kept, once, sorted by `order`; the shards are removed after it is in place."""
+    def merge(self, order: Mapping[str, Sequence[Any] | None]) -> None:
+        """One file with every row once, sorted by the columns of `order`; the shards are removed after it is in place.
+
+        A list gives a column's values in their order, and rows with others are left out; None is the natural order, nulls first.
+        """
         self.flush()
-        write_table(self.path, sorted(filter(keep, self.rows()), key=order), self.schema)
+        self.shards.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_of(self.path)
+        merging.merge(self.files(), temporary, self.schema, self.key, order, work=self.shards / ".merge")
+        temporary.rename(self.path)
         shutil.rmtree(self.shards, ignore_errors=True)
 
-    def _files(self) -> list[Path]:
+    def files(self) -> list[Path]:
+        """The merged table, where there is one, then the shards in the order they came."""
         merged = [self.path] if self.path.exists() else []
         return [*merged, *sorted(self.shards.glob("*.parquet"))]
 
 
-def write_table(path: Path, rows: Iterable[Row], schema: pa.Schema) -> None:
+def write_table(path: Path, rows: Iterable[Row] | pa.Table, schema: pa.Schema) -> None:
     """Write rows as a Parquet file by temporary name and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary)
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    temporary = temporary_of(path)
+    pq.write_table(table, temporary, use_dictionary=[name for name in REPEATED if name in schema.names])
     temporary.rename(path)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where a file is written before it is renamed."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> list[Row]:
     """Every row of a Parquet file. Raises EngineError where it cannot be read."""
-    try:
+    with merging.named(path):
         return list(pq.read_table(path, columns=columns).to_pylist())
-    except pa.ArrowInvalid as error:
-        raise EngineError(f"{path} cannot be read as Parquet ({error}). Remove it and run again.") from error

@@ -200,7 +200,7 @@ def test_newer_files_of_the_same_content_call_for_no_set_up(ready: Checkout) -> 
 @pytest.mark.parametrize("file", ["pyproject.toml", "bin/locks/cpu.txt"])
 def test_another_content_calls_for_a_set_up_though_the_file_is_older(ready: Checkout, file: str) -> None:
     path = ready.folder / file
-    path.write_text(path.read_text() + "# one more line\n")
+    path.write_text("# one more line\n" + path.read_text())
     os.utime(path, (0, 0))
     assert ready.hello().returncode == 0
     assert ready.log == ["begin", "end"] * 2

@@ -103,7 +103,8 @@ def _sweep(
     from engine.sweep.table import print_sweep
 
     folder = out or default_run_dir(f"{config.variant}-sweep")
-    summary = run_sweep(config, folder, **options)
+    with cli.stdout_for_data():
+        summary = run_sweep(config, folder, **options)
     if as_json:
         cli.print_json(summary)
     else:

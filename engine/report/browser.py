@@ -1,8 +1,12 @@
 """The responses that a page shows: base beside variants, prompt by prompt, with the first judge's grades."""
 
 import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import store
@@ -16,29 +20,24 @@ Row = dict[str, Any]
 
 
 def browser_data(run: RunData, most: int) -> Row | None:
-    """Prompts, variants and cells; at most `most` prompts of each kind, from the top. None where there are no responses."""
-    if most == 0 or not (run.path / "rollouts.parquet").is_file():
+    """Prompts, variants and cells; at most `most` prompts of each kind, from the top. None where there are no responses.
+
+    Rows are read some at a time, twice: for what there is, and for the responses that are shown.
+    """
+    path = run.path / "rollouts.parquet"
+    if most == 0 or not path.is_file():
         return None
     wanted = _variants(run)
-    rows = [
-        row
-        for row in pq.read_table(run.path / "rollouts.parquet", columns=COLUMNS).to_pylist()
-        if row["split"] == "test" and (wanted is None or row["variant_hash"] in wanted)
-    ]
-    if not rows:
+    names, prompts, total = _there(path, wanted, most)
+    if not names:
         return None
-    judge, grades = _grades(run)
-    prompts, total = _prompts(rows, most)
+    judge, grades = _grades(run, [prompt["id"] for prompt in prompts])
     places = {prompt["id"]: place for place, prompt in enumerate(prompts)}
-    variants = list(dict.fromkeys(row["variant_hash"] for row in sorted(rows, key=lambda row: row["form"] != "base")))
-    names = {row["variant_hash"]: row["variant"] for row in rows}
+    variants = {name: place for place, name in enumerate(names)}
     cells: list[list[Row | None]] = [[None] * len(prompts) for _ in variants]
-    for row in rows:
-        if row["prompt_id"] in places:
-            cell = _cell(row, grades.get(store.key_of(row)))
-            cells[variants.index(row["variant_hash"])][places[row["prompt_id"]]] = cell
-    shown = {"prompts": prompts, "variants": [names[key] for key in variants], "cells": cells}
-    return shown | {"total": total, "judge": judge}
+    for row in _test_rows(path, wanted, COLUMNS, list(places)):
+        cells[variants[row["variant_hash"]]][places[row["prompt_id"]]] = _cell(row, grades.get(store.key_of(row)))
+    return {"prompts": prompts, "variants": list(names.values()), "cells": cells, "total": total, "judge": judge}
 
 
 def as_script(data: Row) -> str:
@@ -69,16 +68,32 @@ def _cell(row: Row, grade: Row | None) -> Row:
     }
 
 
-def _prompts(rows: list[Row], most: int) -> tuple[list[Row], int]:
-    """The first prompts of each kind, and how many there are in all."""
-    found: dict[str, Row] = {}
-    for row in rows:
-        known = {"id": row["prompt_id"], "kind": row["kind"], "category": row["category"], "text": row["prompt"]}
-        found.setdefault(row["prompt_id"], known)
-    kept: list[Row] = []
-    for kind in dict.fromkeys(prompt["kind"] for prompt in found.values()):
-        kept += [prompt for prompt in found.values() if prompt["kind"] == kind][:most]
-    return kept, len(found)
+def _there(path: Path, wanted: set[str] | None, most: int) -> tuple[dict[str, str], list[Row], int]:
+    """Variants' names by hash, the base's first; the first prompts of each kind; how many prompts there are in all."""
+    bases, others = dict[str, str](), dict[str, str]()
+    kinds: dict[str, list[Row]] = {}
+    seen: set[str] = set()
+    for row in _test_rows(path, wanted, [name for name in COLUMNS if name != "response"]):
+        (bases if row["form"] == "base" else others)[row["variant_hash"]] = row["variant"]
+        if row["prompt_id"] not in seen:
+            seen.add(row["prompt_id"])
+            kept = kinds.setdefault(row["kind"], [])
+            if len(kept) < most:
+                kept.append({"id": row["prompt_id"], "kind": row["kind"], "category": row["category"], "text": row["prompt"]})
+    return bases | others, [prompt for kept in kinds.values() for prompt in kept], len(seen)
+
+
+def _test_rows(
+    path: Path, wanted: set[str] | None, columns: Sequence[str], prompts: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """Rows of the test split; of some variants and prompts where they are given."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(store.ROWS_A_BATCH, columns=list(columns)):
+            chosen = pc.equal(batch["split"], "test")
+            for name, values in (("variant_hash", wanted), ("prompt_id", prompts)):
+                if values is not None:
+                    chosen = pc.and_(chosen, pc.is_in(batch[name], pa.array(list(values), pa.string())))
+            yield from batch.filter(chosen).to_pylist()
 
 
 def _variants(run: RunData) -> set[str] | None:
@@ -88,10 +103,12 @@ def _variants(run: RunData) -> set[str] | None:
     return {row["variant_hash"] for row in run.summary["confirm"] if row["kind"] not in HIDDEN_KINDS}
 
 
-def _grades(run: RunData) -> tuple[str, dict[tuple[str, str], Row]]:
-    """The first judge of the file, and its grades."""
+def _grades(run: RunData, prompts: Sequence[str]) -> tuple[str, dict[tuple[str, ...], Row]]:
+    """The first judge of the file, and its grades of these prompts' responses."""
     if not (run.path / "scores.parquet").is_file():
         return "", {}
-    judges = read_scores(run.path / "scores.parquet")
-    name = next(iter(judges), "")
-    return name, mean_of_repeats(judges[name]) if name else {}
+    name, scores = next(iter(read_scores(run.path / "scores.parquet").items()), ("", None))
+    if scores is None:
+        return name, {}
+    shown = scores.filter(pc.is_in(scores["prompt_id"].cast(pa.string()), pa.array(list(prompts), pa.string())))
+    return name, {store.key_of(row): row for row in mean_of_repeats(shown).to_pylist()}

@@ -52,7 +52,7 @@ def effect_rows(
         rows = _rows(rollouts, rollouts.working(candidates), requests)
     finally:
         for table in (rollouts.table, rollouts.likelihoods):
-            table.merge(lambda row: (row["variant_hash"], row["prompt_id"]))
+            table.merge({"variant_hash": None, "prompt_id": None})
         rollouts.close()
     return {"rows": rows, "judge": judge_of(grader), "failures": rollouts.failures}
 

@@ -9,6 +9,8 @@ answerable ones and (b) among requests of the declined kind, those that the mode
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
 from engine.directions import prompt_streams, streams_at, transformers_model
@@ -41,8 +43,8 @@ def base_behaviour(study: Study) -> dict[str, bool]:
             "needs to know which requests the base declined."
         )
     scores = next(iter(read_scores(folder / SCORES).values()))
-    graded = mean_of_repeats(row for row in scores if row["variant_hash"] == base)
-    declined = {prompt: row["declined"] for (_, prompt), row in graded.items() if row["declined"] is not None}
+    graded = mean_of_repeats(scores.filter(pc.equal(scores["variant_hash"].cast(pa.string()), base)))
+    declined = {row["prompt_id"]: row["declined"] for row in graded.to_pylist() if row["declined"] is not None}
     counts = [sum(value == side for key, value in declined.items() if key.startswith(DECLINED)) for side in (True, False)]
     if min(counts) < LEAST:
         raise EngineError(

@@ -11,6 +11,7 @@ from engine.sweep.inputs import SweepInputs
 from engine.sweep.ray_engines import RayEngines
 from engine.sweep.result import WINNER
 from engine.sweep.rows import Rollouts
+from engine.sweep.rules import LocalRules, RayRules
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
 from engine.sweep.times import TIMING
@@ -22,7 +23,7 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, 
     grid = directions_of_sweep(session, run_dir)
     grid.listed()  # a subspace whose directions are dependent is named before anything is generated
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
-    rollouts = Rollouts(session, run_dir, engines, grader)
+    rollouts = Rollouts(session, run_dir, engines, grader, LocalRules() if count == 1 else RayRules())
     search = Search(session, inputs, grid, rollouts)
     screen_table = store.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
     try:

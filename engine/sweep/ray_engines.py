@@ -5,12 +5,12 @@ task is done again by another, and the actor is replaced.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 from engine.cluster import connect
-from engine.config import RunConfig
 from engine.environment import has_gpu, release_gpu_memory, set_environment
 from engine.errors import EngineError
 from engine.progress import say
@@ -20,6 +20,7 @@ from engine.sweep.placement import share_of_cores
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.variants import Variant
 
+SHARED_CORES = {"OMP_WAIT_POLICY": "passive"}  # threads that wait do not spin on cores that others work on
 START_SECONDS = 1800  # an engine on a large model takes minutes
 Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 
@@ -27,54 +28,67 @@ Job = tuple[Any, Task, int]  # an actor, what it does, and which attempt this is
 class EngineActor:
     """Runs in a Ray worker: an engine of its own, on its own GPUs or cores."""
 
-    def __init__(self, config: RunConfig, model_dir: Path, base: Variant, place: int, count: int, **limits: int | None) -> None:
+    def __init__(self, inputs: dict[str, Any], base: Variant, place: int, count: int) -> None:
+        """`inputs` are those of `engine_arguments`, which are computed here: the driver may have another GPU, or none."""
         if not has_gpu():  # two engines with threads on the same cores are twenty times slower
             os.sched_setaffinity(0, share_of_cores(place, count))
         # The engine in this very process: killed, an actor leaves nothing behind that holds a GPU's memory.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         set_environment()
-        # Computed here: the driver may be a head node without a GPU, or with another one.
-        self.host = Host(Replica(engine_arguments(config, model_dir, has_gpu=has_gpu(), **limits), base))
+        self.host = Host(Replica(engine_arguments(**inputs, has_gpu=has_gpu()), base))
 
-    def do(self, task: Task) -> Result:
-        return self.host.do(task)
+    def do(self, task: Task) -> dict[str, Any]:
+        """A result's fields, but for the task: the driver has it."""
+        return without_task(self.host.do(task))
 
     def process_id(self) -> int:
         return os.getpid()
 
 
-class RayEngines:
-    """`count` engines, started with the first tasks. Raises EngineError for one that does not start."""
+def without_task(result: Result) -> dict[str, Any]:
+    """A result's fields as they are sent to the driver, which has the task."""
+    return {name: value for name, value in vars(result).items() if name != "task"}
 
-    def __init__(self, session: Session, count: int) -> None:
+
+class RayEngines:
+    """`count` engines, started with the first tasks. Raises EngineError for one that does not start.
+
+    `actor` is the class they are of, called with `inputs` (`engine_arguments`' by default), the base, a place and the count.
+    """
+
+    def __init__(self, session: Session, count: int, *, actor: type = EngineActor, inputs: dict[str, Any] | None = None) -> None:
         self.session = session
         self.count = count
+        own = {"config": session.config, "model_dir": session.checkpoint.directory, "window": session.window}
+        self._class, self._inputs = actor, inputs or own | {"width": session.width}
+        self.options: dict[str, Any] = {}  # of Ray's for the actors, beside our own
         self._started: list[Any] = []
         self._proven: set[Any] = set()  # engines that came up
+        self.lost = 0  # engines that were replaced
         self._losses = 0  # since a task came through
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
         """Results as they come, in no order. Raises EngineError where engines do nothing but fail."""
         import ray
 
-        waiting = [(task, 1) for task in reversed(tasks)]
-        if waiting:
-            self._start(min(self.count, len(tasks)))
+        waiting = Waiting(tasks, ahead=self.count)
+        if waiting.first:
+            self.start(len(waiting.first))
         free = list(self._started)
         running: dict[Any, Job] = {}
-        while waiting or running:
-            _hand_out(waiting, free, running)
+        _hand_out(waiting, free, running)
+        while running:
             ready = ray.wait(list(running), num_returns=1)[0][0]
             actor, task, attempt = running.pop(ready)
             try:
-                result: Result | None = ray.get(ready)
+                result: Result | None = Result(task=task, **ray.get(ready))
                 self._losses = 0
                 self._proven.add(actor)
             except ray.exceptions.RayError as error:
                 attempt -= actor not in self._proven  # an engine that never came up is not the task's fault
                 actor, result = self._replace(actor), self._lost(task, attempt, _reason(error))
             if result is None:
-                waiting.insert(0, (task, attempt + 1))  # last: another engine is likely to take it
+                waiting.again.append((task, attempt + 1))
             free.append(actor)
             _hand_out(waiting, free, running)  # no engine idles while the caller stores and grades
             if result is not None:
@@ -92,11 +106,12 @@ class RayEngines:
         import ray
 
         for actor in self._started:
-            ray.kill(actor)
+            self._end(actor)
         self._started = []
         ray.shutdown()
 
-    def _start(self, count: int) -> None:
+    def start(self, count: int) -> None:
+        """Have `count` engines up. Raises EngineError for one that does not come up."""
         import ray
 
         connect()
@@ -114,27 +129,50 @@ class RayEngines:
 
         gpu = has_gpu()
         width = int(self.session.config.vllm.get("tensor_parallel_size", self.session.width or 1))
-        threads = {"OMP_NUM_THREADS": str(len(share_of_cores(place, self.count)))}  # Ray's own choice is 1
+        threads = {"OMP_NUM_THREADS": str(len(share_of_cores(place, self.count)) or 1), **SHARED_CORES}  # Ray's own choice is 1
         options = {"num_gpus": width} if gpu else {"num_cpus": 0, "runtime_env": {"env_vars": threads}}
         where = f"{width} GPU(s)" if gpu else "a share of the CPU cores"
         say(f"engine {place + 1} of {self.count}: starting in a Ray actor ({where})")
-        session = self.session
-        model = (session.config, session.checkpoint.directory, session.base)
-        limits = {"window": session.window, "width": session.width}
-        return ray.remote(EngineActor).options(**options).remote(*model, place, self.count, **limits)
+        options |= self.options
+        return ray.remote(self._class).options(**options).remote(self._inputs, self.session.base, place, self.count)
 
     def _replace(self, actor: Any) -> Any:
-        import ray
-
+        self.lost += 1
         place = self._started.index(actor)
-        ray.kill(actor)
+        self._end(actor)
         self._started[place] = self._actor(place)
         return self._started[place]
 
+    def _end(self, actor: Any) -> None:
+        import ray
 
-def _hand_out(waiting: list[tuple[Task, int]], free: list[Any], running: dict[Any, Job]) -> None:
-    while waiting and free:
-        task, attempt = waiting.pop()
+        ray.kill(actor)
+
+
+class Waiting:
+    """Tasks to be done: those of an iterator, taken as they are needed, then those to be tried again.
+
+    Tried again last: another engine is likely to take them. `first` holds the `ahead` tasks that are taken at once.
+    """
+
+    def __init__(self, tasks: Iterable[Task], ahead: int) -> None:
+        self._rest = iter(tasks)
+        self.first = deque(islice(self._rest, ahead))
+        self.again: deque[tuple[Task, int]] = deque()
+
+    def take(self) -> tuple[Task, int] | None:
+        """A task and which attempt it is; None where nothing waits."""
+        if self.first:
+            return self.first.popleft(), 1
+        task = next(self._rest, None)
+        if task is not None:
+            return task, 1
+        return self.again.popleft() if self.again else None
+
+
+def _hand_out(waiting: Waiting, free: list[Any], running: dict[Any, Job]) -> None:
+    while free and (job := waiting.take()):
+        task, attempt = job
         actor = free.pop(0)
         running[actor.do.remote(task)] = (actor, task, attempt)
 

@@ -1,16 +1,19 @@
 """From a finished search to its table, its files and its winner: test rates beside selection rates, p-values, controls."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from engine import store
 from engine.calibrations import judge_of
 from engine.graders import TEXT_ONLY, OfflineGrader
 from engine.rundir import RunDir
 from engine.scores import kept_scores, names_of, score_row
-from engine.session import with_dtype
+from engine.session import model_name, with_dtype
 from engine.sweep.grid import BASE, RANDOM, SHUFFLED, Candidate
 from engine.sweep.rows import Rollouts
 from engine.sweep.search import Search, stage_row
@@ -71,7 +74,7 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
     winner = next(candidate for candidate in tested if candidate.kind not in (BASE, RANDOM, SHUFFLED))
     return {
         "variant": config.variant,
-        "model": next(iter(rollouts.rows.values()))["model"],
+        "model": model_name(config, search.session.base_hash),
         "judge": {**judge_of(rollouts.scoring.grader), **rollouts.scoring.totals()},
         "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": WINNER},
         "exhaustive": config.sweep.exhaustive,
@@ -97,7 +100,7 @@ def timing(rollouts: Rollouts) -> dict[str, Any]:
         **totals,
         "generation_seconds": round(generation, 2),
         "engine_seconds": round(engines, 2),
-        "generated_tokens": sum(row["num_output_tokens"] for row in rollouts.rows.values()),
+        "generated_tokens": sum(rollouts.lengths.values()),
         "bound_by": "judging" if totals.get("waited_for_judge_seconds", 0) > 0.1 * engines else "the engine",
     }
 
@@ -106,17 +109,36 @@ def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
     """sweep.parquet, scores.parquet, and the merged rollouts and likelihoods."""
     store.write_table(run_dir.file("sweep.parquet"), [*search.stages, *rows], SWEEP_SCHEMA)
     rollouts = search.rollouts
-    judge, keys = rollouts.scoring.grader, sorted(rollouts.rows, key=lambda key: (key[1], key[0]))
-    by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge
-    scores = [
-        row for table in kept_scores(run_dir.file("scores.parquet"), set(names_of(judge.name))) for row in table.to_pylist()
-    ]
-    for key in keys:
-        by = judge if key in rollouts.logprobs else by_text
-        scores.append(score_row(by, rollouts.rows[key], 0, rollouts.scoring.grades[key]))
-    store.write_table(run_dir.file("scores.parquet"), scores, store.SCORE_SCHEMA)
+    write_scores(run_dir.path, rollouts)
     for table in (rollouts.table, rollouts.likelihoods):
-        table.merge(lambda row: (row["prompt_id"], row["variant_hash"]))
+        table.merge({"prompt_id": None, "variant_hash": None})
+
+
+def write_scores(folder: Path, rollouts: Rollouts) -> None:
+    """scores.parquet: what other judges said stays, this one's is replaced."""
+    scores = folder / "scores.parquet"
+    kept = kept_scores(scores, set(names_of(rollouts.scoring.grader.name)))
+    temporary = store.temporary_of(scores)
+    try:
+        with pq.ParquetWriter(temporary, store.SCORE_SCHEMA) as writer:
+            for table in chain(kept, score_tables(rollouts)):
+                writer.write_table(table)
+        temporary.rename(scores)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def score_tables(rollouts: Rollouts) -> Iterator[pa.Table]:
+    """Every response's row of scores.parquet, in order of prompt and variant, some at a time."""
+    judge = rollouts.scoring.grader
+    by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge
+    keys = rollouts.lengths.by_prompt()
+    while some := list(islice(keys, store.ROWS_A_BATCH)):
+        rows = [
+            score_row(judge if key in rollouts.logprobs else by_text, dict(zip(store.ROLLOUT_KEY, key, strict=True)), 0, grade)
+            for key, grade in ((key, rollouts.scoring.grades[key]) for key in some)
+        ]
+        yield pa.Table.from_pylist(rows, schema=store.SCORE_SCHEMA)
 
 
 def winner_toml(search: Search, winner: Candidate) -> str:

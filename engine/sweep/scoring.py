@@ -4,17 +4,19 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.errors import EngineError
-from engine.graders import Grader, OfflineGrader
+from engine.graders import Grader
 from engine.scores import item_of
+from engine.sweep.keyed import Key, Keyed
+from engine.sweep.rules import Graded, LocalRules, Rules
 from judging.judgement import Item, Judgement
 
 QUEUED_BATCHES = 8
 Row = dict[str, Any]
-Key = tuple[Any, ...]
 
 
 class Scoring:
@@ -24,9 +26,12 @@ class Scoring:
     judgements are asked for meanwhile and read by `drain`.
     """
 
-    def __init__(self, grader: Grader) -> None:
+    def __init__(self, grader: Grader, rules: Rules | None = None) -> None:
         self.grader = grader
-        self.grades: dict[Key, Judgement] = {}
+        self.rules = rules or LocalRules()
+        self.grades: Keyed[Judgement] = Keyed()
+        self._under_way: deque[tuple[list[Key], Callable[[], Graded]]] = deque()
+        self._known: dict[Judgement, Judgement] = {}  # the rules have few: equal ones are held once
         self.busy_seconds = self.waited_seconds = 0.0
         self._asked: list[tuple[Key, Item]] = []
         self._rows: queue.Queue[Sequence[Row] | None] = queue.Queue(QUEUED_BATCHES)
@@ -51,6 +56,7 @@ class Scoring:
         started = time.monotonic()
         self._rows.join()
         self._check()
+        self._collect(left=0)
         self.grader.drain()
         self._read()
         self.waited_seconds += time.monotonic() - started
@@ -73,32 +79,51 @@ class Scoring:
         self._thread.join()
 
     def regrade(self, rows: Sequence[Row], reference: float | None, logprobs: Mapping[Key, float | None]) -> None:
-        """Grade rows again with their log-probability under the base and the base's own median, both nats a token."""
-        started = time.monotonic()
-        keys = [(row["variant_hash"], row["prompt_id"]) for row in rows]
-        items = [item_of(row, logprobs.get(key)) for key, row in zip(keys, rows, strict=True)]
-        self.grades |= dict(zip(keys, OfflineGrader(reference).grade(items), strict=True))
-        self.busy_seconds += time.monotonic() - started
+        """Grade rows again with their log-probability under the base and the base's own median, both nats a token.
+
+        Of a drained judge. The grades are there after the next `drain`, or after this call where this process applies the rules.
+        """
+        keys = [_key(row) for row in rows]
+        self._apply([(key, item_of(row, logprobs.get(key))) for key, row in zip(keys, rows, strict=True)], reference)
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
             started = time.thread_time()
             try:
-                asked = [((row["variant_hash"], row["prompt_id"]), item_of(row)) for row in rows]
-                self._asked += asked
-                self.grader.submit([item for _, item in asked])
+                asked = [(_key(row), item_of(row)) for row in rows]
                 if self.reads_likelihoods:
-                    self._read()  # rules answer at once
+                    self._apply(asked, None)
+                else:
+                    self._asked += asked
+                    self.grader.submit([item for _, item in asked])
+                    self.busy_seconds += time.thread_time() - started
             except Exception as error:  # handed to the thread that waits
                 self._error = error
-            self.busy_seconds += time.thread_time() - started
             self._rows.task_done()
+
+    def _apply(self, asked: Sequence[tuple[Key, Item]], reference: float | None) -> None:
+        self._under_way.append(([key for key, _ in asked], self.rules.start([item for _, item in asked], reference)))
+        self._collect(left=self.rules.ahead)
+
+    def _collect(self, left: int) -> None:
+        """Take in what the rules said, until at most `left` batches are under way."""
+        while len(self._under_way) > left:
+            keys, wait = self._under_way.popleft()
+            graded = wait()
+            for key, one in zip(keys, graded.judgements, strict=True):
+                self.grades[key] = self._known.setdefault(one, one)
+            self.busy_seconds += graded.seconds
 
     def _read(self) -> None:
         asked, self._asked = self._asked, []
-        judgements = self.grader.grade([item for _, item in asked])
-        self.grades |= {key: one for (key, _), one in zip(asked, judgements, strict=True)}
+        if asked:
+            judgements = self.grader.grade([item for _, item in asked])
+            self.grades.update(zip([key for key, _ in asked], judgements, strict=True))
 
     def _check(self) -> None:
         if self._error is not None:
             raise self._error
+
+
+def _key(row: Row) -> Key:
+    return row["variant_hash"], row["prompt_id"]

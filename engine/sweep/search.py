@@ -40,7 +40,7 @@ class Search:
         try:
             screen.run_screen(self.session, self.grid, self.inputs.pairs[: config.screen_prompts], table, self.rollouts.times)
         finally:
-            table.merge(lambda row: (row["position"] or "", row["layer"] or -1, row["alpha"]))
+            table.merge({"position": None, "layer": None, "alpha": None})
         singles = {candidate.variant.hash: candidate for candidate in self.grid.singles()}
         rows = {row["variant_hash"]: row for row in table.rows()}
         judged = screen.verdicts([rows[name] for name in singles], config, self.session.checkpoint.num_layers)

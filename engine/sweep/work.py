@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from engine.config import SamplingConfig
 from engine.errors import EngineError
 from engine.progress import say
 from engine.replica import Generation, Replica
 from engine.session import Session
+from engine.sweep.columns import generations_of, response_batch
 from engine.variants import Variant
 
 MAX_ATTEMPTS = 2
@@ -36,14 +39,27 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a task: generations in the prompts' order, or mean log-probabilities; `seconds` with the swap."""
+    """What came of a task: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), or mean log-probabilities.
+
+    `seconds` are with the swap.
+    """
 
     task: Task
-    generations: list[Generation]
+    responses: pa.RecordBatch
     logprobs: list[float | None]
     swap_seconds: float
     seconds: float
     error: str | None = None
+
+    @property
+    def generations(self) -> list[Generation]:
+        """The responses one by one."""
+        return generations_of(self.responses)
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens of all responses."""
+        return sum(self.responses["num_output_tokens"].to_pylist())
 
 
 class Host:
@@ -61,18 +77,17 @@ class Host:
         generations: list[Generation] = []
         logprobs: list[float | None] = []
         if task.responses is None:
-            found = self.replica.generate(task.prompts, task.sampling, together=True)
-            generations = sorted(found, key=lambda generation: generation.index)
+            generations = list(self.replica.generate(task.prompts, task.sampling, together=True))
         else:
             logprobs = self.replica.mean_logprobs(task.prompts, task.responses)
-        return Result(task, generations, logprobs, swapped - started, time.monotonic() - started)
+        return Result(task, response_batch(generations), logprobs, swapped - started, time.monotonic() - started)
 
 
 class Engines(Protocol):
     """Does tasks, on one engine or many."""
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
-        """Results as they come; a task that failed twice has its error in place of rows."""
+    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
+        """Results as they come; a task that failed twice has its error in place of rows. Tasks are taken as they are needed."""
 
     def close(self) -> None:
         """Stop the engines."""
@@ -84,7 +99,7 @@ class LocalEngine:
     def __init__(self, session: Session) -> None:
         self.session = session
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[Result]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
         """Every task's result, in order."""
         for task in tasks:
             yield self._do(task)
@@ -107,7 +122,7 @@ class LocalEngine:
 
 def failed(task: Task, reason: str) -> Result:
     """A task given up."""
-    return Result(task, [], [], 0.0, 0.0, reason)
+    return Result(task, response_batch([]), [], 0.0, 0.0, reason)
 
 
 def engine_failures() -> tuple[type[Exception], ...]:

@@ -22,7 +22,7 @@ def test_rows_of_a_process_that_died_are_kept_and_not_asked_for_again(tmp_path: 
     assert second.keys() == {("v", "005"), ("v", "003"), ("v", "001")}
     for number in (2, 4):
         second.append(row(number))
-    second.merge(lambda r: r["prompt_id"])
+    second.merge({"prompt_id": None})
     assert [r["prompt_id"] for r in read_rows(path)] == ["001", "002", "003", "004", "005"]
     assert [file.name for file in tmp_path.iterdir()] == ["t.parquet"]
 
@@ -34,12 +34,12 @@ def test_a_merge_that_died_before_removing_its_shards_doubles_nothing(tmp_path: 
     table.flush()
     shard = next(table.shards.iterdir())
     data = shard.read_bytes()
-    table.merge(lambda r: r["prompt_id"])
+    table.merge({"prompt_id": None})
     table.shards.mkdir()
     shard.write_bytes(data)
     again = ShardedTable(path, LIKELIHOOD_SCHEMA)
     again.append(row(2))
-    again.merge(lambda r: r["prompt_id"])
+    again.merge({"prompt_id": None})
     assert [r["prompt_id"] for r in read_rows(path)] == ["001", "002"]
 
 

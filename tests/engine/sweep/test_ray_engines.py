@@ -106,12 +106,12 @@ def test_a_variant_that_fails_twice_is_marked_and_the_others_are_made(
     inputs = SweepInputs([], session.requests[:NUM_PROMPTS])
     search = Search(session, inputs, grid, rollouts)
     rollouts.make([grid.base(), stray, good], inputs.test, 8)
-    assert rollouts.working([stray, good]) == [good] and len(rollouts.rows) == 2 * NUM_PROMPTS
+    assert rollouts.working([stray, good]) == [good] and len(rollouts.lengths) == 2 * NUM_PROMPTS
     rows = confirm_rows(search, [grid.base(), good, stray])
     assert [row.get("n") for row in rows] == [NUM_PROMPTS, NUM_PROMPTS, None]
     assert rows[2]["reason"] == "failed: EngineError: Variant stray was made from another base than the model in this engine."
     assert rows[1]["p_holm"] == rows[1]["p"]
     again = Rollouts(session, RunDir(tmp_path, {"stages": {}}), LocalEngine(session), OfflineGrader())
-    assert again.rows.keys() == rollouts.rows.keys()
+    assert again.lengths.keys() == rollouts.lengths.keys()
     for each in (rollouts, again):
         each.scoring.close()
