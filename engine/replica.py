@@ -26,12 +26,16 @@ SEED_BYTES = 7
 
 @dataclass(frozen=True)
 class Generation:
-    """One finished response; `index` is the prompt's place in the call, `finish_reason` vLLM's (stop, length)."""
+    """One finished response; `index` is the prompt's place in the call, `finish_reason` vLLM's (stop, length).
+
+    `mean_logprob` is the response's mean log-probability (nats a token) under the model that wrote it, where it was asked for.
+    """
 
     index: int
     text: str
     token_ids: list[int]
     finish_reason: str
+    mean_logprob: float | None = None
 
 
 def engine_arguments(
@@ -179,12 +183,18 @@ class Replica:
             raise EngineError("The engine's prefix cache could not be emptied: a request is still under way.")
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, together: bool = False
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, together: bool = False, logprobs: bool = False
     ) -> Iterator[Generation]:
-        """Responses of the current variant, each as it finishes (not in order); `together` as for `outputs`."""
-        for index, output in self.outputs(prompts, sampling_parameters(prompts, sampling), together=together):
+        """Responses of the current variant, each as it finishes (not in order); `together` as for `outputs`.
+
+        `logprobs` has each tell its own mean log-probability, as `mean_logprobs` would compute it anew.
+        """
+        parameters = sampling_parameters(prompts, sampling, logprobs=logprobs)
+        for index, output in self.outputs(prompts, parameters, together=together):
             response = output.outputs[0]
-            yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason))
+            total, count = response.cumulative_logprob, len(response.token_ids)
+            mean = float(total) / count if logprobs and count else None
+            yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason), mean)
 
     def mean_logprobs(
         self,
@@ -289,11 +299,13 @@ def arguments_of(variant: Variant) -> tuple[str, bytes | None, dict[str, float],
     return variant.hash, save({"basis": variant.edit.basis_HK.contiguous()}), variant.alphas, variant.edit.keep_norms
 
 
-def sampling_parameters(prompts: Sequence[Sequence[int]], sampling: SamplingConfig) -> Any:
+def sampling_parameters(prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, logprobs: bool = False) -> Any:
     """vLLM's SamplingParams: one for all where it is greedy, else one each, with the prompt's own seed."""
     from vllm import SamplingParams
 
-    common = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    common: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
+    if logprobs:  # of the token that is taken, before temperature and top_p
+        common |= {"logprobs": 0, "flat_logprobs": True}
     if sampling.temperature == 0:
         return SamplingParams(**common)
     return [SamplingParams(**common, seed=prompt_seed(sampling.seed, prompt)) for prompt in prompts]

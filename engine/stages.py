@@ -30,14 +30,17 @@ SCORES, SUMMARY = "scores.parquet", "summary.json"
 def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any]:
     """Every stage that is not done yet; returns the summary."""
     config = run_dir.manifest["identity"]["config"]
+    reads_likelihoods = judge.file is None  # a language model reads fluency for itself
     try:
         ensure_directions(session, run_dir)
         inputs = {
             "directions": file_hash(run_dir.file(DIRECTIONS)),
             **_without(config, "judge", "published", "description"),
         }
-        run_dir.run_stage("rollouts", inputs, [ROLLOUTS], lambda: make_rollouts(session, run_dir, judge.offer))
-        if judge.file is None:  # a language model reads fluency for itself
+        run_dir.run_stage(
+            "rollouts", inputs, [ROLLOUTS], lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods)
+        )
+        if reads_likelihoods:
             inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS))}
             run_dir.run_stage("likelihoods", inputs, [LIKELIHOODS], lambda: make_likelihoods(session, run_dir))
     finally:
@@ -115,10 +118,17 @@ def variants_of(sessions: Sequence[Session]) -> "list[Variant]":
     return found
 
 
-def make_rollouts(session: Session, run_dir: RunDir, on_row: Callable[[Mapping[str, Any]], None] = lambda row: None) -> None:
+def make_rollouts(
+    session: Session,
+    run_dir: RunDir,
+    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    *,
+    logprobs: bool = False,
+) -> None:
     """Base and variant answer every request; rows that a shard holds already are not generated again.
 
-    `on_row` sees every row, an earlier run's too.
+    `on_row` sees every row, an earlier run's too. `logprobs` keeps what the base says of its own responses, which come with
+    them; those of a variant have to be read by the base afterwards.
     """
     table = store.ShardedTable(run_dir.file(ROLLOUTS), store.ROLLOUT_SCHEMA)
     variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
@@ -130,7 +140,7 @@ def make_rollouts(session: Session, run_dir: RunDir, on_row: Callable[[Mapping[s
         say(f"rollouts: {len(done)} rows are there from an earlier run; {sum(len(rest) for _, rest in wanted)} to go")
     for variant, requests in wanted:
         if requests:
-            generate_rows(session, variant, requests, table, on_row)
+            generate_rows(session, variant, requests, table, on_row, logprobs=logprobs and variant.edit is None)
     run_dir.file(SCORES).unlink(missing_ok=True)  # of other responses
     in_order = {"variant_hash": [variant.hash for variant in variants], "prompt_id": [r.prompt_id for r in session.requests]}
     table.merge(in_order)
@@ -142,6 +152,8 @@ def generate_rows(
     requests: list[Request],
     table: store.ShardedTable,
     on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    *,
+    logprobs: bool = False,
 ) -> None:
     """Generate one variant's rows, each into the table as it finishes."""
     prompts = session.render(requests, "test requests")
@@ -151,7 +163,7 @@ def generate_rows(
     constant = row_identity(session, variant, sampling)
     try:
         with Progress(f"rollouts {variant.name}", len(requests)) as progress:
-            for generation in replica.generate(prompts, sampling):
+            for generation in replica.generate(prompts, sampling, logprobs=logprobs):
                 place = generation.index
                 row = constant | response_columns(requests[place], prompts[place], generation)
                 table.append(row)
@@ -174,6 +186,7 @@ def response_columns(request: Request, prompt: Sequence[int], generation: "Gener
         "num_prompt_tokens": len(prompt),
         "num_output_tokens": len(generation.token_ids),
         "finish_reason": generation.finish_reason,
+        "mean_logprob": generation.mean_logprob,
     }
 
 
@@ -195,15 +208,15 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
 def make_likelihoods(session: Session, run_dir: RunDir) -> None:
     """Mean log-probability of every response under the base weights: what the offline judge knows of fluency."""
     rows = store.read_rows(run_dir.file(ROLLOUTS))
+    known = {store.key_of(row): row["mean_logprob"] for row in rows if row["form"] == "base" and row["mean_logprob"] is not None}
+    unread = [row for row in rows if store.key_of(row) not in known]
     replica = session.replica()
     replica.swap(session.base)
-    prompts = session.render_texts([row["prompt"] for row in rows], "prompts of the rollouts")
-    with Progress("likelihoods", len(rows)) as progress:
-        values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in rows], lambda: progress.advance())
-    scored = [
-        {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "mean_logprob": value}
-        for row, value in zip(rows, values, strict=True)
-    ]
+    prompts = session.render_texts([row["prompt"] for row in unread], "prompts of the rollouts")
+    with Progress("likelihoods", len(unread)) as progress:
+        values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
+    known |= {store.key_of(row): value for row, value in zip(unread, values, strict=True)}
+    scored = [dict(zip(store.ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(store.key_of, rows)]
     store.write_table(run_dir.file(LIKELIHOODS), scored, store.LIKELIHOOD_SCHEMA)
 
 

@@ -30,6 +30,7 @@ ROLLOUT_SCHEMA = pa.schema(
         ("num_prompt_tokens", pa.int32()),
         ("num_output_tokens", pa.int32()),
         ("finish_reason", pa.string()),
+        ("mean_logprob", pa.float64()),
         ("sampling", pa.string()),
         ("seed", pa.int64()),
         ("engine", pa.string()),

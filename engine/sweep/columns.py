@@ -12,9 +12,8 @@ from engine import store
 from engine.replica import Generation
 from engine.session import Request
 
-RESPONSE_SCHEMA = pa.schema(
-    [store.ROLLOUT_SCHEMA.field(name) for name in ("response", "response_token_ids", "num_output_tokens", "finish_reason")]
-)
+RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")
+RESPONSE_SCHEMA = pa.schema([store.ROLLOUT_SCHEMA.field(name) for name in RESPONSE_COLUMNS])
 
 
 def response_batch(generations: Sequence[Generation]) -> pa.RecordBatch:
@@ -25,6 +24,7 @@ def response_batch(generations: Sequence[Generation]) -> pa.RecordBatch:
         [one.token_ids for one in ordered],
         [len(one.token_ids) for one in ordered],
         [one.finish_reason for one in ordered],
+        [one.mean_logprob for one in ordered],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, RESPONSE_SCHEMA, strict=True)]
     return pa.RecordBatch.from_arrays(arrays, schema=RESPONSE_SCHEMA)
@@ -32,8 +32,8 @@ def response_batch(generations: Sequence[Generation]) -> pa.RecordBatch:
 
 def generations_of(batch: pa.RecordBatch) -> list[Generation]:
     """The way back."""
-    texts, token_ids, reasons = (batch[name].to_pylist() for name in ("response", "response_token_ids", "finish_reason"))
-    return [Generation(place, *found) for place, found in enumerate(zip(texts, token_ids, reasons, strict=True))]
+    columns = (batch[name].to_pylist() for name in RESPONSE_COLUMNS if name != "num_output_tokens")
+    return [Generation(place, *found) for place, found in enumerate(zip(*columns, strict=True))]
 
 
 def request_batch(requests: Sequence[Request], prompts: Sequence[Sequence[int]]) -> pa.RecordBatch:

@@ -110,7 +110,7 @@ ONE = ("one rank", {"distributed_executor_backend": "uni"}, {})
 TWO = ("two ranks", {"distributed_executor_backend": "mp", "tensor_parallel_size": 2}, {"VLLM_CPU_SIM_MULTI_NUMA": "1"})
 
 
-@pytest.fixture(scope="module", params=[ONE, TWO], ids=lambda case: case[0])
+@pytest.fixture(scope="module", params=[pytest.param(ONE, id=ONE[0], marks=pytest.mark.slow), pytest.param(TWO, id=TWO[0])])
 def found(request: pytest.FixtureRequest, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     _, vllm, environment = request.param
     script = tmp_path_factory.mktemp("driver") / "driver.py"

@@ -229,6 +229,7 @@ def test_response_likelihoods_equal_transformers(
     replica.swap(base)
     responses = tokens(replica, prompts[:4])
     found = replica.mean_logprobs([*prompts[:4], prompts[4]], [*responses, []])
+    told = sorted(replica.generate(prompts[:4], CONFIG.sampling, logprobs=True), key=lambda one: one.index)
     model = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
     expected = []
     for prompt, response in zip(prompts, responses, strict=False):
@@ -240,6 +241,7 @@ def test_response_likelihoods_equal_transformers(
     print(f"largest difference to float32 transformers: {difference:.4f} nats a token")
     assert found[4] is None
     assert difference < 0.03
+    assert [one.mean_logprob for one in told] == pytest.approx(expected, abs=0.03)
 
 
 @pytest.mark.parametrize("asked", [None, 0.5])

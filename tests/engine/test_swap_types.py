@@ -1,5 +1,6 @@
 """The hot swap in a real engine for every pair of the checkpoint's type and the engine's: what was loaded is what is expected."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,10 +22,17 @@ from tests.tiny import HIDDEN, save_tiny
 
 pytestmark = pytest.mark.engine
 TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-PROMPTS = [[1, 5, 9, 17], [1, 40, 41]]
 
 
-@pytest.fixture(scope="module", params=[(stored, engine) for stored in TYPES for engine in TYPES], ids="-in-".join)
+# The pairs that machines meet; the others run with -m slow.
+COMMON = [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")]
+PAIRS = [
+    pytest.param(pair, id="-in-".join(pair), marks=[] if pair in COMMON else pytest.mark.slow)
+    for pair in itertools.product(TYPES, TYPES)
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Replica, Variant, Path]]:
     """An engine of one type on a checkpoint of another, and its base."""
     stored, engine = request.param
