@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from engine import store
+from engine.arguments import engine_arguments
 from engine.config import RunConfig
 from engine.environment import describe
-from engine.replica import Replica, engine_arguments
+from engine.replica import Replica
 from engine.session import Session
 from engine.stages import generate_rows
 

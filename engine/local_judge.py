@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from engine.arguments import hardware_arguments
 from engine.arithmetic import arithmetic_of
 from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.errors import EngineError
@@ -20,7 +21,6 @@ from engine.graders import HASH_DIGITS, judge_cache
 from engine.judgefile import LocalModel
 from engine.models import checkpoint_hash, open_model
 from engine.progress import Progress, say
-from engine.replica import hardware_arguments
 from judging.cache import ReplyCache, Stored
 from judging.judge import fenced
 from judging.judgement import Item, Judgement

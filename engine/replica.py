@@ -4,24 +4,16 @@ Prompts go in as token ids. After a swap that failed it refuses to generate unti
 """
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from editing.checkpoint import open_checkpoint
-from editing.errors import EditError
-from editing.plan import plan_edit
-from engine.arithmetic import arithmetic_of
-from engine.config import RunConfig, SamplingConfig
-from engine.errors import EngineError, SwapFailed
+from engine.answers import arguments_of, checked_answers
+from engine.config import SamplingConfig
+from engine.errors import EngineError
+from engine.sampling import logprobs_of, sampling_parameters
 from engine.variants import Variant
-
-GIB = 2**30
-BIG_CARD, BIG_BATCH, CAPTURED = 70 * GIB, 1024, 512  # vLLM's defaults: bytes from which a batch is big, its size, graphs up to
-SEED_BYTES = 7
 
 
 @dataclass(frozen=True)
@@ -36,104 +28,6 @@ class Generation:
     token_ids: list[int]
     finish_reason: str
     mean_logprob: float | None = None
-
-
-def engine_arguments(
-    config: RunConfig, model_dir: Path, *, has_gpu: bool, window: int | None = None, width: int | None = None
-) -> dict[str, Any]:
-    """vLLM's arguments: ours for the hardware of this process, then those of the configuration's [vllm] table.
-
-    `window` is the tokens that a request takes at most, the model's own window where it is None; `width` the GPUs of this
-    engine where the configuration does not say. Call it where the engine runs: a driver on another machine has another card,
-    or none.
-    """
-    if width is not None:
-        config = config.model_copy(update={"vllm": {"tensor_parallel_size": width, **config.vllm}})
-    arguments: dict[str, Any] = {
-        "model": str(model_dir),
-        "dtype": arithmetic_of(config.model.dtype, open_checkpoint(model_dir)).dtype,
-        "seed": config.sampling.seed,
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-        "worker_extension_cls": "engine.worker.HotSwapWorker",
-    }
-    arguments |= {} if window is None else {"max_model_len": window}
-    arguments |= hardware_arguments(has_gpu=has_gpu) | config.vllm
-    arguments |= gpu_arguments(config, model_dir) if has_gpu else {}
-    if arguments.get("pipeline_parallel_size", 1) != 1:
-        raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
-    return arguments
-
-
-def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
-    """What an engine needs on a machine without a GPU."""
-    if has_gpu:
-        return {}
-    # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
-    return {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
-
-
-def gpu_arguments(config: RunConfig, model_dir: Path) -> dict[str, Any]:
-    """What follows from the GPU that this process sees: vLLM's share of it, and CUDA graphs for the whole batch."""
-    from vllm.platforms import current_platform
-
-    total = current_platform.get_device_total_memory()
-    return share_beside_swaps(config, model_dir, total) | graphs_for_batch(config, total)
-
-
-def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[str, float]:
-    """vLLM's share of a GPU of `total` bytes, less what the hot swap keeps there: the base's weights that it exchanges.
-
-    The share is the user's `vllm.gpu_memory_utilization`, else vLLM's own; nothing where the cache has a size of its own.
-    """
-    from vllm.engine.arg_utils import EngineArgs
-
-    if "kv_cache_memory_bytes" in config.vllm:
-        return {}
-    checkpoint = open_checkpoint(model_dir)
-    entries = [checkpoint.tensors[tensor.name] for tensor in plan_edit(checkpoint).edited]
-    kept = sum(entry.end - entry.begin for entry in entries) // int(config.vllm.get("tensor_parallel_size", 1))
-    share = float(config.vllm.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization))
-    return {"gpu_memory_utilization": round(share - kept / total, 3)}
-
-
-def graphs_for_batch(config: RunConfig, total: int) -> dict[str, Any]:
-    """CUDA graphs up to the number of sequences that run at once: vLLM captures up to 512, and beyond that runs without.
-
-    On a GPU of `total` bytes vLLM runs 1,024 sequences at once from 70 GiB on, and 256 below.
-    """
-    given = config.vllm.get("compilation_config", {})
-    batch = int(config.vllm.get("max_num_seqs", BIG_BATCH if total >= BIG_CARD else 0))
-    if batch <= CAPTURED or config.vllm.get("enforce_eager") or not isinstance(given, dict):
-        return {}
-    if given.keys() & {"max_cudagraph_capture_size", "cudagraph_capture_sizes"}:
-        return {}
-    return {"compilation_config": {**given, "max_cudagraph_capture_size": batch}}
-
-
-def prompt_seed(seed: int, token_ids: Sequence[int]) -> int:
-    """A seed of each prompt's own, the same for base and variants.
-
-    With one seed for all, prompts of equal length would draw the same noise, and responses would not be independent.
-    """
-    digest = hashlib.sha256(f"{seed}:{','.join(map(str, token_ids))}".encode()).digest()
-    return int.from_bytes(digest[:SEED_BYTES], "big")
-
-
-def checked_answers(answers: Sequence[dict[str, Any]], variant_hash: str) -> list[dict[str, Any]]:
-    """Every rank's answer to a call about a variant.
-
-    Raises EngineError for an error, SwapFailed where the probe found other weights, and for the answer to another call.
-    """
-    for rank, answer in enumerate(answers):
-        if answer["variant_hash"] != variant_hash:
-            raise SwapFailed(f"Rank {rank} answered for variant {answer['variant_hash']}, not for {variant_hash}.")
-        if "error" in answer:
-            kind = SwapFailed if answer["error"] == SwapFailed.__name__ else EngineError
-            where = f"rank {rank}: " if len(answers) > 1 else ""
-            own = answer["error"] in (SwapFailed.__name__, EngineError.__name__, EditError.__name__)
-            raise kind(f"{where}{answer['message'] if own else answer['error'] + ': ' + answer['message']}")
-    return list(answers)
 
 
 class Replica:
@@ -288,35 +182,3 @@ def engine_death() -> Iterator[None]:
 def runs_elsewhere() -> bool:
     """Whether vLLM puts its engine in a process of its own, as it does by default on a GPU."""
     return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"
-
-
-def arguments_of(variant: Variant) -> tuple[str, bytes | None, dict[str, float], bool]:
-    """A variant as `hotswap_apply` takes it: its hash, its basis as the bytes of a safetensors file, alphas, keep_norms."""
-    if variant.edit is None:
-        return variant.hash, None, {}, False
-    from safetensors.torch import save
-
-    return variant.hash, save({"basis": variant.edit.basis_HK.contiguous()}), variant.alphas, variant.edit.keep_norms
-
-
-def sampling_parameters(prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, logprobs: bool = False) -> Any:
-    """vLLM's SamplingParams: one for all where it is greedy, else one each, with the prompt's own seed."""
-    from vllm import SamplingParams
-
-    common: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
-    if logprobs:  # of the token that is taken, before temperature and top_p
-        common |= {"logprobs": 0, "flat_logprobs": True}
-    if sampling.temperature == 0:
-        return SamplingParams(**common)
-    return [SamplingParams(**common, seed=prompt_seed(sampling.seed, prompt)) for prompt in prompts]
-
-
-def logprobs_of(prompt_logprobs: Any, response: Sequence[int]) -> list[float]:
-    """The log-probabilities of a sequence's last tokens, of vLLM's flat table: each position lists its own token first.
-
-    Raises EngineError where the table is of other tokens.
-    """
-    first = [prompt_logprobs.start_indices[place] for place in range(-len(response), 0)]
-    if [prompt_logprobs.token_ids[place] for place in first] != list(response):
-        raise EngineError("vLLM's log-probabilities are of other tokens than the response's.")
-    return [prompt_logprobs.logprobs[place] for place in first]

@@ -192,7 +192,8 @@ class Session:
     def replica(self) -> "Replica":
         """The engine, started on first use."""
         if self._replica is None:
-            from engine.replica import Replica, engine_arguments
+            from engine.arguments import engine_arguments
+            from engine.replica import Replica
 
             gpu = has_gpu()
             set_environment()

@@ -2,7 +2,7 @@
 
 Nothing is raised here. An exception that crosses to another process arrives there as a bare Exception, and leaves the other
 ranks' answers in the queue, where the next call would read them. So every answer is a table of plain values: the variant's
-hash with the figure, or with an error's kind and message. `engine.replica.checked_answers` reads them.
+hash with the figure, or with an error's kind and message. `engine.answers.checked_answers` reads them.
 """
 
 from collections.abc import Callable

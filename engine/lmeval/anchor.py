@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.arguments import hardware_arguments
 from engine.config import RunConfig
 from engine.configfile import save_config
 from engine.directions import DIRECTIONS, ensure_directions
@@ -19,7 +20,6 @@ from engine.export import export
 from engine.lmeval.catalogue import EVERYDAY, OWN
 from engine.paths import PROJECT_DIR
 from engine.progress import say
-from engine.replica import hardware_arguments
 from engine.rundir import open_run_dir
 from engine.session import Session, model_name
 from engine.stages import load_variant

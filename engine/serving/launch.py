@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from editing.adapter import check_adaptable
+from engine.arguments import hardware_arguments
 from engine.config import RunConfig
 from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.paths import cache_dir
 from engine.progress import say
-from engine.replica import hardware_arguments
 from engine.rundir import hash_of, write_json
 from engine.serving.checks import KEY_VARIABLE, Options, share_for_swaps
 from engine.serving.folders import Served, base_folder, variant_folder
@@ -85,6 +85,7 @@ def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> L
 def _command(session: Session, weights: Path, name: str, options: Options) -> list[str]:
     """vLLM's server on a folder of weights, with the configuration's engine arguments."""
     hardware: dict[str, Any] = hardware_arguments(has_gpu=has_gpu())
+    session.arithmetic.say()
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
     command += ["--host", options.host, "--port", str(options.port), "--served-model-name", name]
     arguments = {"dtype": session.config.model.dtype, **hardware, **session.config.vllm}

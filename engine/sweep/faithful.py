@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from engine.arguments import engine_arguments
 from engine.config import RunConfig
 from engine.directions import DIRECTIONS, ensure_directions
 from engine.environment import describe, has_gpu, release_gpu_memory
@@ -15,7 +16,7 @@ from engine.errors import EngineError
 from engine.export import export
 from engine.machine import check_machine
 from engine.progress import say
-from engine.replica import engine_arguments, weight_digests
+from engine.replica import weight_digests
 from engine.rundir import open_for_directions
 from engine.session import Session
 from engine.stages import load_variant

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
+from engine.arguments import engine_arguments
 from engine.cluster import connect
 from engine.environment import has_gpu, release_gpu_memory, set_environment
 from engine.errors import EngineError
 from engine.progress import say
-from engine.replica import Replica, engine_arguments
+from engine.replica import Replica
 from engine.session import Session
 from engine.sweep.placement import share_of_cores
 from engine.sweep.work import MAX_ATTEMPTS, Host, Result, Task, failed

@@ -35,7 +35,8 @@ def main():
     from engine.configfile import validate
     from engine.errors import EngineError, SwapFailed
     from engine.models import checkpoint_hash
-    from engine.replica import Replica, engine_arguments
+    from engine.arguments import engine_arguments
+    from engine.replica import Replica
     from engine.variants import Variant
 
     folder, folded, vllm = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])

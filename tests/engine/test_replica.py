@@ -16,12 +16,13 @@ from editing.checkpoint import open_checkpoint
 from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis, project_out
 from editing.writer import write_edited
+from engine.arguments import engine_arguments, share_beside_swaps
 from engine.configfile import load_config
 from engine.environment import has_gpu, set_environment
 from engine.errors import EngineError
 from engine.hotswap import Edits, HotSwap, SwapFailed
 from engine.models import checkpoint_hash
-from engine.replica import Replica, engine_arguments, share_beside_swaps
+from engine.replica import Replica
 from engine.session import Session
 from engine.variants import Variant
 from extraction.prompts import load_prompts

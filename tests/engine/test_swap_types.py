@@ -10,13 +10,14 @@ import torch
 from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis
+from engine.arguments import engine_arguments
 from engine.config import RunConfig
 from engine.configfile import validate
 from engine.environment import set_environment
 from engine.errors import SwapFailed
 from engine.hotswap import HotSwap
 from engine.models import checkpoint_hash
-from engine.replica import Replica, engine_arguments
+from engine.replica import Replica
 from engine.variants import Variant
 from tests.tiny import HIDDEN, save_tiny
 
