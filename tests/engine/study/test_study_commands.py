@@ -17,7 +17,7 @@ from editing.projection import Edit, orthonormal_basis, project_out
 from tests.browser import chromium, open_page
 
 ROOT = Path(__file__).parents[3]
-LAYER, PAIRS, HELD_OUT = 22, 32, 24
+LAYER, PAIRS, HELD_OUT, REQUESTS = 22, 32, 24, 44
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
 Row = dict[str, Any]
 
@@ -35,8 +35,8 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> str:
 def settings(held_out: str, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     keys = {
         "data.num_pairs": PAIRS,
-        "data.num_requests": 60,
-        "data.num_answerable": 12,
+        "data.num_requests": REQUESTS,
+        "data.num_answerable": 8,
         "data.selection_pairs": held_out,
         "sampling.max_tokens": 16,
     }
@@ -56,7 +56,7 @@ def result(done: subprocess.CompletedProcess[str]) -> Row:
 
 @pytest.fixture(scope="module")
 def extracted(settings: list[str]) -> Row:
-    flags = ["--estimators=probe,pca", "--unrelated", "--padded", "--harmfulness", "--effect"]
+    flags = ["--estimators=probe,pca", "--unrelated", "--padded", "--harmfulness"]
     return result(run("extract", *settings, *flags, "--positions=last_instruction", "--json"))
 
 
@@ -131,11 +131,13 @@ def test_the_reading_counts_what_the_base_did(extracted: Row, settings: list[str
         assert max(row[0] for row in extracted["reading"]["positions"][position]["asked"]["auroc"]) > 0.9
 
 
-def test_every_direction_goes_through_the_same_edit_with_controls_beside(extracted: Row) -> None:
-    rows = {row["name"]: row for row in extracted["effect"]["rows"]}
+@pytest.mark.slow
+def test_every_direction_goes_through_the_same_edit_with_controls_beside(extracted: Row, settings: list[str]) -> None:
+    found = result(run("extract", *settings, "--estimators=probe,pca", "--unrelated", "--effect", "--json"))
+    rows = {row["name"]: row for row in found["effect"]["rows"]}
     estimators = ["mean_difference", "probe", "pca"]
     assert list(rows) == ["base", *estimators, "against unrelated", "random1", "random2", "random3", "shuffled"]
-    assert {row["n"] for row in rows.values()} == {60}
+    assert {row["n"] for row in rows.values()} == {REQUESTS}
     print({name: round(row["compliance"]["value"], 2) for name, row in rows.items()})
     assert rows["mean_difference"]["compliance"]["value"] > rows["base"]["compliance"]["value"] + 0.3
 
@@ -167,6 +169,7 @@ def test_ablation_curves_start_at_the_base_and_end_without_declining(extracted: 
     assert by_key["add", "random", 1.0]["declined"]["value"] <= answered["declined"]["value"] + 0.2
 
 
+@pytest.mark.slow
 def test_what_is_removed_does_not_come_back_along_itself(extracted: Row, settings: list[str]) -> None:
     found = result(run("regrow", *settings, "--rounds=2", "--num-prompts=8", "--max-tokens=8", "--json"))
     base, first, second = found["rounds"]
@@ -211,7 +214,7 @@ def test_divergence_equals_two_models_side_by_side(
     print(f"KL a token: {told['per_token']['value']}, side by side {np.mean(means):.6f}")
     assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=1e-4)
     lengths = {(row["variant"], row["kind"]): row for row in found["length"]}
-    assert lengths["base", "declined"]["n"] == 60 and lengths["base", "declined"]["tokens"]["value"] <= 16
+    assert lengths["base", "declined"]["n"] == REQUESTS and lengths["base", "declined"]["tokens"]["value"] <= 16
 
 
 @pytest.mark.slow
@@ -252,12 +255,7 @@ def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> No
     print(f"{page.stat().st_size / 1e6:.2f} MB")
     with chromium() as session:
         open_page(session, page)
-    for title in (
-        "Separability by layer",
-        "What grows back",
-        "What is asked and what is done",
-        "Beyond the rate",
-    ):
+    for title in ("Separability by layer", "What is asked and what is done", "Beyond the rate"):
         assert title in text
     assert page.stat().st_size < 4e6
 
