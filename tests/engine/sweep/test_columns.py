@@ -16,7 +16,8 @@ REQUESTS = [
 ]
 PROMPTS = [tuple(range(number + 5)) for number in range(40)]
 GENERATIONS = [Generation(number, f"On table {number}. \u2028\x00", list(range(number)), "stop") for number in range(40)]
-CONSTANT = {"variant": "v", "variant_hash": "h", "sampling": "{}", "seed": 7, "engine": "e", "model": "m", "form": "in_place"}
+CONSTANT = {"variant": "v", "variant_hash": "h", "sampling": "{}", "seed": 7, "engine": "e", "dtype": "float32", "model": "m"}
+CONSTANT["form"] = "in_place"
 
 
 def test_a_task_stored_as_columns_has_the_rows_that_it_has_one_by_one() -> None:

@@ -86,6 +86,7 @@ def test_two_engines_of_which_one_is_killed_give_the_rows_of_one_each_once(
     assert equal > 0.9 * len(alone)
 
 
+@pytest.mark.slow
 def test_a_task_that_fails_twice_is_given_up_with_its_reason_and_the_others_go_on(session: Session, tasks: list[Task]) -> None:
     stray = Variant("stray", "another base", session.plan, tasks[0].variant.edit)
     bad = Task(stray, stray.hash, tasks[0].prompt_ids, tasks[0].prompts, tasks[0].sampling)
