@@ -14,6 +14,7 @@ from engine.errors import EngineError
 from engine.session import Session
 
 DRIVER = 580  # NVIDIA's driver branch of CUDA 13, which torch and vLLM are built for
+SHARE_OF_CARD = 0.92  # of a GPU: vLLM's own default
 NODES = Path("/sys/devices/system/node")
 
 
@@ -67,7 +68,7 @@ def check_compiler(compiler: str | None, header: Path) -> None:
 def check_card(session: Session, width: int, card: int) -> None:
     """Raise EngineError where a GPU of `card` bytes cannot hold weights, W0 and the cache of one request."""
     length = int(session.window or session.config.vllm["max_model_len"]) if _plain_window(session) else 0
-    share = float(session.config.vllm.get("gpu_memory_utilization", 0.92))
+    share = float(session.config.vllm.get("gpu_memory_utilization", SHARE_OF_CARD))
     weights, kept, cache = (size // width for size in (session.engine_bytes, session.swapped_bytes, cache_bytes(session, length)))
     if weights + kept + cache > share * card:
         raise EngineError(

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from engine.cluster import check_address, cluster_address, connect
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.machine import gpu_memory, visible_gpus
+from engine.machine import SHARE_OF_CARD, gpu_memory, visible_gpus
 from engine.session import Session
 
 WIDTHS = (1, 2, 4, 8)  # GPUs an engine: within one node
-SHARE_OF_CARD = 0.92  # vLLM's own
 SHARE_FOR_CACHE = 0.2  # of a card, at least: fewer tokens in the cache than that, and the batch shrinks
 
 
