@@ -65,3 +65,9 @@ def _connect(address: str | None) -> None:
         ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]} {TOKEN_ADVICE}") from error
+
+
+def share_of_cores(place: int, count: int) -> list[int]:
+    """The cores of the `place`-th of `count` engines: an even share of those this process may use."""
+    cores = sorted(os.sched_getaffinity(0))
+    return cores[place * len(cores) // count : (place + 1) * len(cores) // count]

@@ -14,7 +14,7 @@ from tests.tiny import EDITOR_CONFIGS, save_tiny
 @pytest.fixture(scope="session")
 def machine_dtype() -> torch.dtype:
     """The type that a bf16 checkpoint runs in here: emulated bf16 is ten times slower than float32."""
-    from engine.arithmetic import native_types
+    from engine.inference.arithmetic import native_types
 
     return torch.bfloat16 if "bfloat16" in native_types() else torch.float32
 
@@ -22,7 +22,7 @@ def machine_dtype() -> torch.dtype:
 @pytest.fixture(scope="session")
 def smollm2_dir() -> Path:
     """The embedded model's folder, converted once into the project's cache."""
-    from engine.embedded import embedded_model
+    from engine.models.embedded import embedded_model
 
     return embedded_model()
 

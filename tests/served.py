@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.arithmetic import native_types
+from engine.inference.arithmetic import native_types
 
 DTYPE = "bfloat16" if "bfloat16" in native_types() else "float32"
 SMALL = ["--dtype", DTYPE, "--max-model-len", "2048", "--enforce-eager", "--kv-cache-memory-bytes", "500000000"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 from engine.errors import EngineError
 
 app = typer.Typer(add_completion=False)
@@ -38,7 +38,7 @@ def ablate(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
         config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))

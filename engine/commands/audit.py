@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -20,7 +20,7 @@ def audit(
     """Look for directions that were projected out of what the model can write; says what it found and what it cannot see."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.verify import audit_checkpoint
+        from engine.checkpoints.verify import audit_checkpoint
 
         report = audit_checkpoint(directory, base, out)
         if as_json:

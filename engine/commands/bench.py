@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 from engine.errors import EngineError
 
 app = typer.Typer(add_completion=False)
@@ -48,7 +48,7 @@ def bench(
     cli.keep_stdout_clean()
     os.environ.setdefault("TQDM_DISABLE", "1")  # of datasets and others; what is wanted is asked for by name
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
         configs = [load_config(name, overrides) for name in variant]

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -17,7 +17,7 @@ def bench_audit(
     """Audit random models with known edits, untouched ones and fine-tuned ones; print how often the verdict is right."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.bench_audit import bench_audit as measure
+        from engine.benchmarks.audit import bench_audit as measure
 
         result = measure(per_case)
         if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -23,8 +23,8 @@ def bench_cluster(
     """Measure what a sweep's driver takes of many engines: rows a second into Parquet, memory, and every row once."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.bench_cluster import Load
-        from engine.bench_cluster import bench_cluster as measure
+        from engine.benchmarks.cluster import Load
+        from engine.benchmarks.cluster import bench_cluster as measure
 
         with cli.stdout_for_data():
             result = measure(Load(engines, variants, rows, rate, killed, judge, per_process))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -19,7 +19,7 @@ def bench_edit(
     """Measure the wall time of an edit (proof included) over that of cp -r, and its peak memory, on a warm page cache."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.bench_edit import bench_edit as measure
+        from engine.benchmarks.edit import bench_edit as measure
 
         result = measure(gigabytes, k, rounds)
         if as_json:

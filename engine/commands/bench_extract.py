@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -21,10 +21,10 @@ def bench_extract(
     """Extract every layer's direction one prompt at a time and in batches; print the speedup and the lowest cosine."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
 
         config = load_config(variant, cli.variant_overrides(settings, None, None, model, pairs))
-        from engine.bench_extract import bench_extract as measure
+        from engine.benchmarks.extract import bench_extract as measure
 
         result = measure(config, rounds)
         if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -18,7 +18,7 @@ def bench_judge(
     """Measure calls a second against a mock of known capacity, cached rows read again a second, and peak memory."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.bench_judge import bench_judge as measure
+        from engine.benchmarks.judge import bench_judge as measure
 
         result = measure(calls, slots)
         if as_json:

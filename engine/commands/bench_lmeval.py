@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -21,8 +21,8 @@ def bench_lmeval(
     """Score the base and four variants both ways, end to end, and print the ratio of the seconds."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
-        from engine.lmeval.anchor import bench_lmeval as measure
+        from engine.benchmarks.lmeval import bench_lmeval as measure
+        from engine.configs.load import load_config
 
         result = measure(load_config(variant, cli.variant_overrides(settings, None, None, model, pairs)), limit)
         if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -25,11 +25,11 @@ def bench_overhead(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
 
         flags = {"data__num_requests": num_requests, "data__num_answerable": 0}
         config = load_config(variant, cli.variant_overrides(settings, None, None, model, None, **flags))
-        from engine.bench_overhead import bench_overhead as measure
+        from engine.benchmarks.overhead import bench_overhead as measure
 
         result = measure(config, num_tokens=num_tokens, rounds=rounds)
         if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -21,11 +21,11 @@ def bench_rollout(
     """Measure output tokens/s of our rollout to Parquet and of plain LLM.generate on one engine; print the ratio."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
 
         flags = {"data__num_requests": num_requests, "data__num_answerable": 0}
         config = load_config(variant, cli.variant_overrides(settings, None, None, model, None, **flags))
-        from engine.bench import bench_rollout as measure
+        from engine.benchmarks.rollout import bench_rollout as measure
 
         result = measure(config, rounds)
         if as_json:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -24,10 +24,10 @@ def bench_serve(
     """Measure a folded variant behind bin/serve, plain and swappable, and bare vllm serve on its folder; print the ratios."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
 
         config = load_config(variant, cli.variant_overrides(settings, None, None, model, pairs))
-        from engine.serving.bench import bench_serve as measure
+        from engine.benchmarks.serve import bench_serve as measure
 
         result = measure(config, requests, output_tokens, concurrent, rounds)
         if as_json:

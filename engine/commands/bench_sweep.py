@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -21,11 +21,11 @@ def bench_sweep(
     """Search all layers exhaustively and screened, and compare with the other ways to do it (about 10 minutes on 2 cores)."""
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
 
         overrides = cli.variant_overrides(settings, None, None, model, None, sweep__layers=layers)
         config = load_config(variant, overrides)
-        from engine.bench_sweep import bench_sweep as measure
+        from engine.benchmarks.sweep import bench_sweep as measure
 
         result = measure(config, num_prompts)
         if as_json:

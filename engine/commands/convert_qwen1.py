@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 

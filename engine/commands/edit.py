@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -44,7 +44,7 @@ def edit(
         if verify or merge:
             _existing(verify, merge, base, out, as_json)
             return
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
         from engine.errors import EngineError
 
         if variant is None:
@@ -67,8 +67,8 @@ def edit(
 
 
 def _print_plan(config: Any, as_json: bool) -> None:
-    from engine.export import plan_lines
-    from engine.session import Session
+    from engine.checkpoints.export import plan_lines
+    from engine.runs.session import Session
 
     plan = Session(config).plan
     if as_json:
@@ -82,8 +82,8 @@ def _print_plan(config: Any, as_json: bool) -> None:
 def _write(
     config: Any, out: Path, run: Path | None, directions: Path | None, allow_other_base: bool, adapter: bool, as_json: bool
 ) -> None:
+    from engine.checkpoints.write import write_variant
     from engine.paths import default_run_dir
-    from engine.pipeline import write_variant
 
     run_path = run or default_run_dir(config.variant)
     record = write_variant(config, run_path, out, directions=directions, allow_other_base=allow_other_base, as_adapter=adapter)
@@ -97,8 +97,8 @@ def _write(
 
 
 def _existing(verify: Path | None, merge: Path | None, base: Path | None, out: Path | None, as_json: bool) -> None:
+    from engine.checkpoints.verify import merge_adapter, verify_checkpoint
     from engine.errors import EngineError
-    from engine.verify import merge_adapter, verify_checkpoint
 
     if base is None:
         raise EngineError("Name the base checkpoint with --base DIR.")

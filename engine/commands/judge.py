@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -44,7 +44,7 @@ def judge(
     cli.keep_stdout_clean()
     with cli.user_errors():
         from engine.errors import EngineError
-        from engine.judging_job import Options
+        from engine.rollout.judge_again import Options
 
         options = Options(repeat, max_cost, cli.parse_settings(settings))
         if (run_dir is None) == (calibrate is None):
@@ -60,7 +60,7 @@ def judge(
 
 def _default_judge() -> str:
     """DeepSeek, the study's judge, where its key is at hand; else the rules, and that is said."""
-    from engine.judgefile import OFFLINE, load_judge
+    from engine.configs.judges import OFFLINE, load_judge
     from engine.progress import say
     from judging.errors import JudgeError
 
@@ -75,7 +75,7 @@ def _default_judge() -> str:
 
 
 def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_run: bool, as_json: bool) -> None:
-    from engine import judging_job
+    from engine.rollout import judge_again as judging_job
 
     if dry_run:
         cli.print_json(judging_job.plan(run_dir, names, options))
@@ -86,7 +86,7 @@ def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_
     if as_json:
         cli.print_json(summary)
     else:
-        from engine.table import print_judged
+        from engine.display.summary import print_judged
 
         print_judged(summary)
     if summary["stopped"]:
@@ -94,8 +94,8 @@ def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_
 
 
 def _calibrate(names: list[str], source: str, options: Any, *, as_json: bool) -> None:
-    from engine.judging_job import measure
-    from engine.table import print_calibration
+    from engine.display.summary import print_calibration
+    from engine.rollout.judge_again import measure
 
     records = [measure(name, source, options) for name in names]
     if as_json:

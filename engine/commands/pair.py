@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -32,7 +32,7 @@ def pair(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.pairing import make_pairs
+        from engine.scoring.twins import make_pairs
 
         target = out or Path(prompts.removeprefix("embedded:")).with_suffix(".pairs.json")
         overrides = cli.parse_settings(settings)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +30,7 @@ def regrow(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
         config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -36,7 +36,7 @@ def rollout(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
         chosen = cli.variant_overrides(
@@ -56,13 +56,13 @@ def rollout(
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))
             return
-        from engine.pipeline import run
+        from engine.rollout.run import run
 
         summary = run(config, out or default_run_dir(config.variant), clean=clean)
         if as_json:
             cli.print_json(summary)
         else:
-            from engine.table import print_summary
+            from engine.display.summary import print_summary
 
             print_summary(summary)
         if summary["stopped"]:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -41,7 +41,8 @@ def serve(
     environment = dict(os.environ)
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
+        from engine.rollout.variants import open_sessions
         from engine.serving import checks
         from engine.serving import launch as serving
 
@@ -50,7 +51,7 @@ def serve(
         extra = tuple(context.args)
         options = checks.Options(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)
         checks.check_extra(options)
-        sessions = serving.open_sessions(configs)
+        sessions = open_sessions(configs)
         if dry_run:
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], "vllm": list(context.args)})
             return

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 from engine.errors import EngineError
 
 app = typer.Typer(add_completion=False)
@@ -92,7 +92,7 @@ def _count(engines: str) -> int | None:
 def _sweep(
     variant: str | None, overrides: dict[str, Any], *, dry_run: bool, as_json: bool, out: Path | None, **options: Any
 ) -> None:
-    from engine.configfile import load_config, load_without_file
+    from engine.configs.load import load_config, load_without_file
     from engine.paths import default_run_dir
 
     config = load_config(variant, overrides) if variant else load_without_file(overrides)
@@ -114,7 +114,7 @@ def _sweep(
 
 
 def _check_export(name: str, overrides: dict[str, Any], as_json: bool) -> None:
-    from engine.configfile import load_config
+    from engine.configs.load import load_config
     from engine.sweep.faithful import check_export
 
     kept = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}

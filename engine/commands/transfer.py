@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from engine import cli
+from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
@@ -30,7 +30,7 @@ def transfer(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.configfile import load_config
+        from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
         chosen = cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import store
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.lmeval.compare import over_tasks
 from engine.lmeval.documents import BENCH_SCHEMA, compare, document_rows
 from engine.lmeval.endpoint import Served
 from engine.lmeval.injection import Engine, engine_model, server_model, without_bars
+from engine.models.variant import Variant
 from engine.paths import PROJECT_DIR
 from engine.progress import say
-from engine.rundir import write_json
-from engine.session import Session, model_name
-from engine.variants import Variant
+from engine.runs import parquet
+from engine.runs.run_dir import write_json
+from engine.runs.session import Session, model_name
 
 SEED = 1234
 Row = dict[str, Any]
@@ -119,7 +119,7 @@ def check_limit(tasks: Mapping[str, Any], limit: int | None) -> None:
 def write(out: Path, result: Row, rows: Sequence[Row]) -> None:
     """bench.parquet and bench.json."""
     out.mkdir(parents=True, exist_ok=True)
-    store.write_table(out / "bench.parquet", rows, BENCH_SCHEMA)
+    parquet.write_table(out / "bench.parquet", rows, BENCH_SCHEMA)
     write_json(out / "bench.json", result)
 
 

@@ -8,19 +8,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from engine.config import RunConfig
+from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.lmeval import bench
 from engine.lmeval.catalogue import check_few_shot, load_tasks
 from engine.lmeval.endpoint import Served, served_models
-from engine.machine import check_machine
 from engine.paths import default_run_dir
 from engine.report.page import refresh
-from engine.rundir import RunDir, read_manifest
-from engine.serving.launch import BASE, open_sessions
-from engine.session import Session, given_layers
-from engine.stages import ROLLOUTS, variants_of
-from engine.study.opening import headed
+from engine.rollout.variants import BASE, open_sessions, variants_of
+from engine.runs.files import ROLLOUTS, headed
+from engine.runs.machine import check_machine
+from engine.runs.run_dir import RunDir, read_manifest
+from engine.runs.session import Session, given_layers
 
 Row = dict[str, Any]
 

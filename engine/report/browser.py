@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine import store
 from engine.report.collect import RunData
-from engine.session import DECLINED
-from engine.summary import mean_of_repeats, read_scores
+from engine.runs import parquet
+from engine.runs.session import DECLINED
+from engine.scoring.summary import mean_of_repeats, read_scores
 
 COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "prompt", "response", "finish_reason", "form"]
 HIDDEN_KINDS = ("random", "shuffled")
@@ -36,7 +36,7 @@ def browser_data(run: RunData, most: int) -> Row | None:
     variants = {name: place for place, name in enumerate(names)}
     cells: list[list[Row | None]] = [[None] * len(prompts) for _ in variants]
     for row in _test_rows(path, wanted, COLUMNS, list(places)):
-        cells[variants[row["variant_hash"]]][places[row["prompt_id"]]] = _cell(row, grades.get(store.key_of(row)))
+        cells[variants[row["variant_hash"]]][places[row["prompt_id"]]] = _cell(row, grades.get(parquet.key_of(row)))
     return {"prompts": prompts, "variants": list(names.values()), "cells": cells, "total": total, "judge": judge}
 
 
@@ -88,7 +88,7 @@ def _test_rows(
 ) -> Iterator[Row]:
     """Rows of the test split; of some variants and prompts where they are given."""
     with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(store.ROWS_A_BATCH, columns=list(columns)):
+        for batch in file.iter_batches(parquet.ROWS_A_BATCH, columns=list(columns)):
             chosen = pc.equal(batch["split"], "test")
             for name, values in (("variant_hash", wanted), ("prompt_id", prompts)):
                 if values is not None:
@@ -111,4 +111,4 @@ def _grades(run: RunData, prompts: Sequence[str]) -> tuple[str, dict[tuple[str, 
     if scores is None:
         return name, {}
     shown = scores.filter(pc.is_in(scores["prompt_id"].cast(pa.string()), pa.array(list(prompts), pa.string())))
-    return name, {store.key_of(row): row for row in mean_of_repeats(shown).to_pylist()}
+    return name, {parquet.key_of(row): row for row in mean_of_repeats(shown).to_pylist()}

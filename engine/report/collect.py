@@ -8,8 +8,8 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.progress import say
-from engine.rundir import file_hash, read_manifest
-from engine.study.opening import FORMAT
+from engine.runs.files import FORMAT
+from engine.runs.run_dir import file_hash, read_manifest
 
 STUDIES = ("geometry", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
 OTHERS = ("rollouts.parquet", "scores.parquet", "summary.json", "timing.json")

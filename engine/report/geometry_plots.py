@@ -3,9 +3,9 @@ and gives a finished matplotlib figure, or None where it was not measured."""
 
 from typing import Any
 
-from engine import plotting
-from engine.plotting import HEAT, LAYER_LABEL, band, legends, line, triples
-from engine.study.words import compared_estimators
+from engine.display import plotting
+from engine.display.plotting import HEAT, LAYER_LABEL, band, legends, line, triples
+from engine.display.study_words import compared_estimators
 
 MOST_KINDS, MOST_CURVES = 24, 3
 Row = dict[str, Any]

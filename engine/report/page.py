@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.display.study_words import reading_sentences, structure_sentence, triple
 from engine.environment import commit
 from engine.progress import say
 from engine.report import study_tables, tables
@@ -14,9 +15,8 @@ from engine.report.browser import as_script, browser_data
 from engine.report.collect import RunData, inputs_of, read_run
 from engine.report.plots import Plot, plots_of
 from engine.report.tables import Table
-from engine.rundir import RunDir, write_text
-from engine.study.words import reading_sentences, structure_sentence, triple
-from engine.sweep.figures import PRODUCTS, SCREEN
+from engine.runs.files import PRODUCTS, SCREEN
+from engine.runs.run_dir import RunDir, write_text
 
 REPORT, PLOTS = "report.html", "plots"
 PROMPTS = 150  # of each kind, in the browser of responses

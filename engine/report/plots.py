@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine import plotting
+from engine.display import plotting
 from engine.report import geometry_plots as of_geometry
 from engine.report import study_plots as of_study
 from engine.report.collect import RunData

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from engine import plotting
-from engine.plotting import HEAT, LAYER_LABEL, STREAM_LABEL, band, legends, line, triples
+from engine.display import plotting
+from engine.display.plotting import HEAT, LAYER_LABEL, STREAM_LABEL, band, legends, line, triples
 
 Row = dict[str, Any]
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.lmeval.table import COLUMNS as BENCH_COLUMNS
-from engine.lmeval.table import HOW_TO_READ, bench_cells, unpaired_lines
-from engine.report.tables import ACTING, Table, judge_note
-from engine.study.words import (
+from engine.display.ability import COLUMNS as BENCH_COLUMNS
+from engine.display.ability import HOW_TO_READ, bench_cells, unpaired_lines
+from engine.display.study_words import (
     compared_estimators,
     highest,
     layer_ranges,
@@ -15,7 +14,8 @@ from engine.study.words import (
     strongest,
     triple,
 )
-from engine.table import number
+from engine.display.summary import number
+from engine.report.tables import ACTING, Table, judge_note
 
 Row = Mapping[str, Any]
 MOST_LAYERS = 3

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.display.study_words import p_value, triple
+from engine.display.summary import calibration_line, number
 from engine.report.collect import RunData
-from engine.study.words import p_value, triple
-from engine.table import calibration_line, number
 
 SUFFICIENT, PARTIAL = 0.7, 0.3  # of compliance, at a coherence that is worth reading
 READABLE = 0.8

@@ -6,11 +6,19 @@ import socket
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from engine.arguments import hardware_arguments, share_beside_swaps
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.machine import cache_bytes, check_compiler, check_gpus, compiler, driver_version, header, visible_gpus
-from engine.session import Session
+from engine.inference.arguments import hardware_arguments, share_beside_swaps
+from engine.runs.machine import (
+    cache_bytes,
+    check_compiler,
+    check_gpus,
+    compiler,
+    driver_version,
+    header,
+    visible_gpus,
+)
+from engine.runs.session import Session
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could

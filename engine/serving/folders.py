@@ -1,7 +1,7 @@
 """The folders that a server opens, in the cache by their variants' hashes: written once, looked through before they are used."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,13 +11,13 @@ from editing.checkpoint import open_checkpoint
 from editing.compare import unfaithful_factors, unfaithful_files, unfaithful_tensors
 from editing.errors import EditError
 from editing.folder import EDIT_FILE
+from engine.checkpoints.export import check_export, export
 from engine.errors import EngineError
-from engine.export import check_export, export
-from engine.models import remembered
+from engine.models.locate import remembered
+from engine.models.variant import Variant
 from engine.paths import cache_dir
 from engine.progress import say
-from engine.session import Session
-from engine.variants import Variant
+from engine.runs.session import Session
 
 VERIFIED = "verified_folders.json"
 
@@ -89,3 +89,13 @@ def _unfaithful(session: Session, variant: Variant, folder: Path) -> list[str]:
         return files + unfaithful_tensors(open_checkpoint(folder), base, variant.plan, variant.edit)
     except (EditError, OSError, ValueError, KeyError, SafetensorError) as error:  # what it takes to be no model at all
         return [f"{type(error).__name__}: {error}"]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command that serves, what it serves, and where."""
+
+    command: list[str]
+    models: list[Served]
+    url: str
+    environment: dict[str, str] = field(repr=False, default_factory=dict)  # holds the key

@@ -8,61 +8,26 @@ import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from editing.adapter import check_adaptable
-from engine.arguments import hardware_arguments
-from engine.config import RunConfig
 from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
+from engine.inference.arguments import hardware_arguments
+from engine.models.variant import Variant
 from engine.paths import cache_dir
 from engine.progress import say
-from engine.rundir import hash_of, write_json
+from engine.rollout.variants import BASE, SWAPPABLE, variants_of
+from engine.runs.run_dir import hash_of, write_json
+from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, Options, share_for_swaps
-from engine.serving.folders import Served, base_folder, variant_folder
-from engine.session import Session, given_layers
-from engine.stages import variants_of
-from engine.variants import Variant
+from engine.serving.folders import Launch, Served, base_folder, variant_folder
 
-BASE, SWAPPABLE = "base", "swappable"
 SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
 DEFAULTS = {"VLLM_NO_USAGE_STATS": "1"}
 # The guard and the gate are Python, around Python's server; a stored response would be made after its request has ended.
 NEEDED = {"VLLM_USE_RUST_FRONTEND": "0", "VLLM_ENABLE_RESPONSES_API_STORE": "0"}
-ONE_BASE = "one server holds one base. Start two, with another --port"
-
-
-@dataclass(frozen=True)
-class Launch:
-    """A command that serves, what it serves, and where."""
-
-    command: list[str]
-    models: list[Served]
-    url: str
-    environment: dict[str, str] = field(repr=False, default_factory=dict)  # holds the key
-
-
-def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> list[Session]:
-    """A session for each variant. Raises EngineError for a name given twice, and for variants of different bases (`one_base` says
-    why not, and what to do)."""
-    names = [config.variant for config in configs]
-    for config in configs:
-        given_layers(config)
-    if repeated := next((name for name in names if names.count(name) > 1), None):
-        raise EngineError(f"Variant {repeated} is named twice; each served model has one name.")
-    if BASE in names:
-        raise EngineError(f"'{BASE}' is the base's own name on the server; rename the variant's file.")
-    sessions = [Session(config) for config in configs]
-    for session in sessions:
-        session.layers()
-        if session.base_hash != sessions[0].base_hash:
-            raise EngineError(
-                f"{session.config.variant} is a variant of {session.config.model.path}, {sessions[0].config.variant} of "
-                f"{sessions[0].config.model.path}: {one_base}."
-            )
-    return sessions
 
 
 def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
@@ -114,7 +79,7 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
     variants = [sessions[0].base, *_variants(sessions)]
     folder = cache_dir() / "served" / f"swappable-{hash_of({variant.name: variant.hash for variant in variants})}"
     catalogue = _catalogue(folder, sessions[0], variants)
-    extension = ["--worker-extension-cls", "engine.worker.HotSwapWorker", "--api-server-count", "1"]
+    extension = ["--worker-extension-cls", "engine.inference.vllm_worker.HotSwapWorker", "--api-server-count", "1"]
     weights = base_folder(sessions[0])
     command = [*_command(sessions[0], weights, SWAPPABLE, options), *extension, *_around(key, SWAPPER), *options.extra]
     if has_gpu():  # last: it holds whatever share the user names, less what swaps keep

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engine.serving.launch import Launch
+    from engine.serving.folders import Launch
 
 POLL_S, PATIENCE_S = 1.0, 3600.0
 # Proxies of the environment are for other machines.

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.answers import checked_answers
+from engine.inference.answers import checked_answers
 from engine.serving.gate import Gate
 from engine.serving.guard import ADMIN_ROUTE, Receive, Scope, Send, bears, respond
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from editing.projection import orthonormal_basis
-from engine.calibrations import judge_of
-from engine.directions import pair_responses, streams_at, transformers_model
 from engine.environment import describe
-from engine.graders import OfflineGrader
 from engine.progress import Progress
-from engine.session import ANSWERABLE, DECLINED, given_layers
+from engine.rollout.directions import pair_responses, streams_at, transformers_model
+from engine.runs.session import ANSWERABLE, DECLINED, given_layers
+from engine.scoring.calibrations import judge_of
+from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study
 from engine.study.panel import INPUTS, Panel, make_panel, nothing, write_modules
 from extraction.directions import Streams, directions_from, swapped_pairs, unit_directions

@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from engine import store
-from engine.directions import DIRECTIONS, transformers_model
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.folding import FoldedModel
+from engine.models.folded import FoldedModel
 from engine.progress import Progress
-from engine.rundir import RunDir
-from engine.session import Session
-from engine.stages import ROLLOUTS, load_variant
+from engine.rollout.directions import DIRECTIONS, transformers_model
+from engine.rollout.variants import load_variant
+from engine.runs import parquet
+from engine.runs.files import ROLLOUTS
+from engine.runs.run_dir import RunDir
+from engine.runs.session import Session
 from engine.study.panel import decode
 from extraction.teacher import response_divergence
 from judging.offline import NOTICE, OfflineJudge
@@ -35,7 +36,7 @@ def read_run(session: Session, run_dir: RunDir) -> list[Row]:
         raise EngineError(
             f"{run_dir.path} has no responses. Run bin/rollout --variant {session.config.variant} --out {run_dir.path} first."
         )
-    return store.read_rows(run_dir.file(ROLLOUTS))
+    return parquet.read_rows(run_dir.file(ROLLOUTS))
 
 
 def make_behaviour(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prompts: int) -> Row:

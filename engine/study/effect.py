@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
-from engine.calibrations import judge_of
-from engine.directions import pair_responses, streams_at, transformers_model
 from engine.environment import describe
-from engine.graders import Grader
-from engine.rundir import RunDir
-from engine.session import DECLINED, Request, Session, given_layers
+from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
+from engine.evaluate.rollouts import Rollouts
+from engine.evaluate.tasks import LocalEngine
+from engine.models.variant import Variant
+from engine.rollout.directions import pair_responses, streams_at, transformers_model
+from engine.runs.run_dir import RunDir
+from engine.runs.session import DECLINED, Request, Session, given_layers
+from engine.scoring.calibrations import judge_of
+from engine.scoring.grader import Grader
 from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
-from engine.sweep.grid import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
-from engine.sweep.rows import Rollouts
-from engine.sweep.work import LocalEngine
-from engine.variants import Variant
 from extraction.directions import directions_from, swapped_pairs, unit_directions
 from extraction.positions import RESPONSE
 from judging.paired import Grades, holm, mcnemar_p, product_difference

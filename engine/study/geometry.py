@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.environment import describe
 from engine.progress import Progress
-from engine.session import given_layers, model_name
+from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
+from engine.runs.session import given_layers, model_name
 from engine.study.opening import Study
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, swapped_pairs, unit_rows
 from extraction.estimators import ESTIMATORS, estimate

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
-from engine.directions import ensure_directions
+from engine.configs.schema import RunConfig
 from engine.errors import EngineError
-from engine.pipeline import run
 from engine.progress import say
 from engine.report.page import refresh
-from engine.rundir import file_hash, open_run_dir, write_json
-from engine.runjudge import RunJudge
-from engine.session import Session, given_layers
-from engine.stages import ROLLOUTS, SCORES
-from engine.study.opening import FORMAT, Study, headed, open_study
+from engine.rollout.directions import ensure_directions
+from engine.rollout.run import run
+from engine.runs.files import FORMAT, ROLLOUTS, SCORES, headed
+from engine.runs.run_dir import file_hash, open_run_dir, write_json
+from engine.runs.session import Session, given_layers
+from engine.scoring.run_judge import RunJudge
+from engine.study.opening import Study, open_study
 from extraction.errors import ExtractionError
 from extraction.positions import RESPONSE
 from extraction.prompts import load_prompts, resolve

@@ -1,26 +1,24 @@
 """A run directory opened for a study: the session whose pairs make directions, and the pairs that are held out from them."""
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import RunConfig
+from engine.configs.schema import RunConfig
 from engine.errors import EngineError
-from engine.machine import check_machine
-from engine.rundir import RunDir, hash_of, open_for_directions, write_json
-from engine.session import Request, Session
-from engine.sweep.inputs import check_apart, texts_of, with_selection
+from engine.runs.files import FORMAT, headed
+from engine.runs.machine import check_machine
+from engine.runs.run_dir import RunDir, hash_of, open_for_directions, write_json
+from engine.runs.selection import check_apart, texts_of, with_selection
+from engine.runs.session import Request, Session
 from extraction.prompts import Pair
 
 if TYPE_CHECKING:
     from extraction.directions import Directions
 
-DIGITS = 6
-FORMAT = 3  # raise where a study's file changes its content: older ones are left out of reports, and made again
 Sides = tuple[list[list[int]], list[list[int]]]
 
 
@@ -68,7 +66,7 @@ class Study:
 
     def directions(self) -> "Directions":
         """Directions that no held-out pair made: the run's own, extracted anew where those come of all pairs."""
-        from engine.directions import DIRECTIONS, ensure_directions, extract
+        from engine.rollout.directions import DIRECTIONS, ensure_directions, extract
         from extraction.files import load_directions
 
         if len(self.session.pairs) == len(self.whole.pairs):
@@ -125,19 +123,3 @@ def held_out_sides(session: Session, held_out: list[Pair]) -> Sides:
     """Held-out pairs rendered by a session's tokenizer, none longer than the window."""
     declined = session.render_texts([pair.declined for pair in held_out], "declined held-out prompts")
     return declined, session.render_texts([pair.answered for pair in held_out], "answered held-out prompts")
-
-
-def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """A study's file: format, variant and options, then what was found, rounded."""
-    return dict(rounded({"format": FORMAT, "variant": variant, "options": dict(options), **content}))
-
-
-def rounded(value: Any) -> Any:
-    """A table for JSON: floats to six significant digits, None for those that are not finite."""
-    if isinstance(value, Mapping):
-        return {str(key): rounded(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(part) for part in value]
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value

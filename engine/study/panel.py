@@ -7,8 +7,8 @@ from typing import Any
 
 from editing.families.base import BIAS
 from engine.errors import EngineError
-from engine.graders import OfflineGrader, reference_logprob
-from engine.session import Session
+from engine.runs.session import Session
+from engine.scoring.grader import OfflineGrader, reference_logprob
 from extraction.generate import greedy
 from extraction.teacher import mean_logprobs
 from judging.judgement import Item, Judgement

@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from engine.directions import prompt_streams, streams_at, transformers_model
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.session import ANSWERABLE, DECLINED
-from engine.stages import ROLLOUTS, SCORES
+from engine.rollout.directions import prompt_streams, streams_at, transformers_model
+from engine.runs.files import ROLLOUTS, SCORES
+from engine.runs.session import ANSWERABLE, DECLINED
+from engine.scoring.summary import mean_of_repeats, read_scores
 from engine.study.geometry import null_directions
 from engine.study.opening import Study
-from engine.summary import mean_of_repeats, read_scores
 from extraction.directions import Streams
 from extraction.estimators import estimate
 from extraction.positions import LAST, LAST_INSTRUCTION

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from editing.projection import orthonormal_basis
-from engine.calibrations import judge_of
-from engine.directions import prompt_streams, streams_at, transformers_model
 from engine.environment import describe
-from engine.graders import OfflineGrader
-from engine.session import DECLINED, given_layers
+from engine.rollout.directions import prompt_streams, streams_at, transformers_model
+from engine.runs.session import DECLINED, given_layers
+from engine.scoring.calibrations import judge_of
+from engine.scoring.grader import OfflineGrader
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
 from engine.study.panel import Panel, make_panel, nothing, write_modules

@@ -1,9 +1,10 @@
 """What the study commands print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from engine.study.words import (
+from engine.display.console import console_for_stdout, print_lines, study_table
+from engine.display.study_words import (
     compared_estimators,
     highest,
     layer_ranges,
@@ -14,7 +15,7 @@ from engine.study.words import (
     structure_sentence,
     triple,
 )
-from engine.table import console_for_stdout, number
+from engine.display.summary import number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -154,12 +155,6 @@ def print_behaviour(found: Row) -> None:
     print_lines(["KL(base || variant) in nats along the base's own responses. Settles: within 0.02 of the last, by the rules."])
 
 
-def print_lines(lines: Sequence[str]) -> None:
-    """Sentences, as they are."""
-    for line in lines:
-        console_for_stdout().print(line, markup=False, soft_wrap=True)
-
-
 def _layers_table(geometry: Row) -> "Table":
     own = geometry["positions"][geometry["position"]]
     mean = own["estimators"]["mean_difference"]
@@ -203,15 +198,3 @@ def _sentences(found: Row) -> list[str]:
         cosines = [value for value in geometry["padded"]["cosine"] if value is not None]
         lines.append(f"Naive padded batches: cosine to exact extraction {min(cosines):.3f} to {max(cosines):.3f} over layers.")
     return lines + (reading_sentences(found["reading"]) if "reading" in found else [])
-
-
-def study_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    return table

@@ -11,16 +11,16 @@ from torch import Tensor
 from editing.adapter import read_adapter
 from editing.apply import gain_of
 from editing.plan import PROJECTIONS
-from engine.config import RunConfig
-from engine.directions import prompt_streams, streams_at, transformers_model
+from engine.configs.schema import RunConfig
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.graders import Grader
-from engine.session import DECLINED, Session, given_layers, model_name
+from engine.evaluate.candidates import BASE, SINGLE, Candidate
+from engine.rollout.directions import prompt_streams, streams_at, transformers_model
+from engine.runs.session import DECLINED, Session, given_layers, model_name
+from engine.scoring.grader import Grader
 from engine.study.effect import NUM_REQUESTS, effect_rows, make_candidate
 from engine.study.geometry import by_layer
 from engine.study.opening import Study, held_out_sides
-from engine.sweep.grid import BASE, SINGLE, Candidate
 from extraction.directions import directions_from, unit_directions, unit_rows
 
 Row = dict[str, Any]

@@ -1,21 +1,22 @@
 """Carries a sweep out: directions, screen, race, selection, confirmation, and the files that come of them."""
 
-from engine import store
-from engine.graders import Grader
-from engine.rundir import RunDir, hash_of, write_json, write_text
-from engine.session import Session
+from engine.evaluate.candidates import Candidate
+from engine.evaluate.ray_engines import RayEngines
+from engine.evaluate.rollouts import Rollouts
+from engine.evaluate.rules import LocalRules, RayRules
+from engine.evaluate.tasks import Engines, LocalEngine
+from engine.evaluate.times import TIMING
+from engine.runs import parquet
+from engine.runs.files import PRODUCTS, SCREEN
+from engine.runs.run_dir import RunDir, hash_of, write_json, write_text
+from engine.runs.session import Session
+from engine.scoring.grader import Grader
 from engine.sweep import result
-from engine.sweep.figures import PRODUCTS, SCREEN, draw_products, draw_screen
-from engine.sweep.grid import Candidate
+from engine.sweep.figures import draw_products, draw_screen
 from engine.sweep.inputs import SweepInputs
-from engine.sweep.ray_engines import RayEngines
 from engine.sweep.result import WINNER
-from engine.sweep.rows import Rollouts
-from engine.sweep.rules import LocalRules, RayRules
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
-from engine.sweep.times import TIMING
-from engine.sweep.work import Engines, LocalEngine
 
 
 def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, grader: Grader) -> None:
@@ -25,7 +26,7 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, 
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
     rollouts = Rollouts(session, run_dir, engines, grader, LocalRules() if count == 1 else RayRules())
     search = Search(session, inputs, grid, rollouts)
-    screen_table = store.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
+    screen_table = parquet.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
     try:
         tested = search.confirmed(search.searched(screen_table))
     finally:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import plotting
-from engine.config import SweepConfig
-from engine.plotting import LAYER_LABEL
+from engine.configs.schema import SweepConfig
+from engine.display import plotting
+from engine.display.plotting import LAYER_LABEL
 
-PRODUCTS, SCREEN = "product_by_layer.png", "screen_by_layer.png"
 Row = dict[str, Any]
 Points = list[tuple[int, Row]]
 

@@ -2,46 +2,21 @@
 # H = hidden size, K = directions of a subspace
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
-from engine.config import SweepConfig
+from engine.configs.schema import SweepConfig
+from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, SUBSPACE, Candidate
+from engine.models.variant import Variant
 from engine.progress import say
-from engine.session import Session
+from engine.runs.session import Session
 from engine.sweep.inputs import grid_layers, listed_subspaces, top_sizes
-from engine.variants import Variant
 from extraction.directions import Directions, unit_directions
 
-SINGLE, SUBSPACE, RANDOM, SHUFFLED, BASE = "single", "subspace", "random", "shuffled", "base"
 Sources = Sequence[tuple[str, int]]  # position and layer of each direction
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A variant and where it comes from. `group` joins the alphas of one direction or subspace."""
-
-    kind: str
-    group: str
-    sources: tuple[tuple[str, int], ...]
-    alpha: float
-    variant: Variant
-
-    @property
-    def name(self) -> str:
-        return self.variant.name
-
-    @property
-    def k(self) -> int:
-        """Dimension of what is removed; 0 for the base."""
-        return 0 if self.variant.edit is None else self.variant.edit.basis_HK.shape[1]
-
-    @property
-    def layers(self) -> list[int]:
-        return [layer for _, layer in self.sources]
 
 
 class Grid:

@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import store
-from engine.calibrations import judge_of
-from engine.graders import TEXT_ONLY, OfflineGrader
-from engine.rundir import RunDir
-from engine.scores import kept_scores, names_of, score_row
-from engine.session import model_name, with_dtype
-from engine.sweep.grid import BASE, RANDOM, SHUFFLED, Candidate
-from engine.sweep.rows import Rollouts
+from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
+from engine.evaluate.rollouts import Rollouts
+from engine.runs import parquet
+from engine.runs.run_dir import RunDir
+from engine.runs.session import model_name, with_dtype
+from engine.scoring.calibrations import judge_of
+from engine.scoring.grader import TEXT_ONLY, OfflineGrader
+from engine.scoring.scores import kept_scores, names_of, score_row
 from engine.sweep.search import Search, stage_row
 from judging.paired import holm, mcnemar_p, product_difference
 
@@ -107,7 +107,7 @@ def timing(rollouts: Rollouts) -> dict[str, Any]:
 
 def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
     """sweep.parquet, scores.parquet, and the merged rollouts and likelihoods."""
-    store.write_table(run_dir.file("sweep.parquet"), [*search.stages, *rows], SWEEP_SCHEMA)
+    parquet.write_table(run_dir.file("sweep.parquet"), [*search.stages, *rows], SWEEP_SCHEMA)
     rollouts = search.rollouts
     write_scores(run_dir.path, rollouts)
     for table in (rollouts.table, rollouts.likelihoods):
@@ -118,9 +118,9 @@ def write_scores(folder: Path, rollouts: Rollouts) -> None:
     """scores.parquet: what other judges said stays, this one's is replaced."""
     scores = folder / "scores.parquet"
     kept = kept_scores(scores, set(names_of(rollouts.scoring.grader.name)))
-    temporary = store.temporary_of(scores)
+    temporary = parquet.temporary_of(scores)
     try:
-        with pq.ParquetWriter(temporary, store.SCORE_SCHEMA) as writer:
+        with pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA) as writer:
             for table in chain(kept, score_tables(rollouts)):
                 writer.write_table(table)
         temporary.rename(scores)
@@ -133,12 +133,12 @@ def score_tables(rollouts: Rollouts) -> Iterator[pa.Table]:
     judge = rollouts.scoring.grader
     by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge
     keys = rollouts.lengths.by_prompt()
-    while some := list(islice(keys, store.ROWS_A_BATCH)):
+    while some := list(islice(keys, parquet.ROWS_A_BATCH)):
         rows = [
-            score_row(judge if key in rollouts.logprobs else by_text, dict(zip(store.ROLLOUT_KEY, key, strict=True)), 0, grade)
+            score_row(judge if key in rollouts.logprobs else by_text, dict(zip(parquet.ROLLOUT_KEY, key, strict=True)), 0, grade)
             for key, grade in ((key, rollouts.scoring.grades[key]) for key in some)
         ]
-        yield pa.Table.from_pylist(rows, schema=store.SCORE_SCHEMA)
+        yield pa.Table.from_pylist(rows, schema=parquet.SCORE_SCHEMA)
 
 
 def winner_toml(search: Search, winner: Candidate) -> str:

@@ -4,19 +4,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
+from engine.configs.schema import RunConfig
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.machine import check_machine
+from engine.evaluate.placement import choose_engines
+from engine.evaluate.times import TIMING
 from engine.progress import say
 from engine.report.page import refresh
-from engine.rundir import check_space, file_hash, is_finished, open_run_dir
-from engine.runjudge import RunJudge
-from engine.session import Session
-from engine.stages import read_summary
-from engine.sweep.inputs import SweepInputs, check_grid, check_inputs, with_selection
-from engine.sweep.placement import choose_engines
-from engine.sweep.times import TIMING
+from engine.rollout.stages import read_summary
+from engine.runs.machine import check_machine
+from engine.runs.run_dir import check_space, file_hash, is_finished, open_run_dir
+from engine.runs.selection import with_selection
+from engine.runs.session import Session
+from engine.scoring.run_judge import RunJudge
+from engine.sweep.inputs import SweepInputs, check_grid, check_inputs
 from extraction.prompts import resolve
 
 BYTES_PER_ROW = 4096

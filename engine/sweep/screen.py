@@ -14,16 +14,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from engine import store
-from engine.config import SweepConfig
-from engine.directions import transformers_model
+from engine.configs.schema import SweepConfig
 from engine.errors import EngineError
-from engine.folding import FoldedModel
+from engine.evaluate.candidates import Candidate
+from engine.evaluate.times import Times
+from engine.models.folded import FoldedModel
 from engine.progress import Progress, say
-from engine.session import Session
-from engine.sweep.grid import Candidate, Grid
+from engine.rollout.directions import transformers_model
+from engine.runs import parquet
+from engine.runs.session import Session
+from engine.sweep.grid import Grid
 from engine.sweep.inputs import top_sizes
-from engine.sweep.times import Times
 from extraction.generate import greedy
 from extraction.intervention import addition
 from extraction.prefill import BATCH_TOKENS
@@ -100,7 +101,7 @@ class Probe:
         return {"n": len(kl_N), "bypass": float(bypass_N.mean()), "kl": float(kl_N.mean()), "induce": float(induce_N.mean())}
 
 
-def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: store.ShardedTable, times: Times) -> None:
+def run_screen(session: Session, grid: Grid, pairs: Sequence[Pair], table: parquet.ShardedTable, times: Times) -> None:
     """Fill `table` with a row per single-direction candidate; rows that are there already are not computed again.
 
     A layer beyond the depth limit gets a row without numbers: nothing could make it pass.

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import store
-from engine.directions import extract, provenance
 from engine.errors import EngineError
+from engine.evaluate.candidates import Candidate
+from engine.evaluate.rollouts import Rollouts
 from engine.progress import say
-from engine.rundir import RunDir
-from engine.session import Request, Session
+from engine.rollout.directions import extract, provenance
+from engine.runs import parquet
+from engine.runs.run_dir import RunDir
+from engine.runs.session import Request, Session
 from engine.sweep import halving, screen
-from engine.sweep.grid import Candidate, Grid
+from engine.sweep.grid import Grid
 from engine.sweep.inputs import SweepInputs
-from engine.sweep.rows import Rollouts
 from extraction.files import load_directions, save_directions
 from judging.paired import Grades
 
@@ -34,7 +35,7 @@ class Search:
     rollouts: Rollouts
     stages: list[Row] = field(default_factory=list)
 
-    def screened(self, table: store.ShardedTable) -> list[Candidate]:
+    def screened(self, table: parquet.ShardedTable) -> list[Candidate]:
         """Stage 1: the single directions that pass the screen, the strongest bypass first."""
         config = self.session.config.sweep
         try:
@@ -100,7 +101,7 @@ class Search:
             self._note("selection", candidate, self.grades(candidate, requests))
         return ranked
 
-    def searched(self, screen_table: store.ShardedTable) -> list[Candidate]:
+    def searched(self, screen_table: parquet.ShardedTable) -> list[Candidate]:
         """The finalists, best first: found by screen and race, or exhaustively where the configuration says so."""
         if self.session.config.sweep.exhaustive:
             finalists = self.exhaust()

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine.table import LOG_WIDTH, print_judge
+from engine.display.console import LOG_WIDTH
+from engine.display.summary import print_judge
 
 COLUMNS = ("variant", "Subspace", "k", "alpha", "Compliance", "Coherence", "Product", "on selection", "p (Holm)")
 Row = dict[str, Any]

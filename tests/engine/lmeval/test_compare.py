@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, multinomial, ttest_rel
 
+from engine.display.ability import unpaired_lines
 from engine.lmeval.compare import Z, over_tasks, paired
 from engine.lmeval.documents import compare, document_rows
-from engine.lmeval.table import unpaired_lines
 
 RNG = np.random.default_rng(0)
 

@@ -15,7 +15,7 @@ from engine.report.browser import as_script, browser_data, looks_unsafe
 from engine.report.collect import read_run
 from engine.report.page import write_report
 from engine.report.tables import model_table, sufficient
-from engine.rundir import write_json
+from engine.runs.run_dir import write_json
 from tests.browser import chromium, open_page
 from tests.engine.report.made import SCRIPT, estimate, make_run
 

@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
-from engine.configfile import load_config
+from engine.configs.load import load_config
 from engine.errors import EngineError
+from engine.models.variant import Variant
 from engine.serving import checks, guard, launch
 from engine.serving.folders import variant_folder
 from engine.serving.gate import Gate
 from engine.serving.ready import ready_lines
-from engine.variants import Variant
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("smollm2_dir")

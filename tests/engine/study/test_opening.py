@@ -8,12 +8,13 @@ import torch
 
 from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
-from engine.configfile import load_config
+from engine.configs.load import load_config
 from engine.errors import EngineError
+from engine.evaluate.candidates import SINGLE
+from engine.runs.files import rounded
 from engine.study.effect import make_candidate
-from engine.study.opening import open_study, rounded
+from engine.study.opening import open_study
 from engine.study.panel import write_modules
-from engine.sweep.grid import SINGLE
 from extraction.errors import ExtractionError
 from tests.tiny import save_tiny, tiny_model
 

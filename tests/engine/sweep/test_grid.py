@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from editing.errors import EditError
-from engine.configfile import load_config
+from engine.configs.load import load_config
 from engine.errors import EngineError
-from engine.session import Session
+from engine.runs.session import Session
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import check_grid
 from extraction.directions import Directions

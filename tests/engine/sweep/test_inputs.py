@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from engine.configfile import load_config
+from engine.cluster import share_of_cores
+from engine.configs.load import load_config
 from engine.errors import EngineError
-from engine.session import Session
-from engine.sweep.inputs import SweepInputs, check_inputs, with_selection
-from engine.sweep.placement import check_address, check_engines, share_of_cores
+from engine.evaluate.placement import check_address, check_engines
+from engine.runs.selection import with_selection
+from engine.runs.session import Session
+from engine.sweep.inputs import SweepInputs, check_inputs
 
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
 

@@ -12,9 +12,9 @@ from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
-from engine.config import SweepConfig
+from engine.configs.schema import SweepConfig
 from engine.errors import EngineError
-from engine.folding import FoldedModel
+from engine.models.folded import FoldedModel
 from engine.sweep.screen import check_survivors, too_low, verdicts
 from tests.tiny import HIDDEN, tiny_model
 

@@ -1,0 +1,1 @@
+"""What `bin/bench-*` runs: each measures beside its named anchor in the same process or machine."""

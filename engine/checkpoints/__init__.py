@@ -1,0 +1,1 @@
+"""`bin/edit`: a variant folded into a new checkpoint, exported, verified."""

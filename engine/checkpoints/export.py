@@ -1,0 +1,132 @@
+"""A variant as a checkpoint folder of its own: the run's directions, folded out of the base by editing.writer."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from editing.adapter import write_adapter
+from editing.card import render_card
+from editing.folder import EDIT_FILE
+from editing.plan import EditPlan
+from editing.proof import Proof
+from editing.writer import check_output, write_edited
+from engine.environment import commit, versions
+from engine.errors import EngineError
+from engine.models.variant import Variant
+from engine.progress import Progress, say
+from engine.rollout.directions import DIRECTIONS, check_directions, ensure_directions
+from engine.runs.run_dir import RunDir
+from engine.runs.session import Session, model_name
+from extraction.directions import CONVENTION
+
+
+def check_export(session: Session, out: Path) -> None:
+    """Raise before any work where `out` cannot be written; a checkpoint of ours is looked at again in `export`."""
+    if not (out / EDIT_FILE).is_file():
+        check_output(session.checkpoint, out)
+
+
+def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *, allow_other_base: bool) -> Path:
+    """The directions to use: `file`, if it is of this base or any is allowed; else the run's, extracted if missing."""
+    if file is None:
+        assert run_dir is not None
+        ensure_directions(session, run_dir)
+        return run_dir.file(DIRECTIONS)
+    check_directions(session, file, allow_other_base=allow_other_base)
+    return file
+
+
+def export(
+    session: Session, variant: Variant, out: Path, *, as_adapter: bool = False, layers: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is.
+
+    `layers` are those of the variant's directions; None takes the configuration's.
+    """
+    assert variant.edit is not None
+    if (out / EDIT_FILE).is_file():
+        there = _read_record(out)
+        if there.get("variant_hash") == variant.hash and (there.get("form") == "adapter") == as_adapter:
+            say(f"{out} holds this variant already ({variant.hash})")
+            return there
+    if variant.plan.edits_head:
+        say("edit: the embedding is also the output head here, so the head changes with it (--untie keeps the head)")
+    record = edit_record(session, variant, session.layers() if layers is None else layers)
+    if as_adapter:
+        base_model = str(session.checkpoint.directory)
+        card = _card(record, [])
+        write_adapter(session.checkpoint, variant.plan, variant.edit, out, base_model=base_model, record=record, card=card)
+        return record
+    with Progress(f"edit {variant.name}", len(variant.plan.edited), "tensors") as progress:
+        write_edited(
+            session.checkpoint,
+            variant.plan,
+            variant.edit,
+            out,
+            record=record,
+            card=lambda proofs: _card(record, proofs),
+            on_tensor=lambda name: progress.advance(),
+        )
+    return record
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((out / EDIT_FILE).read_text()))
+    except (ValueError, TypeError) as error:
+        raise EngineError(
+            f"{out}/{EDIT_FILE} cannot be read. Choose another folder with --out, or remove this one yourself."
+        ) from error
+
+
+def edit_record(session: Session, variant: Variant, layers: Sequence[int]) -> dict[str, Any]:
+    """What was removed, from what, by what: the content of edit.json."""
+    assert variant.edit is not None
+    scope = variant.plan.scope
+    return {
+        "format": "refusal-edit/1",
+        "variant": variant.name,
+        "variant_hash": variant.hash,
+        "base_model": model_name(session.config, session.base_hash).split("@")[0],
+        "base_hash": session.base_hash,
+        "basis_hash": variant.edit.basis_hash,
+        "basis_shape": list(variant.edit.basis_HK.shape),
+        "alpha": variant.edit.alpha,
+        "keep_norms": variant.edit.keep_norms,
+        "layers": list(layers),
+        "convention": CONVENTION,
+        "position": session.config.directions.position,
+        "estimator": session.config.directions.estimator,
+        "scope": scope.label,
+        "untied": scope.untie,
+        "edits_head": variant.plan.edits_head,
+        "tensors": variant.alphas,
+        "versions": versions(),
+        "commit": commit(),
+    }
+
+
+def _card(record: dict[str, Any], proofs: list[Proof]) -> str:
+    proof = "this is an adapter; `bin/edit --merge` folds it into the base and proves the result"
+    if proofs:
+        worst = max(proofs, key=lambda proof: abs(proof.residual - proof.expected))
+        proof = (
+            f"read back after writing; worst tensor {worst.tensor}: {worst.residual:.2e} of what it wrote along the directions "
+            f"is left (expected {worst.expected:g}); all in `edit_report.json`"
+        )
+    return render_card(record, proof)
+
+
+def plan_lines(plan: EditPlan) -> list[str]:
+    """The plan for people: a line per writer, edited or left and why."""
+    lines = []
+    for tensor in plan.writers:
+        shape = "x".join(map(str, tensor.shape))
+        behind = f", behind the norm {tensor.gain}" if tensor.gain else ""
+        lines.append(f"{'left' if tensor.reason else 'edit':4}  {tensor.role:18}  {shape:>16}  {tensor.name}{behind}")
+        if tensor.reason:
+            lines[-1] += f"  ({tensor.reason})"
+    if plan.edits_head:
+        lines.append("The embedding is also the output head: editing it edits the head. --untie keeps the head as it is.")
+    return lines

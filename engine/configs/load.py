@@ -1,0 +1,225 @@
+"""Reads configs/*.toml: `extends`, flags over files, and errors that name the nearest known key."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import EngineError
+from engine.paths import CONFIG_DIR
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
+    from engine.configs.schema import RunConfig
+
+
+# vLLM arguments that would change which weights or prompts a row is about, behind the variant hash's back.
+OWNED_BY_US = {
+    "model": "Set model.path.",
+    "revision": "Set model.revision.",
+    "dtype": "Set model.dtype.",
+    "seed": "Set sampling.seed.",
+    "tokenizer": "Prompts are rendered with the model's own tokenizer.",
+    "load_format": "The engine loads the base checkpoint itself.",
+    "hf_overrides": "The checkpoint's own config.json holds.",
+    "hf_config_path": "The checkpoint's own config.json holds.",
+    "worker_extension_cls": "It carries the hot swap.",
+    "enable_lora": "A hot swap does not take LoRA layers.",
+    "quantization": "A hot swap takes unquantised weights.",
+    "kv_transfer_config": "A hot swap cannot empty a cache elsewhere of the old weights' keys and values.",
+    "kv_offloading_size": "A hot swap cannot empty a cache elsewhere of the old weights' keys and values.",
+}
+
+
+def load_config(variant: str, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
+    """The validated configuration of a variant: a name in configs/, or the path of a TOML file.
+
+    `overrides` maps dotted keys ("directions.layers") to values and wins over the file.
+    """
+    path = find_config(variant)
+    table = read_extended(path)
+    for key, value in (overrides or {}).items():
+        set_key(table, key.split("."), value)
+    table.setdefault("variant", path.stem)
+    return validate(table, path.name)
+
+
+def load_without_file(overrides: Mapping[str, Any]) -> "RunConfig":
+    """A configuration of a model that has no file in configs/: what the flags say, the rest by default, layers to be found."""
+    path = overrides.get("model.path")
+    if path is None:
+        raise EngineError(f"Name a variant with --variant, or a model with --model. Variants: {', '.join(variant_names())}.")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(path).rstrip("/").rsplit("/", 1)[-1]).strip("-._") or "model"
+    table: dict[str, Any] = {"variant": name, "directions": {"layers": "sweep"}}
+    for key, value in overrides.items():
+        set_key(table, key.split("."), value)
+    return validate(table, "the command line")
+
+
+def validate(table: dict[str, Any], where: str) -> "RunConfig":
+    """A table as RunConfig. Raises EngineError with every problem on a line of its own."""
+    from pydantic import ValidationError
+
+    from engine.configs.schema import RunConfig
+
+    try:
+        config = RunConfig.model_validate(table)
+    except ValidationError as error:
+        raise EngineError("\n".join(f"{where}: {line}" for line in explain(error, RunConfig))) from error
+    _check_vllm_keys(config.vllm, where)
+    return config
+
+
+def find_config(variant: str) -> Path:
+    """The TOML file of a variant; an unknown name is an error with the nearest names."""
+    if variant.endswith(".toml"):
+        path = Path(variant)
+        if not path.is_file():
+            raise EngineError(f"Configuration file {variant} does not exist.")
+        return path
+    names = variant_names()
+    if variant not in names:
+        near = difflib.get_close_matches(variant, names, n=3, cutoff=0.4)
+        hint = f"Nearest: {', '.join(near)}." if near else f"There are: {', '.join(names)}."
+        raise EngineError(f"Unknown variant '{variant}': there is no configs/{variant}.toml. {hint}")
+    return CONFIG_DIR / f"{variant}.toml"
+
+
+def variant_names() -> list[str]:
+    """Every variant in configs/, sorted."""
+    return sorted(path.stem for path in CONFIG_DIR.glob("*.toml"))
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ between two nested tables, as `key: old -> new`."""
+    flat_old, flat_new = _flatten(old), _flatten(new)
+    keys = sorted(flat_old.keys() | flat_new.keys())
+    unset = "not set"
+    return [
+        f"{key}: {flat_old.get(key, unset)!r} -> {flat_new.get(key, unset)!r}"
+        for key in keys
+        if flat_old.get(key, unset) != flat_new.get(key, unset)
+    ]
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return flat
+
+
+def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise EngineError(f"{path.name} extends itself through {' -> '.join(other.name for other in seen)}.")
+    if not path.is_file():
+        raise EngineError(f"{seen[-1].name} extends {path}, which does not exist.")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise EngineError(f"{path.name} is not valid TOML in UTF-8: {error}.") from error
+    base = table.pop("extends", None)
+    if not isinstance(base, str | None):
+        raise EngineError(f"{path.name}: extends = {base!r}; expected the path of a TOML file.")
+    return table if base is None else _merge(read_extended(path.parent / base, (*seen, path)), table)
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def set_key(table: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise EngineError(f"--set {'.'.join(keys)}: '{key}' is a value, not a table, so it has no '{keys[-1]}'.")
+    table[keys[-1]] = value
+
+
+def explain(error: "ValidationError", root: "type[BaseModel]") -> list[str]:
+    """A line for each problem of a table that should have been a `root`."""
+    lines = []
+    for problem in error.errors():
+        location = [part for part in problem["loc"] if isinstance(part, str) and not part.startswith(("list[", "literal["))]
+        key = ".".join(location)
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{key}'. {_nearest_key(location, root)}")
+        elif problem["type"] == "missing":
+            lines.append(f"key '{key}' is missing.")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            found = re.sub(r"//[^/@\s]+@", "//...@", repr(problem["input"]))  # a URL's password is not repeated
+            secret = key.endswith("api_key_env")  # a key that was put in the place of its variable's name
+            about = f"{key}: " if secret else f"{key} = {found}: " if key else ""
+            lines.append(f"{about}{message[0].lower()}{message[1:]}.")
+    return lines
+
+
+def _nearest_key(location: list[str], root: "type[BaseModel]") -> str:
+    from pydantic import BaseModel
+
+    section = root
+    for part in location[:-1]:
+        if part not in section.model_fields:
+            break  # a key of a free table, such as a price's model
+        annotation = section.model_fields[part].annotation
+        candidates = getattr(annotation, "__args__", (annotation,))
+        section = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), section)
+    return _nearest(location[-1], list(section.model_fields))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
+
+
+def _check_vllm_keys(arguments: Mapping[str, Any], where: str) -> None:
+    if not arguments:
+        return
+    for key in sorted(arguments.keys() & OWNED_BY_US.keys()):
+        raise EngineError(f"{where}: vllm.{key} is not yours to set. {OWNED_BY_US[key]}")
+    known = vllm_argument_names()
+    for key in arguments:
+        if key not in known:
+            raise EngineError(f"{where}: unknown key 'vllm.{key}'. {_nearest(key, known)}")
+
+
+def vllm_argument_names() -> list[str]:
+    """The fields of the installed vLLM's EngineArgs, read from its source: importing vLLM takes ten seconds."""
+    import ast
+    import importlib.util
+
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        raise EngineError("vLLM is not installed. Run bin/setup.")
+    tree = ast.parse((Path(spec.origin).parent / "engine" / "arg_utils.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
+            fields = [
+                item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            ]
+            return [name for name in fields if re.match(r"[a-z]", name)]
+    raise EngineError("The installed vLLM has no EngineArgs in engine/arg_utils.py; expected vLLM 0.26 to 0.33.")
+
+
+def save_config(config: "RunConfig", file: Path) -> Path:
+    """A configuration as a TOML file that `load_config` takes from any folder: paths are absolute; returns the file."""
+    import tomli_w
+
+    table = config.model_dump(mode="json", exclude_none=True, exclude={"variant", "published", "sweep"})
+    for part in (table["model"], table["data"]):
+        part |= {key: str(Path(value).absolute()) for key, value in part.items() if _is_path(value)}
+    file.write_text(tomli_w.dumps(table))
+    return file
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and Path(value).exists()

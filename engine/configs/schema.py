@@ -1,0 +1,266 @@
+"""The configuration of a run: typed, every key known, validated before anything heavy is imported.
+
+A docstring under each field gives its unit, the reason for its default and what it works with. Files are read by
+engine.configs.load; precedence is defaults < file (and what it extends) < flag.
+"""
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator, model_validator
+
+from extraction.errors import ExtractionError
+from extraction.positions import POST_INSTRUCTION, check_position
+
+
+class Section(BaseModel):
+    """A table of the TOML file. Unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _finite_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("expected a number")
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError("expected a number") from None
+    if not math.isfinite(number):
+        raise ValueError("expected a finite number")
+    return number
+
+
+FiniteNumber = Annotated[float, BeforeValidator(_finite_number)]
+
+
+class ModelConfig(Section):
+    path: str
+    """A folder with config.json and safetensors, a Hugging Face repository name, or `embedded:smollm2-135m-instruct`."""
+    revision: str | None = None
+    """Commit or tag of a repository; None takes its default branch, and the manifest records the weights' hash anyway."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Arithmetic of extraction and generation. auto: the checkpoint's 16-bit type on a GPU and on a CPU that multiplies it, else
+    float32. An edit is rounded to the checkpoint's own type first, whatever the engine runs in."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Given to the chat template; fix here what it would take from the clock (Llama's date_string)."""
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _not_ours(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if taken := sorted(given.keys() & {"tokenize", "add_generation_prompt", "return_dict", "return_tensors", "padding"}):
+            raise ValueError(f"{taken[0]} is set by the renderer; leave it out")
+        return given
+
+
+class DataConfig(Section):
+    train_pairs: str = "embedded:train_pairs"
+    """Pairs the directions come from."""
+    selection_pairs: str | None = None
+    """Pairs that a sweep chooses by; None takes the embedded ones beside embedded training pairs, else the last quarter of
+    the training pairs, which then make no directions."""
+    test_requests: str = "embedded:test_requests"
+    """Requests the base model is expected to decline; base and variant answer these."""
+    test_answerable: str = "embedded:test_answerable"
+    """Requests anyone would answer: the over-refusal set."""
+    unrelated: str = "embedded:unrelated"
+    """Answerable prompts that are nobody's twin: what `bin/extract --unrelated` compares twins with."""
+    num_pairs: int | None = Field(None, ge=1)
+    """How many training pairs, from the top of the file; None takes all."""
+    num_requests: int | None = Field(None, ge=1)
+    """How many test requests; None takes all."""
+    num_answerable: int | None = Field(None, ge=0)
+    """How many answerable test requests; 0 leaves the set out."""
+
+
+class DirectionsConfig(Section):
+    layers: list[StrictInt] | Literal["sweep"]
+    """Layers whose directions are removed, in resid_pre numbering (L is the last block's output); "sweep" where nobody
+    has published one: the command then asks for --layers."""
+    k: int | None = Field(None, ge=1)
+    """Dimension of the subspace; None takes one per layer, fewer takes the leading singular vectors."""
+    position: str = "last"
+    """Where directions are read: last, last_instruction, post_instruction:N (the Nth template token after the text), or
+    response (the mean over the base's own response, which is generated first)."""
+    file: str | None = None
+    """A directions.safetensors to use instead of extracting. The same file gives the same variant hash on every machine;
+    directions extracted anew differ in their last digits from one kind of processor to another."""
+    estimator: Literal["mean_difference", "projected", "probe", "pca", "winsorised"] = "mean_difference"
+    """How a layer's direction is made of the pairs; extraction/estimators.py says what each does."""
+
+    @field_validator("position")
+    @classmethod
+    def _position_known(cls, name: str) -> str:
+        return _known_position(name)
+
+    @field_validator("layers")
+    @classmethod
+    def _layers_given(cls, layers: list[int] | str) -> list[int] | str:
+        if layers == []:
+            raise ValueError("expected at least one layer")
+        if len(set(layers)) < len(layers) and isinstance(layers, list):
+            raise ValueError("a layer is named more than once")
+        return layers
+
+    @model_validator(mode="after")
+    def _k_fits(self) -> "DirectionsConfig":
+        if self.k is not None and isinstance(self.layers, list) and self.k > len(self.layers):
+            raise ValueError(f"k = {self.k} is larger than the number of layers given ({len(self.layers)})")
+        return self
+
+
+def _known_position(name: str) -> str:
+    try:
+        return check_position(name)
+    except ExtractionError as error:
+        raise ValueError(str(error)) from None
+
+
+def parse_blocks(text: str) -> list[int]:
+    """Sorted numbers from 4-20,25."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise ValueError("expected blocks such as 4-20 or 4-20,25")
+        if int(last or first) < int(first):
+            raise ValueError(f"{part.strip()} runs backwards; expected the lower number first")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)
+
+
+def _layer_list(value: Any) -> Any:
+    return parse_blocks(value) if isinstance(value, str) else value
+
+
+class EditConfig(Section):
+    alpha: FiniteNumber = 1.0
+    """Share of the projection that is removed: 1 all of it, 0 none, 2 a reflection."""
+    alpha_by_layer: dict[int, FiniteNumber] = {}
+    """Other shares for some blocks: the block's number and its alpha."""
+    layers: Annotated[list[int] | None, BeforeValidator(_layer_list)] = None
+    """Blocks whose writers are edited, such as "4-20,25"; None edits all."""
+    embeddings: bool = False
+    """Edit token and position embeddings too. Where the embedding is also the head, the head changes with it."""
+    biases: bool = False
+    """Edit the output biases of attention and MLP too."""
+    untie: bool = False
+    """With tied embeddings: write the head as a tensor of its own, so that only the writer changes."""
+    keep_norms: bool = False
+    """Rescale each edited vector to its old length; the direction stays removed. Takes alpha 1."""
+
+    @model_validator(mode="after")
+    def _norms_need_all_of_it(self) -> "EditConfig":
+        if self.keep_norms and (self.alpha != 1 or any(alpha != 1 for alpha in self.alpha_by_layer.values())):
+            raise ValueError("keep_norms takes alpha 1: with a part left in, rescaling would change what is left")
+        return self
+
+
+class SamplingConfig(Section):
+    temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
+    """0 is greedy, as in the study."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(64, ge=1)
+    """New tokens per response."""
+    seed: int = 0
+    """Of sampling; without effect when greedy."""
+
+
+class SweepConfig(Section):
+    """What bin/sweep tries, and how it chooses. Other commands do not read it."""
+
+    layers: Annotated[list[int] | None, BeforeValidator(_layer_list)] = None
+    """Layers whose directions are tried one by one, such as "4-20,25"; None tries 1 to L."""
+    alphas: list[FiniteNumber] = [1.0]
+    """Shares removed, each tried with every direction."""
+    positions: list[str] = ["last"]
+    """Tokens the directions are read at; post_instruction stands for every template token after the user's text."""
+    subspaces: list[str] = ["top3", "top5"]
+    """Subspaces tried beside single directions: topN of the best single ones, or layers such as "1-15"."""
+    exhaustive: bool = False
+    """Generate at full length with every candidate instead of screening and halving first."""
+    screen_prompts: int = Field(32, ge=2)
+    """Selection pairs that the screen reads, as in the paper."""
+    max_kl: FiniteNumber = 0.1
+    """The screen's limit on the KL of the next token on answered prompts, in nats; the paper's value."""
+    min_induce: FiniteNumber = 0.0
+    """The screen's limit on the refusal log-odds that adding a direction gives answered prompts; the paper's value."""
+    max_depth: float = Field(0.8, gt=0)
+    """The screen leaves out layers from this share of the depth on: they act on the words, not on the decision."""
+    keep: int = Field(6, ge=1)
+    """Candidates that the screen passes on, the strongest bypass first."""
+    first_round: int = Field(32, ge=4)
+    """Prompts of the first halving round; each further round doubles them."""
+    short_tokens: int = Field(32, ge=1)
+    """New tokens per response in the halving rounds."""
+    finalists: int = Field(3, ge=1)
+    """Single directions that reach the test prompts, beside the best of each subspace."""
+    random_directions: int = Field(5, ge=0)
+    """Controls: random subspaces of the winner's dimension and alpha. A shuffled-label direction comes with them."""
+    seed: int = 0
+    """Of the random directions and the shuffled labels."""
+
+    @field_validator("positions")
+    @classmethod
+    def _positions_known(cls, names: list[str]) -> list[str]:
+        return [name if name == POST_INSTRUCTION else _known_position(name) for name in names]
+
+    @field_validator("subspaces")
+    @classmethod
+    def _subspaces_known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if not re.fullmatch(r"top([2-9]|[1-9]\d+)", name):
+                parse_blocks(name)
+        return names
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "SweepConfig":
+        for name in ("layers", "alphas", "positions", "subspaces"):
+            values = getattr(self, name)
+            if values == [] and name != "subspaces":
+                raise ValueError(f"{name} is empty, so there is nothing to try")
+            if values and len(set(values)) < len(values):
+                raise ValueError(f"{name} names one more than once")
+        return self
+
+
+class JudgeConfig(Section):
+    name: str = Field("offline", min_length=1)
+    """`offline` (documented rules, no language model; the summary says so), a file in configs/judges/, or the path of one."""
+    repeat: int = Field(1, ge=1)
+    """How often a language model is asked about each response, to see how far it agrees with itself."""
+    max_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Stop before a job's calls can cost more than this, in the price table's currency; None: no limit."""
+
+
+class PublishedConfig(Section):
+    """Figures of the study for this variant, printed beside ours."""
+
+    compliance: float | None = Field(None, ge=0, le=1)
+    coherence: float | None = Field(None, ge=0, le=1)
+    note: str = ""
+
+
+class RunConfig(Section):
+    """One variant of one model, and how it is evaluated."""
+
+    variant: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """The label: the file's name. The identity is the variant hash."""
+    description: str = ""
+    model: ModelConfig
+    data: DataConfig = DataConfig()
+    directions: DirectionsConfig
+    edit: EditConfig = EditConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    judge: JudgeConfig = JudgeConfig()
+    sweep: SweepConfig = SweepConfig()
+    published: PublishedConfig | None = None
+    vllm: dict[str, Any] = {}
+    """Passed to vLLM's engine under vLLM's own names."""
+
+    @model_validator(mode="after")
+    def _sweep_keeps_norms_whole(self) -> "RunConfig":
+        if self.edit.keep_norms and self.sweep.alphas != [1.0]:
+            raise ValueError("edit.keep_norms takes alpha 1, so sweep.alphas must be 1 alone")
+        return self

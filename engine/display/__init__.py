@@ -1,0 +1,1 @@
+"""How figures and words look: on the terminal, in plots, in pages."""

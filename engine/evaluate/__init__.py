@@ -1,0 +1,1 @@
+"""Candidates generated and scored on one engine or on many."""

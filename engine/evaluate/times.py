@@ -1,0 +1,21 @@
+"""Where a sweep's time went, kept over interruptions."""
+
+import json
+from pathlib import Path
+
+from engine.runs.run_dir import write_json
+
+TIMING = "timing.json"  # apart from the summary, which is the same however often a sweep was stopped
+
+
+class Times:
+    """Seconds and tokens, kept in the run directory over interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.totals: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def add(self, **amounts: float) -> None:
+        for name, amount in amounts.items():
+            self.totals[name] = round(self.totals.get(name, 0) + amount, 3)
+        write_json(self.path, self.totals)

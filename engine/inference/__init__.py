@@ -1,0 +1,1 @@
+"""One vLLM engine: its arguments, its arithmetic, and the swap of an edit into its weights."""

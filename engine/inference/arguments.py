@@ -1,0 +1,86 @@
+"""vLLM's engine arguments: ours for the hardware, then those of a configuration's [vllm] table."""
+
+from pathlib import Path
+from typing import Any
+
+from editing.checkpoint import open_checkpoint
+from editing.plan import plan_edit
+from engine.configs.schema import RunConfig
+from engine.errors import EngineError
+from engine.inference.arithmetic import arithmetic_of
+
+GIB = 2**30
+BIG_CARD, BIG_BATCH, CAPTURED = 70 * GIB, 1024, 512  # vLLM's defaults: bytes from which a batch is big, its size, graphs up to
+
+
+def engine_arguments(
+    config: RunConfig, model_dir: Path, *, has_gpu: bool, window: int | None = None, width: int | None = None
+) -> dict[str, Any]:
+    """vLLM's arguments: ours for the hardware of this process, then those of the configuration's [vllm] table.
+
+    `window` is the tokens that a request takes at most, the model's own window where it is None; `width` the GPUs of this
+    engine where the configuration does not say. Call it where the engine runs: a driver on another machine has another card,
+    or none.
+    """
+    if width is not None:
+        config = config.model_copy(update={"vllm": {"tensor_parallel_size": width, **config.vllm}})
+    arguments: dict[str, Any] = {
+        "model": str(model_dir),
+        "dtype": arithmetic_of(config.model.dtype, open_checkpoint(model_dir)).dtype,
+        "seed": config.sampling.seed,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "worker_extension_cls": "engine.inference.vllm_worker.HotSwapWorker",
+    }
+    arguments |= {} if window is None else {"max_model_len": window}
+    arguments |= hardware_arguments(has_gpu=has_gpu) | config.vllm
+    arguments |= gpu_arguments(config, model_dir) if has_gpu else {}
+    if arguments.get("pipeline_parallel_size", 1) != 1:
+        raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
+    return arguments
+
+
+def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
+    """What an engine needs on a machine without a GPU."""
+    if has_gpu:
+        return {}
+    # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
+    return {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
+
+
+def gpu_arguments(config: RunConfig, model_dir: Path) -> dict[str, Any]:
+    """What follows from the GPU that this process sees: vLLM's share of it, and CUDA graphs for the whole batch."""
+    from vllm.platforms import current_platform
+
+    total = current_platform.get_device_total_memory()
+    return share_beside_swaps(config, model_dir, total) | graphs_for_batch(config, total)
+
+
+def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[str, float]:
+    """vLLM's share of a GPU of `total` bytes, less what the hot swap keeps there: the base's weights that it exchanges.
+
+    The share is the user's `vllm.gpu_memory_utilization`, else vLLM's own; nothing where the cache has a size of its own.
+    """
+    from vllm.engine.arg_utils import EngineArgs
+
+    if "kv_cache_memory_bytes" in config.vllm:
+        return {}
+    checkpoint = open_checkpoint(model_dir)
+    entries = [checkpoint.tensors[tensor.name] for tensor in plan_edit(checkpoint).edited]
+    kept = sum(entry.end - entry.begin for entry in entries) // int(config.vllm.get("tensor_parallel_size", 1))
+    share = float(config.vllm.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization))
+    return {"gpu_memory_utilization": round(share - kept / total, 3)}
+
+
+def graphs_for_batch(config: RunConfig, total: int) -> dict[str, Any]:
+    """CUDA graphs up to the number of sequences that run at once: vLLM captures up to 512, and beyond that runs without.
+
+    On a GPU of `total` bytes vLLM runs 1,024 sequences at once from 70 GiB on, and 256 below.
+    """
+    given = config.vllm.get("compilation_config", {})
+    batch = int(config.vllm.get("max_num_seqs", BIG_BATCH if total >= BIG_CARD else 0))
+    if batch <= CAPTURED or config.vllm.get("enforce_eager") or not isinstance(given, dict):
+        return {}
+    if given.keys() & {"max_cudagraph_capture_size", "cudagraph_capture_sizes"}:
+        return {}
+    return {"compilation_config": {**given, "max_cudagraph_capture_size": batch}}

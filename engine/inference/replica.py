@@ -1,0 +1,184 @@
+"""One vLLM engine on one model: generates for the base and for every variant, which it takes up by hot swap.
+
+Prompts go in as token ids. After a swap that failed it refuses to generate until one succeeds.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.configs.schema import SamplingConfig
+from engine.errors import EngineError
+from engine.inference.answers import arguments_of, checked_answers
+from engine.inference.sampling import logprobs_of, sampling_parameters
+from engine.models.variant import Variant
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One finished response; `index` is the prompt's place in the call, `finish_reason` vLLM's (stop, length).
+
+    `mean_logprob` is the response's mean log-probability (nats a token) under the model that wrote it, where it was asked for.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    mean_logprob: float | None = None
+
+
+class Replica:
+    """An engine; `current` is the variant it holds, None before the first swap and after a failed one.
+
+    Raises EngineError for an engine that does not start, with vLLM's own message.
+    """
+
+    def __init__(self, arguments: dict[str, Any], base: Variant) -> None:
+        from vllm import LLM
+
+        self.arguments = arguments
+        self.base = base
+        try:
+            self.llm = LLM(**arguments)
+        except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+            raise EngineError(f"vLLM did not start: {error or type(error).__name__}") from error
+        answers = self.llm.collective_rpc("hotswap_open", args=(arguments["model"],))
+        self.num_sites = int(checked_answers(answers, "")[0]["sites"])
+        self.current: Variant | None = None  # the first swap, to the base too, loads and probes
+
+    def swap(self, variant: Variant) -> float:
+        """Take up a variant; returns the largest probe error over layers and workers.
+
+        Raises EngineError for a variant of another base, and SwapFailed where the probe finds other weights.
+        """
+        if variant.base_hash != self.base.base_hash:
+            raise EngineError(f"Variant {variant.name} was made from another base than the model in this engine.")
+        if variant.plan.scope.embeddings or variant.plan.scope.biases:
+            raise EngineError("Embeddings and biases are not swapped in a running engine; write the variant with bin/edit.")
+        if self.current is not None and self.current.hash == variant.hash:
+            return 0.0
+        self.current = None
+        with engine_death():
+            answers = self.llm.collective_rpc("hotswap_apply", args=arguments_of(variant))
+        worst = max(float(answer["probe_error"]) for answer in checked_answers(answers, variant.hash))
+        self.forget_prompts()  # keys and values of the old weights
+        self.current = variant
+        return worst
+
+    def forget_prompts(self) -> None:
+        """Empty the prefix cache, so that what comes next does not depend on what came before.
+
+        Raises EngineError where a request holds a part of it.
+        """
+        if self.llm.reset_prefix_cache() is False:
+            raise EngineError("The engine's prefix cache could not be emptied: a request is still under way.")
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, together: bool = False, logprobs: bool = False
+    ) -> Iterator[Generation]:
+        """Responses of the current variant, each as it finishes (not in order); `together` as for `outputs`.
+
+        `logprobs` has each tell its own mean log-probability, as `mean_logprobs` would compute it anew.
+        """
+        parameters = sampling_parameters(prompts, sampling, logprobs=logprobs)
+        for index, output in self.outputs(prompts, parameters, together=together):
+            response = output.outputs[0]
+            total, count = response.cumulative_logprob, len(response.token_ids)
+            mean = float(total) / count if logprobs and count else None
+            yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason), mean)
+
+    def mean_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        on_row: Callable[[], None] = lambda: None,
+    ) -> list[float | None]:
+        """Teacher-forced mean log-probability (nats a token) of each response after its prompt; None for an empty one."""
+        from vllm import SamplingParams
+
+        # One number a token, in flat lists: with text and a table a token this costs nine times as much in this process.
+        parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
+        scored: list[float | None] = [None] * len(prompts)
+        filled = [index for index, response in enumerate(responses) if response]
+        sequences = [[*prompts[index], *responses[index]] for index in filled]
+        for place, output in self.outputs(sequences, parameters):
+            index = filled[place]
+            values = logprobs_of(output.prompt_logprobs, responses[index])
+            scored[index] = sum(values) / len(values)
+            on_row()
+        return scored
+
+    def outputs(
+        self, sequences: Sequence[Sequence[int]], parameters: Any, *, together: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Each sequence's place and vLLM's output, as they finish; `parameters` are SamplingParams, one for all or one each.
+
+        `together` has an engine in a process of its own wait for the last sequence before it starts, as one in this process
+        does: equal calls then make equal batches.
+        """
+        if self.current is None:
+            raise EngineError("No hot swap has succeeded, so the engine may hold mixed weights. Swap before generating.")
+        engine = self.llm.llm_engine
+        prompts = [{"prompt_token_ids": list(token_ids)} for token_ids in sequences]
+        # vLLM's own ids are NUMBER or NUMBER-RANDOM; outputs carry the number.
+        with self._paused() if together else contextlib.nullcontext():
+            pending = {name: place for place, name in enumerate(self.llm.enqueue(prompts, parameters, use_tqdm=False))}
+        places = {name.split("-")[0]: place for name, place in pending.items()}
+        finished: set[int] = set()
+        try:
+            while engine.has_unfinished_requests():
+                with engine_death():
+                    outputs = engine.step()
+                for output in outputs:
+                    if output.finished:
+                        finished.add(places[output.request_id])
+                        yield places[output.request_id], output
+        finally:
+            if abandoned := [name for name, place in pending.items() if place not in finished]:
+                engine.abort_request(abandoned, internal=True)
+
+    def close(self) -> None:
+        """Stop the engine and give its memory back."""
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+
+    @contextlib.contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Requests are taken and none is scheduled; without effect in this process, where nothing runs between calls."""
+        if not runs_elsewhere():
+            yield
+            return
+        self.llm.sleep(level=0, mode="keep")
+        try:
+            yield
+        finally:
+            self.llm.wake_up(tags=["scheduling"])
+
+
+def weight_digests(llm: Any) -> dict[str, str] | None:
+    """vLLM's digest of every parameter, by rank and name; None on a CPU, where vLLM packs weights away, and where it has none."""
+    from vllm.platforms import current_platform
+    from vllm.v1.worker.gpu_worker import Worker
+
+    if current_platform.is_cpu() or not hasattr(Worker, "compute_weight_checksums"):
+        return None
+    return {name: digest for ranks in llm.collective_rpc("compute_weight_checksums") for name, digest in ranks.items()}
+
+
+@contextlib.contextmanager
+def engine_death() -> Iterator[None]:
+    """Raise EngineError where an engine in a process of its own has died."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    try:
+        yield
+    except (EngineDeadError, EngineGenerateError) as error:
+        raise EngineError(f"The engine died ({error}). Its own lines above say why; run again to continue.") from error
+
+
+def runs_elsewhere() -> bool:
+    """Whether vLLM puts its engine in a process of its own, as it does by default on a GPU."""
+    return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"

@@ -1,0 +1,57 @@
+"""The hot swap inside vLLM's workers: a `worker_extension_cls` whose methods `collective_rpc` calls by name.
+
+Nothing is raised here. An exception that crosses to another process arrives there as a bare Exception, and leaves the other
+ranks' answers in the queue, where the next call would read them. So every answer is a table of plain values: the variant's
+hash with the figure, or with an error's kind and message. `engine.inference.answers.checked_answers` reads them.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from editing.checkpoint import open_checkpoint
+from editing.plan import plan_edit
+from engine.inference.hotswap import HotSwap
+
+Answer = dict[str, Any]
+
+
+class HotSwapWorker:
+    """Methods added to vLLM's worker class."""
+
+    hotswap: HotSwap
+    get_model: Any  # vLLM's Worker
+
+    def hotswap_open(self, base_dir: str) -> Answer:
+        """Prepare swaps from the base checkpoint; `sites` is the number of layers that a swap exchanges."""
+
+        def work() -> Answer:
+            from vllm.platforms import current_platform
+
+            checkpoint = open_checkpoint(Path(base_dir))
+            on_cpu = bool(current_platform.is_cpu())
+            self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu)
+            return {"sites": len(self.hotswap.sites)}
+
+        return _answer("", work)
+
+    def hotswap_apply(self, variant_hash: str, basis: bytes | None, alphas: dict[str, float], keep_norms: bool) -> Answer:
+        """Swap to the variant whose basis is `basis` in the bytes of a safetensors file, or to the base (None).
+
+        `probe_error` is the probe's largest error.
+        """
+
+        def work() -> Answer:
+            from safetensors.torch import load
+
+            edits = {} if basis is None else self.hotswap.edits(load(bytes(basis))["basis"], alphas, keep_norms=keep_norms)
+            return {"probe_error": self.hotswap.swap(edits)}
+
+        return _answer(variant_hash, work)
+
+
+def _answer(variant_hash: str, work: Callable[[], Answer]) -> Answer:
+    try:
+        return {"variant_hash": variant_hash, **work()}
+    except Exception as error:  # whatever it is: see the module
+        return {"variant_hash": variant_hash, "error": type(error).__name__, "message": str(error)}

@@ -1,0 +1,1 @@
+"""A base model on disk, and the variants made from it."""

@@ -1,0 +1,88 @@
+"""From a model's name in a configuration to a checkpoint folder that can be edited and served."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from editing.checkpoint import Checkpoint, open_checkpoint
+from engine.configs.schema import ModelConfig
+from engine.errors import EngineError
+from engine.models.embedded import NAME as EMBEDDED_NAME
+from engine.models.embedded import embedded_model
+from engine.paths import cache_dir
+
+WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "*.md"]
+
+
+def locate_model(model: ModelConfig) -> Path:
+    """The folder of a model: a path as it is, the embedded model, or a hub repository's snapshot (fetched if needed).
+
+    Raises EngineError for what is neither, for a gated repository without access, and where no hub can be reached.
+    """
+    if model.path == EMBEDDED_NAME:
+        return embedded_model()
+    path = Path(model.path).expanduser()
+    if path.exists():
+        return path
+    if model.path.startswith("embedded:"):
+        raise EngineError(f"There is no embedded model '{model.path}'; there is {EMBEDDED_NAME}.")
+    if model.path.count("/") != 1 or model.path.startswith((".", "/", "~")):
+        raise EngineError(f"Model folder {model.path} does not exist. Expected a folder or a repository name such as org/name.")
+    return _snapshot(model)
+
+
+def _snapshot(model: ModelConfig) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    options = {"repo_id": model.path, "revision": model.revision, "allow_patterns": WANTED_FILES}
+    try:
+        return Path(snapshot_download(**options))
+    except GatedRepoError as error:
+        raise EngineError(
+            f"{model.path} is gated: accept its licence on its page, then run `hf auth login`, or give a folder with --model."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise EngineError(
+            f"The hub has no repository {model.path} that you can see. Check the name, or give --model DIR."
+        ) from error
+    except HFValidationError as error:
+        raise EngineError(f"'{model.path}' is neither a folder nor a repository name such as org/name.") from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise EngineError(
+            f"{model.path} is not in the local hub cache and could not be fetched ({type(error).__name__}). "
+            "Download it on a connected machine and give its folder with --model DIR."
+        ) from error
+
+
+def checkpoint_hash(checkpoint: Checkpoint) -> str:
+    """`Checkpoint.hash`, remembered in the cache as long as no weight file changes size or time."""
+    files = [checkpoint.directory / "config.json", *checkpoint.files]
+    return str(remembered("checkpoint_hashes.json", checkpoint.directory, files, lambda: checkpoint.hash))
+
+
+def remembered(store_name: str, directory: Path, files: Sequence[Path], compute: Callable[[], str]) -> str:
+    """What `compute` says of a folder, from the cache as long as none of `files` changes size or time."""
+    state = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    store = cache_dir() / store_name
+    known = json.loads(store.read_text()) if store.is_file() else {}
+    key = str(directory.resolve())
+    if known.get(key, {}).get("state") != state:
+        known[key] = {"state": state, "hash": compute()}
+        store.parent.mkdir(parents=True, exist_ok=True)
+        temporary = store.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(known))
+        temporary.rename(store)
+    return str(known[key]["hash"])
+
+
+def open_model(model: ModelConfig) -> Checkpoint:
+    """Locate a model and open its checkpoint."""
+    return open_checkpoint(locate_model(model))

@@ -1,0 +1,1 @@
+"""`bin/rollout` and `bin/judge`: directions, responses, likelihoods, scores, summary."""

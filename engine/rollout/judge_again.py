@@ -1,0 +1,146 @@
+"""bin/judge: judges the rollouts of any run again, by one judge or several; measures a judge against human labels."""
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.configs.judges import OFFLINE
+from engine.configs.schema import JudgeConfig, RunConfig
+from engine.errors import EngineError
+from engine.progress import say
+from engine.report.page import refresh
+from engine.rollout.stages import judge_run, read_summary, summarise_run
+from engine.runs.files import ROLLOUTS, SCORES, SUMMARY
+from engine.runs.run_dir import RunDir, read_manifest, write_json
+from engine.scoring import calibrations
+from engine.scoring.grader import TEXT_ONLY, Grader
+from engine.scoring.labels import EMBEDDED, Labels, load_labels
+from engine.scoring.run_judge import RunJudge
+from engine.scoring.scores import count_rows
+from engine.scoring.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
+from judging.budget import Budget
+from judging.calibration import corrected_share
+from judging.statistics import MISSING
+
+JUDGED = "judged.json"  # what bin/judge found in a sweep, whose own summary stays as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What bin/judge was asked for beside the judges' names."""
+
+    repeat: int = 1
+    max_cost: float | None = None
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def open_run(path: Path) -> RunDir:
+    """A run directory with rollouts. Raises EngineError for anything else, with what is missing."""
+    if not path.is_dir():
+        raise EngineError(f"{path} is not a directory. Give a run directory, such as runs/smollm2_135m_k1.")
+    if not (path / "manifest.json").is_file():
+        raise EngineError(f"{path} is not a run directory (no manifest.json). Make one with bin/rollout or bin/sweep.")
+    if not (path / ROLLOUTS).is_file():
+        unfinished = " Its rollouts are not finished: run the command that made it again." if _has_shards(path) else ""
+        raise EngineError(f"{path} has no {ROLLOUTS}, so there is nothing to judge.{unfinished}")
+    return RunDir(path, read_manifest(path))
+
+
+def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
+    """Judge a run by each judge and summarise all scores there are; `stopped` says why a judge gave up before the end."""
+    run_dir = open_run(path)
+    expected = count_rows(path / ROLLOUTS)
+    budget = Budget(options.max_cost)  # over all judges
+    judges = [_judge(name, expected, options, budget) for name in names]
+    if len({one.name for one in judges}) < len(judges):
+        raise EngineError(f"Two judges have one name: {', '.join(names)}. Scores carry the name; rename one file.")
+    for one in judges:
+        one.check_at_hand()
+    with run_dir.locked(), contextlib.ExitStack() as stack:
+        for one in judges:
+            stack.callback(one.close)
+        judge_run(run_dir, judges)
+        summary = _summarise(run_dir)
+        if run_dir.file(SUMMARY).is_file():
+            refresh(run_dir)
+    stopped = {one.name: one.stopped for one in judges if one.stopped is not None}
+    return summary | {"stopped": stopped}
+
+
+def measure(name: str, source: str, options: Options) -> dict[str, Any]:
+    """Measure a judge against human labels, and keep the result for every later run."""
+    labels = load_labels(source)
+    one = _judge(name, len(labels.rows), options)
+    one.check_at_hand()
+    with contextlib.closing(one):
+        record = calibrations.calibrate(_as_calibrated(one, labels), labels)
+        if one.stopped is not None:
+            say(f"judge: stopped ({one.stopped}); the rates are of what was judged")
+    if record["compliance"]["n"] == 0:
+        raise EngineError(f"None of the {record['n']} labelled responses was judged, so there is nothing to measure.")
+    return record
+
+
+def plan(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
+    """How many calls judging would make, and about what they would cost; nothing is sent."""
+    open_run(path)
+    responses = count_rows(path / ROLLOUTS)
+    judges = [_judge(name, responses, options) for name in names]
+    return {"run": str(path), "responses": responses, "judges": [one.plan(path / ROLLOUTS) for one in judges]}
+
+
+def add_corrections(summary: dict[str, Any]) -> None:
+    """Add to each figure the shares that declined and that complied fully, corrected for the judge's errors.
+
+    Not where a judge was asked several times: its error rates are those of one judgement, not of a mean or a majority.
+    """
+    once = {entry["name"]: entry["calibration"] for entry in summary["judges"] if entry["repeats"] == 1}
+    for figure in summary["figures"]:
+        record = once.get(figure["judge"])
+        counts = {"declined": figure["n_declined"], "complied": figure["n"] - figure["missing"]}
+        rates = {"declined": record and record["declined"], "complied": record and record["compliance"]["grades"]["1"]}
+        for name, found in rates.items():
+            seen = figure[name]["value"]
+            corrected = MISSING if not found or seen is None else corrected_share(seen, counts[name], found)
+            figure[f"{name}_corrected"] = dataclasses.asdict(corrected)
+
+
+def _judge(name: str, expected: int, options: Options, budget: Budget | None = None) -> RunJudge:
+    config = JudgeConfig(name=name, repeat=options.repeat, max_cost=options.max_cost)
+    return RunJudge(config, expected, options.overrides, budget)
+
+
+def _as_calibrated(one: RunJudge, labels: Labels) -> Grader:
+    """The judge as it is measured: the rules with the reference of the embedded labels, or by the text alone on others."""
+    rules = one.name if labels.source == EMBEDDED else TEXT_ONLY
+    return calibrations.offline_on_labels(rules) or one.grader if one.name == OFFLINE else one.grader
+
+
+def _summarise(run_dir: RunDir) -> dict[str, Any]:
+    identity = run_dir.manifest["identity"]["config"]
+    if "directions" in identity:
+        return summarise_run(RunConfig.model_validate(identity), run_dir)
+    rollouts, scores = read_rollouts(run_dir.file(ROLLOUTS)), read_scores(run_dir.file(SCORES))
+    shown = [row["variant"] for row in read_summary(run_dir).get("confirm", [])] if run_dir.file(SUMMARY).is_file() else []
+    of_test = pc.equal(rollouts["split"].cast(pa.string()), "test")
+    tested = rollouts.filter(of_test) if pc.any(of_test).as_py() else rollouts
+    places = pc.index_in(tested["variant"].cast(pa.string()), pa.array(shown, pa.string())).to_pylist()
+    tested = tested.take(sorted(range(len(places)), key=lambda row: len(shown) if places[row] is None else places[row]))
+    summary = {
+        "variant": identity["variant"],
+        "model": rollouts["model"][0].as_py(),
+        "judges": [judge_entry(name, rows, run_dir.manifest) for name, rows in scores.items()],
+        "agreement": agreements(scores),
+        "figures": [figure for name, rows in scores.items() for figure in figures_by(tested, rows, judge=name)],
+    }
+    write_json(run_dir.file(JUDGED), summary)
+    return summary
+
+
+def _has_shards(path: Path) -> bool:
+    return any(path.glob("rollouts.shards/*.parquet"))

@@ -1,0 +1,41 @@
+"""One run from a configuration to a summary in a run directory."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from engine.configs.schema import RunConfig
+from engine.progress import say
+from engine.report.page import refresh
+from engine.rollout.directions import check_given_directions
+from engine.rollout.stages import run_all
+from engine.runs.machine import check_machine
+from engine.runs.run_dir import check_space, is_finished, open_run_dir
+from engine.runs.session import Session, given_layers
+from engine.scoring.run_judge import RunJudge
+
+BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
+
+
+def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
+    """Run what is not done yet; returns the summary, with why a judge gave up in `stopped`.
+
+    Errors are raised before the run directory is touched where they can be.
+    """
+    given_layers(config)
+    session = Session(config)
+    session.layers()  # all of them in the model
+    session.check_swappable()
+    check_given_directions(session)
+    judge = RunJudge(config.judge, 2 * len(session.requests))
+    if not is_finished(path, session.identity):
+        check_machine(session)
+        judge.check()
+        check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
+        session.check_prompts()
+    run_dir = open_run_dir(path, session.identity, clean=clean)
+    say(f"run directory: {path}")
+    with run_dir.locked(), contextlib.closing(judge):
+        summary = run_all(session, run_dir, judge)
+        refresh(run_dir)
+        return summary | {"stopped": {judge.name: judge.stopped} if judge.stopped is not None else {}}

@@ -1,0 +1,193 @@
+"""The stages of a run, each reading files and writing files: directions, rollouts, likelihoods, scores, summary."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from engine.configs.schema import RunConfig, SamplingConfig
+from engine.environment import versions
+from engine.errors import EngineError
+from engine.progress import Progress, say
+from engine.rollout.directions import DIRECTIONS, ensure_directions
+from engine.rollout.variants import load_variant
+from engine.runs import parquet
+from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.run_dir import RunDir, file_hash, write_json
+from engine.runs.session import Request, Session, model_name
+from engine.scoring.run_judge import RunJudge
+from engine.scoring.scores import count_rows, count_scored, score_run
+from engine.scoring.summary import calibrations_of, make_summary
+
+if TYPE_CHECKING:
+    from engine.inference.replica import Generation
+    from engine.models.variant import Variant
+
+
+def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any]:
+    """Every stage that is not done yet; returns the summary."""
+    config = run_dir.manifest["identity"]["config"]
+    reads_likelihoods = judge.file is None  # a language model reads fluency for itself
+    try:
+        ensure_directions(session, run_dir)
+        inputs = {
+            "directions": file_hash(run_dir.file(DIRECTIONS)),
+            **_without(config, "judge", "published", "description"),
+        }
+        run_dir.run_stage(
+            "rollouts", inputs, [ROLLOUTS], lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods)
+        )
+        if reads_likelihoods:
+            inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS))}
+            run_dir.run_stage("likelihoods", inputs, [LIKELIHOODS], lambda: make_likelihoods(session, run_dir))
+    finally:
+        session.close()
+    judge_run(run_dir, [judge])
+    return summarise_run(session.config, run_dir)
+
+
+def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
+    """Scores by each judge: those that are missing, and all of them where responses, judge or rubric have changed."""
+    inputs = {name: file_hash(run_dir.file(name)) for name in (ROLLOUTS, LIKELIHOODS) if run_dir.file(name).is_file()}
+    for judge in judges:
+        stage = f"scores by {judge.name}"
+        if count_scored(run_dir.file(SCORES), judge.name) < judge.config.repeat * count_rows(run_dir.file(ROLLOUTS)):
+            run_dir.manifest["stages"].pop(stage, None)  # what failed is tried again, and what somebody removed
+        run_dir.run_stage(stage, inputs | judge.identity, [SCORES], partial(make_scores, run_dir, judge))
+
+
+def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
+    """One judge's grades of every response."""
+    say(f"scores: judge '{judge.name}' ({judge.grader.notice})")
+    score_run(run_dir.path, judge.grader, repeats=judge.config.repeat)
+    run_dir.manifest.setdefault("judging", {})[judge.name] = judge.grader.report
+    run_dir.save()
+
+
+def summarise_run(config: RunConfig, run_dir: RunDir) -> dict[str, Any]:
+    """summary.json of every judge's scores, made again where they have changed."""
+    inputs = {"scores": file_hash(run_dir.file(SCORES)), "published": run_dir.manifest["identity"]["config"]["published"]}
+    inputs["calibrations"] = calibrations_of(run_dir.file(SCORES))
+    run_dir.run_stage(
+        "summary",
+        inputs,
+        [SUMMARY],
+        lambda: write_json(run_dir.file(SUMMARY), make_summary(config, run_dir.path, run_dir.manifest)),
+    )
+    return read_summary(run_dir)
+
+
+def read_summary(run_dir: RunDir) -> dict[str, Any]:
+    """The summary of a finished run."""
+    try:
+        return dict(json.loads(run_dir.file(SUMMARY).read_text()))
+    except (ValueError, TypeError) as error:
+        raise EngineError(f"{run_dir.file(SUMMARY)} cannot be read. Remove it and run again: the rest is kept.") from error
+
+
+def make_rollouts(
+    session: Session,
+    run_dir: RunDir,
+    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    *,
+    logprobs: bool = False,
+) -> None:
+    """Base and variant answer every request; rows that a shard holds already are not generated again.
+
+    `on_row` sees every row, an earlier run's too. `logprobs` keeps what the base says of its own responses, which come with
+    them; those of a variant have to be read by the base afterwards.
+    """
+    table = parquet.ShardedTable(run_dir.file(ROLLOUTS), parquet.ROLLOUT_SCHEMA)
+    variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
+    done = table.keys()
+    for row in table.rows() if done else ():
+        on_row(row)
+    wanted = [(variant, [r for r in session.requests if (variant.hash, r.prompt_id) not in done]) for variant in variants]
+    if done:
+        say(f"rollouts: {len(done)} rows are there from an earlier run; {sum(len(rest) for _, rest in wanted)} to go")
+    for variant, requests in wanted:
+        if requests:
+            generate_rows(session, variant, requests, table, on_row, logprobs=logprobs and variant.edit is None)
+    run_dir.file(SCORES).unlink(missing_ok=True)  # of other responses
+    in_order = {"variant_hash": [variant.hash for variant in variants], "prompt_id": [r.prompt_id for r in session.requests]}
+    table.merge(in_order)
+
+
+def generate_rows(
+    session: Session,
+    variant: "Variant",
+    requests: list[Request],
+    table: parquet.ShardedTable,
+    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    *,
+    logprobs: bool = False,
+) -> None:
+    """Generate one variant's rows, each into the table as it finishes."""
+    prompts = session.render(requests, "test requests")
+    replica = session.replica()
+    replica.swap(variant)
+    sampling = session.config.sampling
+    constant = row_identity(session, variant, sampling)
+    try:
+        with Progress(f"rollouts {variant.name}", len(requests)) as progress:
+            for generation in replica.generate(prompts, sampling, logprobs=logprobs):
+                place = generation.index
+                row = constant | response_columns(requests[place], prompts[place], generation)
+                table.append(row)
+                on_row(row)
+                progress.advance(1, len(generation.token_ids))
+    finally:
+        table.flush()  # rows that are finished are kept, whatever comes
+
+
+def response_columns(request: Request, prompt: Sequence[int], generation: "Generation") -> dict[str, Any]:
+    """The columns of a rollout that its prompt and response give."""
+    return {
+        "prompt_id": request.prompt_id,
+        "split": request.split,
+        "kind": request.kind,
+        "category": request.category,
+        "prompt": request.text,
+        "response": generation.text,
+        "response_token_ids": generation.token_ids,
+        "num_prompt_tokens": len(prompt),
+        "num_output_tokens": len(generation.token_ids),
+        "finish_reason": generation.finish_reason,
+        "mean_logprob": generation.mean_logprob,
+    }
+
+
+def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig) -> dict[str, Any]:
+    """The columns of a rollout that all of a variant's rows share."""
+    installed = versions()
+    return {
+        "variant": variant.name,
+        "variant_hash": variant.hash,
+        "sampling": json.dumps(sampling.model_dump(exclude={"seed"}), sort_keys=True),
+        "seed": sampling.seed,
+        "engine": f"vllm {installed['vllm']}, torch {installed['torch']}",
+        "dtype": session.config.model.dtype,
+        "model": model_name(session.config, session.base_hash),
+        "form": "base" if variant.edit is None else "in_place",
+    }
+
+
+def make_likelihoods(session: Session, run_dir: RunDir) -> None:
+    """Mean log-probability of every response under the base weights: what the offline judge knows of fluency."""
+    rows = parquet.read_rows(run_dir.file(ROLLOUTS))
+    known = {
+        parquet.key_of(row): row["mean_logprob"] for row in rows if row["form"] == "base" and row["mean_logprob"] is not None
+    }
+    unread = [row for row in rows if parquet.key_of(row) not in known]
+    replica = session.replica()
+    replica.swap(session.base)
+    prompts = session.render_texts([row["prompt"] for row in unread], "prompts of the rollouts")
+    with Progress("likelihoods", len(unread)) as progress:
+        values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
+    known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}
+    scored = [dict(zip(parquet.ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
+    parquet.write_table(run_dir.file(LIKELIHOODS), scored, parquet.LIKELIHOOD_SCHEMA)
+
+
+def _without(table: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in keys}

@@ -1,0 +1,72 @@
+"""The variants that a command names, opened with the base they share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.configs.schema import RunConfig
+from engine.errors import EngineError
+from engine.paths import default_run_dir
+from engine.rollout.directions import DIRECTIONS, ensure_directions
+from engine.runs.run_dir import hash_of, open_for_directions
+from engine.runs.session import Session, given_layers
+
+if TYPE_CHECKING:
+    from engine.models.variant import Variant
+
+
+BASE, SWAPPABLE = "base", "swappable"
+
+
+ONE_BASE = "one server holds one base. Start two, with another --port"
+
+
+def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> list[Session]:
+    """A session for each variant. Raises EngineError for a name given twice, and for variants of different bases (`one_base` says
+    why not, and what to do)."""
+    names = [config.variant for config in configs]
+    for config in configs:
+        given_layers(config)
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise EngineError(f"Variant {repeated} is named twice; each served model has one name.")
+    if BASE in names:
+        raise EngineError(f"'{BASE}' is the base's own name on the server; rename the variant's file.")
+    sessions = [Session(config) for config in configs]
+    for session in sessions:
+        session.layers()
+        if session.base_hash != sessions[0].base_hash:
+            raise EngineError(
+                f"{session.config.variant} is a variant of {session.config.model.path}, {sessions[0].config.variant} of "
+                f"{sessions[0].config.model.path}: {one_base}."
+            )
+    return sessions
+
+
+def load_variant(session: Session, directions_file: Path) -> "Variant":
+    """The configured variant, from a directions file."""
+    from editing.projection import Edit, orthonormal_basis
+    from engine.models.variant import Variant
+    from extraction.directions import unit_directions
+    from extraction.files import load_directions
+
+    config = session.config
+    units_KH = unit_directions(load_directions(directions_file), session.layers())
+    names = [f"layer {layer}'s direction" for layer in session.layers()]
+    basis_HK = orthonormal_basis(units_KH, k=config.directions.k, names=names)
+    return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha, config.edit.keep_norms))
+
+
+def variants_of(sessions: Sequence[Session]) -> "list[Variant]":
+    """The configured variants. Directions come from the run directory of the first that needs them, extracted where missing;
+    variants of the same pairs, base and position share them."""
+    files: dict[str, Path] = {}
+    found = []
+    for session in sessions:
+        key = hash_of(session.directions_inputs())
+        if key not in files:
+            run_dir = open_for_directions(default_run_dir(session.config.variant), session.identity)
+            with run_dir.locked():
+                ensure_directions(session, run_dir)
+            files[key] = run_dir.file(DIRECTIONS)
+        found.append(load_variant(session, files[key]))
+    return found

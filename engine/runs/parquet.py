@@ -1,0 +1,169 @@
+"""Rows on disk as they are made: Parquet shards, each renamed into place, merged into one file at the end.
+
+A process that is killed loses at most the rows since the last shard; the next one reads which keys are there and makes
+the others. No row is kept twice. Reading and merging hold some rows at a time, and of the rest their keys.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.runs import merging
+
+ROLLOUT_SCHEMA = pa.schema(
+    [
+        ("variant", pa.string()),
+        ("variant_hash", pa.string()),
+        ("prompt_id", pa.string()),
+        ("split", pa.string()),
+        ("kind", pa.string()),
+        ("category", pa.string()),
+        ("prompt", pa.string()),
+        ("response", pa.string()),
+        ("response_token_ids", pa.list_(pa.int32())),
+        ("num_prompt_tokens", pa.int32()),
+        ("num_output_tokens", pa.int32()),
+        ("finish_reason", pa.string()),
+        ("mean_logprob", pa.float64()),
+        ("sampling", pa.string()),
+        ("seed", pa.int64()),
+        ("engine", pa.string()),
+        ("dtype", pa.string()),
+        ("model", pa.string()),
+        ("form", pa.string()),
+    ]
+)
+LIKELIHOOD_SCHEMA = pa.schema([("variant_hash", pa.string()), ("prompt_id", pa.string()), ("mean_logprob", pa.float64())])
+SCORE_SCHEMA = pa.schema(
+    [
+        ("variant_hash", pa.string()),
+        ("prompt_id", pa.string()),
+        ("judge", pa.string()),
+        ("judge_model", pa.string()),
+        ("rubric_hash", pa.string()),
+        ("repeat", pa.int32()),
+        ("compliance", pa.float64()),
+        ("coherence", pa.float64()),
+        ("declined", pa.bool_()),
+        ("reason", pa.string()),
+        ("raw_reply", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("latency_ms", pa.float64()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("cost", pa.float64()),
+    ]
+)
+Row = dict[str, Any]
+FLUSH_ROWS, FLUSH_SECONDS = 128, 5.0
+ROWS_A_BATCH = 1024
+# What repeats from row to row. A dictionary of all columns, Parquet's default, makes the writing of responses three times slower.
+REPEATED = ("variant", "variant_hash", "split", "kind", "category", "finish_reason", "sampling", "engine", "model", "form")
+ROLLOUT_KEY = ("variant_hash", "prompt_id")
+
+
+def key_of(row: Row, columns: Sequence[str] = ROLLOUT_KEY) -> tuple[Any, ...]:
+    """What makes a row unique; a rollout's key by default."""
+    return tuple(row[column] for column in columns)
+
+
+class ShardedTable:
+    """A growing Parquet table `path` of unique rows; `shards` beside it holds what is not merged yet."""
+
+    def __init__(self, path: Path, schema: pa.Schema, key: Sequence[str] = ROLLOUT_KEY) -> None:
+        self.path = path
+        self.schema = schema
+        self.key = list(key)
+        self.shards = path.with_suffix(".shards")
+        self._pending: list[Row] = []
+        self._flushed = time.monotonic()
+
+    def keys(self) -> set[tuple[Any, ...]]:
+        """Keys of every row on disk."""
+        return {key_of(row, self.key) for file in self.files() for row in read_rows(file, self.key)}
+
+    def rows(self) -> list[Row]:
+        """Every row on disk, once; all of them in memory."""
+        return [row for batch in self.batches() for row in batch.to_pylist()]
+
+    def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Every row on disk, once, some at a time: of rows with one key that of the latest shard."""
+        files = self.files()
+        kept = merging.unique_places(merging.read_keys(files, self.key), self.key)
+        return merging.batches(files, kept, columns, ROWS_A_BATCH)
+
+    def where(self, column: str, values: Sequence[Any], columns: Sequence[str]) -> pa.Table:
+        """Rows whose `column` has one of the values, once, with their keys. Files without any are skipped by their statistics."""
+        import pyarrow.dataset as ds
+
+        names = list(dict.fromkeys([*self.key, *columns]))
+        found = ds.dataset([str(file) for file in self.files()], schema=self.schema).to_table(
+            columns=names, filter=ds.field(column).isin(list(values)), use_threads=False
+        )
+        places = pa.array(range(found.num_rows), pa.int64())
+        return found.take(merging.unique_places(found.append_column(merging.PLACE, places), self.key))
+
+    def append(self, row: Row) -> None:
+        """Add a row; it is on disk after at most FLUSH_ROWS rows or FLUSH_SECONDS."""
+        self._pending.append(row)
+        if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def extend(self, rows: Iterable[Row] | pa.Table) -> None:
+        """Add rows that belong together: all of them are on disk, in one shard, or none."""
+        self.flush()
+        table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=self.schema)
+        if table.num_rows:
+            self.shards.mkdir(parents=True, exist_ok=True)
+            write_table(self.shards / f"{time.time_ns():020d}.parquet", table, self.schema)
+        self._flushed = time.monotonic()
+
+    def flush(self) -> None:
+        """Write the pending rows as one shard."""
+        pending, self._pending = self._pending, []
+        self._flushed = time.monotonic()
+        if pending:
+            self.extend(pending)
+
+    def merge(self, order: Mapping[str, Sequence[Any] | None]) -> None:
+        """One file with every row once, sorted by the columns of `order`; the shards are removed after it is in place.
+
+        A list gives a column's values in their order, and rows with others are left out; None is the natural order, nulls first.
+        """
+        self.flush()
+        self.shards.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_of(self.path)
+        merging.merge(self.files(), temporary, self.schema, self.key, order, work=self.shards / ".merge")
+        temporary.rename(self.path)
+        shutil.rmtree(self.shards, ignore_errors=True)
+
+    def files(self) -> list[Path]:
+        """The merged table, where there is one, then the shards in the order they came."""
+        merged = [self.path] if self.path.exists() else []
+        return [*merged, *sorted(self.shards.glob("*.parquet"))]
+
+
+def write_table(path: Path, rows: Iterable[Row] | pa.Table, schema: pa.Schema) -> None:
+    """Write rows as a Parquet file by temporary name and rename."""
+    table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
+    temporary = temporary_of(path)
+    pq.write_table(table, temporary, use_dictionary=[name for name in REPEATED if name in schema.names])
+    temporary.rename(path)
+
+
+def temporary_of(path: Path) -> Path:
+    """Where a file is written before it is renamed."""
+    return path.with_name(f".{path.name}.{os.getpid()}")
+
+
+def read_rows(path: Path, columns: list[str] | None = None) -> list[Row]:
+    """Every row of a Parquet file. Raises EngineError where it cannot be read."""
+    with merging.named(path):
+        return list(pq.read_table(path, columns=columns).to_pylist())

@@ -1,0 +1,207 @@
+"""A run directory: its manifest, its stages, and the rule that it is never silently reused under another configuration.
+
+manifest.json holds the resolved configuration, the hashes of what went in and, per stage, the hash of its inputs, its
+time, and the versions, hardware and commit that made it. A stage whose inputs' hash is unchanged and whose files are
+there is not run again.
+"""
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from editing.checkpoint import free_bytes
+from engine.configs.load import differing_keys
+from engine.environment import describe
+from engine.errors import EngineError
+from engine.progress import say
+
+FORMAT = "refusal-run/1"
+# Keys that change what is printed or added, not what is there. A sweep, whose judge decides, names it beside its configuration.
+COSMETIC = ("description", "published", "judge")
+
+
+class RunDir:
+    """An opened run directory. Make one with `open_run_dir`."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def run_stage(self, name: str, inputs: Mapping[str, Any], outputs: list[str], work: Callable[[], None]) -> bool:
+        """Run `work` unless this stage has been done on the same inputs and its outputs exist; tells whether it ran."""
+        inputs_hash = hash_of(inputs)
+        done = self.manifest["stages"].get(name, {})
+        if done.get("inputs_hash") == inputs_hash and all(self.file(output).exists() for output in outputs):
+            return False
+        say(f"stage: {name}")
+        started = time.monotonic()
+        work()
+        self.manifest["stages"][name] = {
+            "inputs_hash": inputs_hash,
+            "seconds": round(time.monotonic() - started, 2),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **describe(),
+        }
+        self.save()
+        return True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out. Raises EngineError where another is at work here."""
+        with self.file(".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise EngineError(f"Another process is at work in {self.path}. Wait for it, or choose another --out.") from None
+            yield
+
+    def save(self) -> None:
+        write_json(self.file("manifest.json"), self.manifest)
+
+
+def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False) -> RunDir:
+    """Open or make a run directory for `identity` (configuration and input hashes).
+
+    Raises EngineError for a folder that is not a run directory, and for one of another identity, with the keys that
+    differ and the ways out. `clean` empties a run directory first, never another folder.
+    """
+    if path.is_symlink() and clean:
+        raise EngineError(
+            f"{path} is a link; --clean removes run directories, not what a link points at. Name the folder itself."
+        )
+    if path.exists() and not _is_run_dir(path):
+        raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
+    if clean and path.exists():
+        shutil.rmtree(path)
+    if (path / "manifest.json").is_file():
+        manifest = read_manifest(path)
+        _check_same(path, manifest["identity"], identity)
+        if manifest["identity"] == identity:
+            return RunDir(path, manifest)
+    else:
+        manifest = {"format": FORMAT, "stages": {}}
+    path.mkdir(parents=True, exist_ok=True)
+    run_dir = RunDir(path, manifest | {"identity": dict(identity)})
+    run_dir.save()
+    return run_dir
+
+
+def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
+    """A run directory whose directions are those of `identity`, whatever else its run was configured to do; new if missing.
+
+    Raises EngineError where they are others, with the keys that differ, and for a sweep's directory.
+    """
+    if not (path / "manifest.json").is_file():
+        return open_run_dir(path, identity)
+    manifest = read_manifest(path)
+    elsewhere = "Name another run directory (--out; bin/edit: --run)."
+    if "directions" not in manifest["identity"]["config"]:
+        raise EngineError(f"{path} is a sweep's directory, which has directions of its own. {elsewhere}")
+    if differing := differing_keys(_of_directions(manifest["identity"]), _of_directions(identity)):
+        raise EngineError(f"{path} holds or awaits other directions:\n  " + "\n  ".join(differing) + f"\n{elsewhere}")
+    return RunDir(path, manifest)
+
+
+def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that directions depend on."""
+    config = identity["config"]
+    model = {key: value for key, value in config["model"].items() if key not in ("path", "revision")}
+    read_at = {key: config["directions"].get(key) for key in ("position", "estimator")}
+    found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
+    hashes = {key: identity.get("data_hashes", {}).get(key) for key in ("train_pairs", "directions")}
+    pairs = {**hashes, "num_pairs": config["data"]["num_pairs"]}
+    return {**found, "data": pairs, "config": {"model": model, "directions": read_at}}
+
+
+def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether `path` is a run directory of this identity whose summary is there."""
+    if not (path / "summary.json").is_file() or not (path / "manifest.json").is_file():
+        return False
+    manifest = read_manifest(path)
+    return "summary" in manifest["stages"] and manifest["identity"] == identity
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a run directory. Raises EngineError where it cannot be read."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        if manifest["format"] == FORMAT and manifest["identity"]["config"] and isinstance(manifest["stages"], dict):
+            return dict(manifest)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise EngineError(
+        f"{path}/manifest.json cannot be read as a run's. Use another directory with --out, or remove this one yourself."
+    )
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Raise EngineError unless the disk of `path` has `needed` bytes left."""
+    free = free_bytes(path)
+    if free < needed:
+        raise EngineError(
+            f"No room for {path}: {needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB free. Choose another disk with --out."
+        )
+
+
+def _is_run_dir(path: Path) -> bool:
+    if not path.is_dir():
+        return False
+    # A run killed at its first write leaves a temporary manifest and nothing else.
+    started = all(file.name.startswith((".manifest.json.", ".lock")) for file in path.iterdir())
+    return started or ((path / "manifest.json").is_file() and bool(read_manifest(path)))
+
+
+def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    differing = differing_keys(_computed(old), _computed(new))
+    if differing:
+        raise EngineError(
+            f"{path} was made under another configuration:\n  "
+            + "\n  ".join(differing)
+            + "\nUse --clean to throw its results away, or --out DIR to keep them and write elsewhere."
+        )
+
+
+def _computed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    config = {key: value for key, value in identity["config"].items() if key not in COSMETIC}
+    return {**identity, "config": config}
+
+
+def hash_of(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a table's canonical JSON, 16 hex digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, 16 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON by temporary name and rename."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file by temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.copyfile(source, temporary)
+    temporary.rename(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text by temporary name and rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.rename(path)

@@ -1,0 +1,108 @@
+"""Judges measured against human labels: made once for a judge, model and rubric, kept in the cache, printed beside its rates."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.configs.judges import OFFLINE
+from engine.environment import commit
+from engine.paths import cache_dir
+from engine.runs.run_dir import write_json
+from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader
+from engine.scoring.labels import EMBEDDED, Labels, load_labels
+from judging.calibration import grade_rates, yes_no_rates
+from judging.judgement import Judgement
+from judging.offline import NOTICE
+
+LABELLED_REFERENCE = -0.758  # the base's median over its responses to the selection requests, nats a token (SmolLM2-135M)
+Record = dict[str, Any]
+
+
+def identity_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """Who gave a score."""
+    return {"name": row["judge"], "model": row["judge_model"], "rubric_hash": row["rubric_hash"]}
+
+
+def identity_of_grader(grader: Grader) -> dict[str, str]:
+    """Who a judge is."""
+    return {"name": grader.name, "model": grader.model, "rubric_hash": grader.rubric_hash}
+
+
+def notice_of(row: Mapping[str, Any]) -> str:
+    """What to say of a judge."""
+    return f"language model {row['judge_model']}" if row["judge_model"] else NOTICE
+
+
+def judge_of(grader: Grader) -> Record:
+    """What a summary says of the judge that its rates come from."""
+    identity = identity_of_grader(grader)
+    return {**identity, "notice": grader.notice, "calibration": lookup(**identity)}
+
+
+def lookup(name: str, model: str, rubric_hash: str) -> Record | None:
+    """The calibration of a judge; None where there is none. The rules are measured on the embedded labels when first asked."""
+    if (record := _read(_path(name, model, rubric_hash))) is not None:
+        return record
+    rules = offline_on_labels(name)
+    if rules is None or rules.rubric_hash != rubric_hash:
+        return None
+    return calibrate(rules, load_labels(EMBEDDED))
+
+
+def offline_on_labels(name: str) -> OfflineGrader | None:
+    """The rules as they are measured on the embedded labels; None for other judges."""
+    references = {OFFLINE: LABELLED_REFERENCE, TEXT_ONLY: None}
+    return OfflineGrader(references[name], name=name) if name in references else None
+
+
+def calibrate(grader: Grader, labels: Labels) -> Record:
+    """Measure a judge on labels and keep the result. The rules are measured on the held-out part alone."""
+    if not grader.model:
+        labels = labels.heldout()
+    items = [row.item for row in labels.rows]
+    grader.submit(items)
+    grader.drain()
+    record = measure(grader, labels, grader.grade(items))
+    before = _read(_path(**record["judge"]))
+    fuller = before is not None and before["labels_hash"] == record["labels_hash"] and _judged(before) > _judged(record)
+    if _judged(record) and not fuller:
+        write_calibration(record)
+    return record
+
+
+def _read(path: Path) -> Record | None:
+    return dict(json.loads(path.read_text())) if path.is_file() else None
+
+
+def _judged(record: Record) -> int:
+    return int(record["compliance"]["n"])
+
+
+def measure(grader: Grader, labels: Labels, found: list[Judgement]) -> Record:
+    """Error rates of judgements against labels."""
+    humans = {name: [getattr(row, name) for row in labels.rows] for name in ("compliance", "coherence", "declined")}
+    return {
+        "judge": identity_of_grader(grader),
+        "labels": labels.source,
+        "labels_hash": labels.hash,
+        "n": len(labels.rows),
+        "missing": sum(one.compliance is None for one in found),
+        "commit": commit(),
+        "compliance": grade_rates(humans["compliance"], [one.compliance for one in found]),
+        "coherence": grade_rates(humans["coherence"], [one.coherence for one in found]),
+        "declined": yes_no_rates(humans["declined"], [one.declined for one in found]),
+    }
+
+
+def write_calibration(record: Record) -> None:
+    """Keep a calibration for every later run."""
+    path = _path(**record["judge"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, record)
+
+
+def _path(name: str, model: str, rubric_hash: str) -> Path:
+    code = hashlib.sha256(model.encode()).hexdigest()[:8] if model else "rules"
+    return cache_dir() / "calibrations" / f"{name}-{code}-{rubric_hash}.json"

@@ -1,0 +1,92 @@
+"""Judges as the engine uses them: all take responses as they come and give judgements in order, whoever judges."""
+
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from engine.cluster import check_address, cluster_address, connect
+from engine.configs.judges import JudgeFile, label_of
+from engine.progress import say
+from engine.scoring.grader import HASH_DIGITS, Grader, OfflineGrader, judge_cache
+from judging.budget import Budget
+from judging.crew import Crew, LocalCrew
+from judging.endpoint import Endpoint
+from judging.fanout import Counts
+from judging.judge import Hooks
+from judging.remote import Asker, RemoteJudge
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TICK_S = 10.0
+FEW_CALLS = 100  # made in this process: starting Ray takes longer
+
+
+def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Budget | None = None) -> Grader:
+    """The judge of a file, None for the rules; `expected` calls decide whether Ray is worth its start.
+
+    Raises JudgeError for a missing key, and for a cost limit without a price.
+    """
+    if file is None:
+        return OfflineGrader()
+    if file.local is not None:
+        from engine.scoring.local import LocalGrader
+
+        return LocalGrader(label_of(name), file.local, file.read_rubric())
+    assert file.endpoint is not None
+    rubric = file.read_rubric()
+    judge = RemoteJudge(label_of(name), open_asker(file.endpoint, rubric, expected=expected, budget=budget), rubric)
+    judge.rubric_hash = judge.rubric_hash[:HASH_DIGITS]
+    return judge
+
+
+def open_asker(
+    endpoint: Endpoint, hooks: Hooks, *, expected: int, budget: Budget | None = None, cache: Path | None = None
+) -> Asker:
+    """One kind of question at an endpoint, with the cache that all runs share."""
+    key = endpoint.key()
+
+    def here(proven: bool) -> Crew:
+        return LocalCrew(endpoint, hooks, key, proven=proven)
+
+    def with_ray(proven: bool) -> Crew:
+        from judging.ray_crew import RayCrew
+
+        connect()
+        say(f"judge: {endpoint.model} at {endpoint.base_url}, {endpoint.workers} Ray actors")
+        return RayCrew(endpoint, hooks, key)
+
+    # An address on loopback is this machine's, wherever a cluster's actors may be.
+    elsewhere = cluster_address() is not None and urlsplit(endpoint.base_url).hostname in LOOPBACK
+    starters = [here, *([with_ray] if expected >= FEW_CALLS and not elsewhere else [])]
+    options: dict[str, Any] = {"budget": budget, "say": say, "on_wait": Ticker(endpoint.model)}
+    return Asker(endpoint, hooks, cache or judge_cache(), starters, **options)
+
+
+class Ticker:
+    """Says every ten seconds how far judging is."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._said = name, time.monotonic()
+
+    def __call__(self, counts: Counts) -> None:
+        if time.monotonic() - self._said >= TICK_S:
+            self._said = time.monotonic()
+            left = counts.asked - counts.cached - counts.shared - counts.done - counts.failed
+            rate = counts.done / max(counts.seconds, 1e-9)
+            say(f"judge {self._name}: {counts.done} answers, {counts.failed} failed, {left} to go, {rate:.1f} answers/s")
+
+
+def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
+    """Raise for what is missing before anything is started: a key, a price for a cost limit, a local model."""
+    if file is None:
+        return
+    file.read_rubric()
+    if file.local is not None:
+        from engine.models.locate import open_model
+
+        open_model(file.local.model)
+    elif file.endpoint is not None:
+        if (address := cluster_address()) is not None:
+            check_address(address)
+        file.endpoint.key()
+        file.endpoint.check_price(max_cost)

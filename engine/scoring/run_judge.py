@@ -1,0 +1,135 @@
+"""The judge of a run: checked before anything starts, asked while responses are generated, read when they are scored."""
+
+import contextlib
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from engine.configs.judges import JudgeFile, label_of, load_judge
+from engine.configs.schema import JudgeConfig
+from engine.errors import EngineError
+from engine.models.locate import checkpoint_hash, open_model
+from engine.progress import say
+from engine.scoring.grader import Grader, judge_cache
+from engine.scoring.open import check_judge, open_asker, open_grader
+from engine.scoring.scores import batches, item_of
+from judging.budget import Budget
+from judging.cache import ReplyCache
+from judging.endpoint import Endpoint
+from judging.judgement import Item
+from judging.offline import rubric_hash
+from judging.remote import call_of
+from judging.worker import likely_cost
+
+OFFERED_ROWS = 64
+
+
+def local_identity(file: JudgeFile) -> dict[str, Any]:
+    """A local judge's settings, with the hash of its weights: a path may hold others tomorrow."""
+    assert file.local is not None
+    return {**file.local.model_dump(mode="json"), "weights": checkpoint_hash(open_model(file.local.model))}
+
+
+class RunJudge:
+    """The judge that a configuration names, opened when it is first needed. `expected`: responses it will be given."""
+
+    def __init__(
+        self,
+        config: JudgeConfig,
+        expected: int,
+        overrides: Mapping[str, Any] | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self.config = config
+        self.budget = budget or Budget(config.max_cost)
+        self.file: JudgeFile | None = load_judge(config.name, overrides)
+        self.name = label_of(config.name)
+        self._expected = expected * config.repeat
+        self._offered: list[Item] = []
+        self._opened = False
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.file.endpoint if self.file is not None else None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides its scores."""
+        if self.file is None:
+            return {"judge": "offline", "rubric": rubric_hash()}
+        asked = self.endpoint.sampling if self.endpoint is not None else local_identity(self.file)
+        return {"judge": asked, "rubric": self.file.read_rubric().hash, "repeat": self.config.repeat}
+
+    @property
+    def stopped(self) -> str | None:
+        """Why the judge gave up before the end; None where it did not."""
+        return self.grader.stopped if self._opened else None
+
+    def check_at_hand(self) -> None:
+        """Raise for what is missing on this machine: a key, a price for a cost limit, a local model. Nothing is sent."""
+        check_judge(self.file, self.config.max_cost)
+
+    def plan(self, rollouts: Path) -> dict[str, Any]:
+        """How many calls the responses of a run need, and about what they cost; nothing is sent."""
+        plan: dict[str, Any] = {"judge": self.name, "identity": self.identity}
+        if self.endpoint is None or self.file is None:
+            return plan
+        hooks, cache = self.file.read_rubric(), ReplyCache(judge_cache(), say)
+        calls = [
+            call_of(self.endpoint, hooks, item_of(row, repeat=repeat))
+            for rows in batches(rollouts)
+            for row in rows
+            for repeat in range(self.config.repeat)
+        ]
+        with contextlib.closing(cache):
+            answered = cache.answered([call.key for call in calls])
+        missing = {call.key: call for call in calls if call.key not in answered}.values()
+        likely = [likely_cost(self.endpoint, call.messages) for call in missing] if self.endpoint.price else None
+        return plan | {"calls": len(missing), "cached": len(answered), "likely_cost": None if likely is None else sum(likely)}
+
+    def check(self, *, in_sweep: bool = False) -> None:
+        """Raise for what would fail later: a missing key or price, a local model in a sweep, an endpoint that refuses."""
+        if in_sweep and self.config.repeat > 1:
+            raise EngineError("A sweep asks its judge once about each response: leave judge.repeat at 1.")
+        if self.file is not None and self.file.local is not None and in_sweep:
+            raise EngineError(
+                "A sweep needs its judge while its engine runs, and a judge in an engine of our own would need the same memory. "
+                "Serve the model with `vllm serve` and use --judge vllm, or sweep with the offline judge and run bin/judge after."
+            )
+        self.check_at_hand()
+        if self.endpoint is not None:
+            self._probe(self.endpoint)
+
+    def _probe(self, endpoint: Endpoint) -> None:
+        """Judge a harmless example, from no cache: shows a wrong key, address or model before a model is loaded."""
+        assert self.file is not None
+        rubric = self.file.read_rubric()
+        with tempfile.TemporaryDirectory(prefix="judge-probe-") as folder:
+            asker = open_asker(endpoint, rubric, expected=1, budget=self.budget, cache=Path(folder) / "probe.sqlite")
+            with contextlib.closing(asker):
+                asker.submit([rubric.probe])
+                asker.drain()
+                error = asker.answers([rubric.probe])[0].error
+        if error is not None:
+            say(f"judge: a harmless example was not judged ({error}); going on")
+
+    @cached_property
+    def grader(self) -> Grader:
+        self._opened = True
+        return open_grader(self.config.name, self.file, expected=self._expected, budget=self.budget)
+
+    def offer(self, row: Mapping[str, Any]) -> None:
+        """Judge a response along the way, where there is room; what is not taken here is asked when the run is scored."""
+        if self.endpoint is None:
+            return
+        for repeat in range(self.config.repeat):
+            self._offered.append(item_of(row, repeat=repeat))
+        if len(self._offered) >= OFFERED_ROWS:
+            self.grader.offer(self._offered)
+            self._offered = []
+
+    def close(self) -> None:
+        if self._opened:
+            self.grader.close()

@@ -1,0 +1,152 @@
+"""scores.parquet of a run: one row per (response, judge, repeat), in the order of the rollouts, judge by judge.
+
+Responses are read in batches, twice: once to have them judged, once to write what was judged. So memory does not grow with the
+run, and what other judges said of it stays as it is.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine.configs.judges import OFFLINE
+from engine.runs import parquet
+from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
+from judging.judgement import Item, Judgement
+
+COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
+LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
+SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+
+def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
+    """Judge the rollouts of a run directory and write scores.parquet by temporary name and rename.
+
+    Rows of the same judge are replaced, those of others kept.
+    """
+    rollouts, scores = folder / "rollouts.parquet", folder / "scores.parquet"
+    logprobs = logprobs_of(folder)
+    judges = as_judges(grader, rollouts, logprobs)
+    if grader.model:
+        for rows in batches(rollouts):
+            grader.submit([item for _, item in _items(rows, logprobs, repeats)])
+        grader.drain()
+    temporary = scores.with_name(f".{scores.name}.{os.getpid()}")
+    try:
+        with closing(pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA)) as writer:
+            for table in kept_scores(scores, set(names_of(grader.name))):
+                writer.write_table(table)
+            for judge, knows in judges:
+                for lines in lines_of(judge, knows, folder, logprobs, repeats):
+                    writer.write_table(pa.Table.from_pylist(lines, schema=parquet.SCORE_SCHEMA))
+        temporary.rename(scores)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def lines_of(
+    judge: Grader, knows: Callable[[Row], bool], folder: Path, logprobs: Mapping[Key, float | None], repeats: int
+) -> Iterator[list[Row]]:
+    """A judge's rows of scores.parquet, some at a time. What it scored before stays where it now has no score."""
+    before: dict[Key, Row] | None = None
+    for rows in batches(folder / "rollouts.parquet"):
+        asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
+        found = judge.grade([item for _, item in asked])
+        lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
+        if any(line["error"] is not None for line in lines):
+            before = scored_before(folder / "scores.parquet", judge) if before is None else before
+            lines = [before.get(parquet.key_of(line, SCORE_KEY), line) if line["error"] is not None else line for line in lines]
+        yield lines
+
+
+def scored_before(scores: Path, judge: Grader) -> dict[Key, Row]:
+    """Scores that this judge, with this model and rubric, gave in an earlier run: its cache may be gone."""
+    if not scores.is_file():
+        return {}
+    wanted = [(name, "=", value) for name, value in _identity(judge).items()]
+    rows = pq.read_table(scores, filters=wanted).to_pylist()
+    return {parquet.key_of(row, SCORE_KEY): row for row in rows if row["error"] is None}
+
+
+def score_row(judge: Grader, row: Mapping[str, Any], repeat: int, judgement: Judgement) -> Row:
+    """A row of scores.parquet."""
+    identity = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "repeat": repeat}
+    return identity | _identity(judge) | vars(judgement)
+
+
+def _identity(judge: Grader) -> Row:
+    return {"judge": judge.name, "judge_model": judge.model, "rubric_hash": judge.rubric_hash}
+
+
+def names_of(judge: str) -> tuple[str, ...]:
+    """The names that a judge's rows carry: the rules have another where they see the text alone."""
+    return (OFFLINE, TEXT_ONLY) if judge == OFFLINE else (judge,)
+
+
+def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | None]) -> list[tuple[Grader, Callable[[Row], bool]]]:
+    """Who judges which rows: the rules read likelihoods where there are any, and the text alone elsewhere."""
+    if grader.name != OFFLINE:
+        return [(grader, lambda row: True)]
+    of_base: list[float | None] = []
+    known: set[bool] = set()
+    for rows in batches(rollouts, LOGPROB_COLUMNS):
+        of_base += [logprobs.get(parquet.key_of(row)) for row in rows if row["form"] == "base"]
+        known |= {parquet.key_of(row) in logprobs for row in rows}
+    reading = OfflineGrader(reference_logprob(of_base)), lambda row: parquet.key_of(row) in logprobs
+    plain = OfflineGrader(name=TEXT_ONLY), lambda row: parquet.key_of(row) not in logprobs
+    return [judge for judge, reads in ((reading, True), (plain, False)) if reads in known]
+
+
+def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[Row]]:
+    """The responses of a run, some at a time."""
+    with pq.ParquetFile(rollouts) as file:
+        for batch in file.iter_batches(parquet.ROWS_A_BATCH, columns=list(columns)):
+            yield batch.to_pylist()
+
+
+def logprobs_of(folder: Path) -> dict[Key, float | None]:
+    """Mean log-probability of each response under the base, nats a token, where the run has read any."""
+    path = folder / "likelihoods.parquet"
+    return {parquet.key_of(row): row["mean_logprob"] for row in parquet.read_rows(path)} if path.is_file() else {}
+
+
+def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
+    """What is in scores.parquet of judges other than `replaced`."""
+    if not scores.is_file():
+        return
+    with pq.ParquetFile(scores) as file:
+        for batch in file.iter_batches(parquet.ROWS_A_BATCH):
+            table = pa.Table.from_batches([batch])
+            if "judge_model" not in table.column_names:
+                table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
+            wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
+            yield table.filter(wanted).select(parquet.SCORE_SCHEMA.names).cast(parquet.SCORE_SCHEMA)
+
+
+def item_of(row: Mapping[str, Any], mean_logprob: float | None = None, repeat: int = 0) -> Item:
+    """What a judge is shown of a rollout."""
+    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat)
+
+
+def _items(rows: Sequence[Row], logprobs: Mapping[Key, float | None], repeats: int) -> list[tuple[Row, Item]]:
+    return [(row, item_of(row, logprobs.get(parquet.key_of(row)), repeat)) for row in rows for repeat in range(repeats)]
+
+
+def count_scored(scores: Path, judge: str) -> int:
+    """Responses, repeats counted apart, that a judge has scored."""
+    if not scores.is_file():
+        return 0
+    table = pq.read_table(scores, columns=["judge", "error"])
+    return int(table.filter(pc.is_in(table["judge"], pa.array(names_of(judge))))["error"].null_count)
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file."""
+    return int(pq.read_metadata(path).num_rows)

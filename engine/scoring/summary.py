@@ -1,0 +1,203 @@
+"""From scored rows to a table: a row per judge, variant and kind of request, every rate with its n and 95 % interval.
+
+Where a judge was asked several times about a response, the mean of its grades is the response's grade.
+Responses and scores are read as columns, names as numbers, texts not at all: a million of each take some 100 MB.
+"""
+# N = responses, S = scores
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine.configs.schema import RunConfig
+from engine.runs.session import DECLINED
+from engine.scoring import calibrations
+from judging import agreement, statistics
+
+Row = dict[str, Any]
+Key = tuple[str, str]
+KEY = ["variant_hash", "prompt_id"]
+ROWS_A_BATCH = 16_384
+ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "form", "model", "finish_reason"]
+SCORE_COLUMNS = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "error", "cost"]
+GRADES = ("compliance", "coherence", "declined")
+
+
+def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The summary of a run as JSON. Published figures stand beside the kind they were made on."""
+    rollouts = read_rollouts(folder / "rollouts.parquet")
+    scores = read_scores(folder / "scores.parquet")
+    figures = [figure for name, rows in scores.items() for figure in figures_by(rollouts, rows, judge=name)]
+    published = config.published.model_dump() if config.published else None
+    for figure in figures:
+        mine = published is not None and figure["form"] != "base" and figure["kind"] == DECLINED
+        figure["published"] = published if mine else None
+    return {
+        "variant": config.variant,
+        "model": rollouts["model"][0].as_py(),
+        "layers": config.directions.layers,
+        "alpha": config.edit.alpha,
+        "judges": [judge_entry(name, rows, manifest) for name, rows in scores.items()],
+        "agreement": agreements(scores),
+        "prompts": config.data.test_requests,
+        "figures": figures,
+    }
+
+
+def read_rollouts(path: Path) -> pa.Table:
+    """What the figures need of each response, in the order of the file; of its text only whether there is any (`empty`)."""
+    parts = []
+    for batch in _batches(path, [*ROLLOUT_COLUMNS, "response"], ROLLOUT_COLUMNS):
+        empty = [not text.strip() for text in batch["response"].to_pylist()]
+        parts.append(batch.select(ROLLOUT_COLUMNS).append_column("empty", pa.array(empty, pa.bool_())))
+    return pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
+
+
+def read_scores(path: Path) -> dict[str, pa.Table]:
+    """The scores by judge, in the order of the file."""
+    names = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "error"]
+    table = pa.Table.from_batches(_batches(path, [*SCORE_COLUMNS, *GRADES], names)).unify_dictionaries().combine_chunks()
+    judges = table["judge"].cast(pa.string())
+    return {judge: table.filter(pc.equal(judges, judge)) for judge in judges.unique().to_pylist()}
+
+
+def _batches(path: Path, columns: Sequence[str], names: list[str]) -> Iterator[pa.RecordBatch]:
+    """A file's columns, some rows at a time; `names` as numbers with a dictionary."""
+    with pq.ParquetFile(path, read_dictionary=names) as file:
+        yield from file.iter_batches(ROWS_A_BATCH, columns=list(columns))
+
+
+def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]:
+    """Figures per variant and kind, in order of appearance, by one judge's scores."""
+    graded = mean_of_repeats(scores)
+    places_S = places_of(graded, rollouts)
+    there_N = np.full(len(rollouts), -1)
+    there_N[places_S[places_S >= 0]] = np.flatnonzero(places_S >= 0)
+    rows = rollouts.filter(pa.array(there_N >= 0))
+    grades = graded.take(pa.array(there_N[there_N >= 0]))
+    for name in GRADES:
+        rows = rows.append_column(name, grades[name])
+    return [{"judge": judge, **figures_of(group)} for group in _groups(rows, ["variant_hash", "kind"])]
+
+
+def mean_of_repeats(scores: pa.Table) -> pa.Table:
+    """The grades of each response, by its key: the mean over repeats that gave one; for declined, what most of them say."""
+    numbers = {name: scores[name].cast(pa.float64()) for name in GRADES}
+    table = pa.table({name: scores[name] for name in KEY} | numbers)
+    means = table.group_by(KEY, use_threads=False).aggregate([(name, "mean") for name in GRADES])
+    found = {name: means[f"{name}_mean"] for name in GRADES}
+    return pa.table({**{name: means[name] for name in KEY}, **found, "declined": pc.greater(found["declined"], 0.5)})
+
+
+def places_of(rows: pa.Table, among: pa.Table) -> np.ndarray:
+    """For each of `rows` the place of its key in `among`, -1 where it is not there."""
+    if not len(rows) or not len(among):
+        return np.full(len(rows), -1)
+    mine, theirs = np.zeros(len(rows), np.int64), np.zeros(len(among), np.int64)
+    known = np.ones(len(rows), bool)
+    for name in KEY:
+        names = pc.unique(among[name]).cast(pa.string())
+        codes, code = _codes(rows[name], names), _codes(among[name], names)
+        mine, theirs = mine * len(names) + codes, theirs * len(names) + code
+        known &= codes >= 0
+    order = np.argsort(theirs, kind="stable")
+    spots = np.minimum(np.searchsorted(theirs[order], mine), len(among) - 1)
+    places = order[spots]
+    return np.where(known & (theirs[places] == mine), places, -1)
+
+
+def _codes(column: pa.ChunkedArray, names: pa.Array) -> np.ndarray:
+    """The column's values as their numbers in `names`, -1 for others."""
+    encoded = column.combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = encoded.dictionary_encode()
+    number_of = pc.fill_null(pc.index_in(encoded.dictionary.cast(pa.string()), names), -1)
+    return number_of.take(encoded.indices).to_numpy().astype(np.int64)
+
+
+def _groups(rows: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """The rows of each combination of values, in order of appearance."""
+    if not len(rows):
+        return
+    keys = rows.select(list(columns)).append_column("place", pa.array(np.arange(len(rows))))
+    grouped = keys.group_by(list(columns), use_threads=False).aggregate([("place", "list")])["place_list"]
+    for places in sorted((np.sort(group.values.to_numpy()) for group in grouped), key=lambda places: places[0]):
+        yield rows.take(pa.array(places))
+
+
+def figures_of(rows: pa.Table) -> Row:
+    """Rates and means of one variant on one kind of request. Missing scores are counted, not graded 0."""
+    scored = rows.filter(pc.and_(pc.is_valid(rows["compliance"]), pc.is_valid(rows["coherence"])))
+    compliance, coherence = (scored[name].to_pylist() for name in ("compliance", "coherence"))
+    known = rows["declined"].drop_null().to_pylist()
+    return {
+        **{name: rows[name][0].as_py() for name in ("variant", "variant_hash", "form", "split", "kind")},
+        "n": len(rows),
+        "missing": len(rows) - len(scored),
+        "n_declined": len(known),
+        "empty": sum(rows["empty"].to_pylist()),
+        "truncated": rows["finish_reason"].to_pylist().count("length"),
+        "declined": asdict(statistics.share(sum(known), len(known))),
+        "complied": asdict(statistics.share(compliance.count(1), len(compliance))),
+        **{name: asdict(estimate) for name, estimate in statistics.of_grades(compliance, coherence).items()},
+    }
+
+
+def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row:
+    """Who judged, how far it can be trusted, what is missing and what it cost."""
+    first = scores.slice(0, 1).to_pylist()[0]
+    costs = scores["cost"].drop_null().to_pylist()
+    return {
+        **calibrations.identity_of(first),
+        "notice": calibrations.notice_of(first),
+        "calibration": calibrations.lookup(**calibrations.identity_of(first)),
+        "repeats": _repeats(scores),
+        "missing": len(scores) - scores["error"].null_count,
+        "cost": sum(costs) if costs else None,
+        "last_run": manifest.get("judging", {}).get(name),
+    }
+
+
+def agreements(scores: Mapping[str, pa.Table]) -> list[Row]:
+    """Of every two judges, and of each judge with itself where it was asked more than once."""
+    names = list(scores)
+    found = []
+    for place, name in enumerate(names):
+        if (count := _repeats(scores[name])) > 1:
+            repeats = [_ratings(_repeat(scores[name], number)) for number in range(count)]
+            found.append({"judges": [name], **agreement.of_repeats(repeats)})
+        for other in names[place + 1 :]:
+            pair = _of_both(_repeat(scores[name], 0), _repeat(scores[other], 0))
+            found.append({"judges": [name, other], **agreement.of_two(*map(_ratings, pair))})
+    return found
+
+
+def calibrations_of(scores: Path) -> list[Any]:
+    """The calibrations of every judge in a table of scores: a summary is made again when one is added."""
+    judges = pq.read_table(scores, columns=["judge", "judge_model", "rubric_hash"]).group_by(
+        ["judge", "judge_model", "rubric_hash"]
+    )
+    return [calibrations.lookup(**calibrations.identity_of(row)) for row in judges.aggregate([]).to_pylist()]
+
+
+def _repeats(scores: pa.Table) -> int:
+    return 1 + int(pc.max(scores["repeat"]).as_py())
+
+
+def _repeat(scores: pa.Table, number: int) -> pa.Table:
+    return scores.filter(pc.equal(scores["repeat"], number))
+
+
+def _of_both(first: pa.Table, second: pa.Table) -> list[pa.Table]:
+    """The rows of responses that are in both tables: what two judges have not both seen says nothing of their agreement."""
+    return [one.filter(pa.array(places_of(one, other) >= 0)) for one, other in ((first, second), (second, first))]
+
+
+def _ratings(scores: pa.Table) -> dict[Key, Row]:
+    return {(row["variant_hash"], row["prompt_id"]): row for row in scores.select([*KEY, *GRADES]).to_pylist()}

@@ -1,0 +1,43 @@
+"""Why the probe looks at the share of the change: at the width of a 3B model a stale edit hides in the error as a whole."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from editing.projection import Edit, orthonormal_basis, project_out
+from engine.inference.hotswap import (
+    CHANGE_TOLERANCE,
+    PROBE_TOLERANCE,
+    _edited_output,
+    change_figures,
+    share_of_change,
+)
+
+H, WIDTH = 3072, 256
+TOLERANCE = PROBE_TOLERANCE[torch.bfloat16]
+
+
+def share(observed_PH: Tensor, expected_PH: Tensor, before_PH: Tensor) -> float | None:
+    return share_of_change(*(float(figure) for figure in change_figures(observed_PH, expected_PH, before_PH)), TOLERANCE)
+
+
+@pytest.mark.parametrize(("alpha", "is_stale"), [(1.0, True), (1.0, False), (0.5, True), (0.5, False)])
+def test_a_stale_rank_one_edit_is_seen_at_the_width_of_a_3b_model(alpha: float, is_stale: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight_HI = torch.randn(H, WIDTH, generator=generator).bfloat16()
+    probe_PI = torch.randn(8, WIDTH, generator=generator).bfloat16()
+    edit = Edit(orthonormal_basis(torch.randn(1, H, generator=generator)), alpha)
+    in_engine_HI = weight_HI if is_stale else project_out(weight_HI, edit)
+    observed_PH = (probe_PI.float() @ in_engine_HI.float().T).bfloat16().double()
+    before_PH = probe_PI.double() @ weight_HI.double().T
+    expected_PH = _edited_output(before_PH, edit)
+    error = float((observed_PH - expected_PH).norm() / expected_PH.norm())
+    arrived = share(observed_PH, expected_PH, before_PH)
+    print(f"alpha {alpha}, stale {is_stale}: error {error:.2%}, share of the change {arrived}")
+    assert error < 1.2 * TOLERANCE
+    assert (abs(arrived - 1) > CHANGE_TOLERANCE) == is_stale
+
+
+def test_a_change_below_rounding_has_no_share() -> None:
+    output_PH = torch.randn(8, H, generator=torch.Generator().manual_seed(1)).double()
+    assert share(output_PH, output_PH, output_PH) is None

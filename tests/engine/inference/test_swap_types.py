@@ -1,0 +1,86 @@
+"""The hot swap in a real engine for every pair of the checkpoint's type and the engine's: what was loaded is what is expected."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from editing.checkpoint import open_checkpoint
+from editing.plan import plan_edit
+from editing.projection import Edit, orthonormal_basis
+from engine.configs.load import validate
+from engine.configs.schema import RunConfig
+from engine.environment import set_environment
+from engine.errors import SwapFailed
+from engine.inference.arguments import engine_arguments
+from engine.inference.hotswap import HotSwap
+from engine.inference.replica import Replica
+from engine.models.locate import checkpoint_hash
+from engine.models.variant import Variant
+from tests.tiny import HIDDEN, save_tiny
+
+pytestmark = pytest.mark.engine
+TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+# The pairs that machines meet; the others run with -m slow.
+COMMON = [("bfloat16", "bfloat16"), ("bfloat16", "float32"), ("float32", "float32")]
+PAIRS = [
+    pytest.param(pair, id="-in-".join(pair), marks=[] if pair in COMMON else pytest.mark.slow)
+    for pair in itertools.product(TYPES, TYPES)
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Replica, Variant, Path]]:
+    """An engine of one type on a checkpoint of another, and its base."""
+    stored, engine = request.param
+    folder = save_tiny("llama served", tmp_path_factory.mktemp("model"), dtype=TYPES[stored])
+    set_environment()
+    table = {"variant": "tiny", "model": {"path": str(folder), "dtype": engine}, "directions": {"layers": [1]}}
+    config: RunConfig = validate({**table, "vllm": {"skip_tokenizer_init": True, "kv_cache_memory_bytes": 2**26}}, "a test")
+    checkpoint = open_checkpoint(folder)
+    base = Variant("base", checkpoint_hash(checkpoint), plan_edit(checkpoint), None)
+    replica = Replica(engine_arguments(config, folder, has_gpu=False), base)
+    yield replica, base, folder
+    replica.close()
+
+
+def variant_of(base: Variant, k: int, *, keep_norms: bool = False) -> Variant:
+    basis = orthonormal_basis(torch.randn(k, HIDDEN, generator=torch.Generator().manual_seed(k)))
+    return Variant(f"k{k}", base.base_hash, base.plan, Edit(basis, 1.0, keep_norms))
+
+
+def test_a_variant_is_taken_up(pair: tuple[Replica, Variant, Path]) -> None:
+    replica, base, _ = pair
+    replica.swap(base)
+    error = replica.swap(variant_of(base, 2))
+    print(f"largest probe error {error:.2e}")
+    assert error < 0.01
+
+
+def test_kept_norms_are_taken_up(pair: tuple[Replica, Variant, Path]) -> None:
+    replica, base, _ = pair
+    assert replica.swap(variant_of(base, 3, keep_norms=True)) < 0.01
+
+
+def test_the_base_comes_back(pair: tuple[Replica, Variant, Path]) -> None:
+    replica, base, _ = pair
+    assert replica.swap(base) < 0.01
+
+
+def test_old_weights_are_noticed(pair: tuple[Replica, Variant, Path]) -> None:
+    """One direction of 48: the least that an edit can be here."""
+    replica, base, _ = pair
+    replica.swap(base)
+    hotswap = swapper(replica)
+    edits = hotswap.edits(variant_of(base, 1).edit.basis_HK, variant_of(base, 1).alphas)
+    with pytest.raises(SwapFailed, match=r"the engine's output is off by|of the expected change arrived"):
+        hotswap.probe(edits)
+
+
+def swapper(replica: Replica) -> HotSwap:
+    """The swapper inside the in-process worker."""
+    return replica.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.hotswap

@@ -1,0 +1,154 @@
+"""Summaries: what is counted, and what is missing rather than zero."""
+
+import random
+import tracemalloc
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from engine.runs import parquet
+from engine.scoring import summary
+from engine.scoring.summary import figures_of
+from judging import agreement, statistics
+
+
+def scored(compliance: float | None, coherence: float | None, declined: bool | None, **more: object) -> dict[str, object]:
+    row = {
+        "variant": "v",
+        "variant_hash": "h",
+        "form": "in_place",
+        "kind": "declined",
+        "split": "test",
+        "empty": False,
+        "finish_reason": "stop",
+    }
+    return row | {"compliance": compliance, "coherence": coherence, "declined": declined} | more
+
+
+def test_empty_and_truncated_stay_in_and_missing_scores_are_no_zeros() -> None:
+    rows = [
+        scored(1.0, 1.0, False),
+        scored(0.0, 1.0, True),
+        scored(0.0, 0.0, False, empty=True),
+        scored(0.5, 0.5, False, finish_reason="length"),
+        scored(None, None, None),
+    ]
+    figures = figures_of(pa.Table.from_pylist(rows))
+    assert (figures["n"], figures["missing"], figures["empty"], figures["truncated"]) == (5, 1, 1, 1)
+    assert figures["declined"]["value"] == 1 / 4
+    assert figures["compliance"]["value"] == 1.5 / 4
+    assert figures["coherence"]["value"] == 2.5 / 4
+    assert figures["product"]["value"] == 1.5 / 4 * 2.5 / 4
+
+
+def plain_figures(rollouts: list[dict[str, Any]], scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The reference: everything as rows, grouped and averaged one by one."""
+    repeats: dict[Any, list[dict[str, Any]]] = {}
+    for row in scores:
+        repeats.setdefault((row["variant_hash"], row["prompt_id"]), []).append(row)
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for row in rollouts:
+        if found := repeats.get((row["variant_hash"], row["prompt_id"])):
+            values = {name: [one[name] for one in found if one[name] is not None] for name in summary.GRADES}
+            means = {name: sum(grades) / len(grades) if grades else None for name, grades in values.items()}
+            groups.setdefault((row["variant_hash"], row["kind"]), []).append(row | means)
+    figures = []
+    for rows in groups.values():
+        scored = [row for row in rows if row["compliance"] is not None and row["coherence"] is not None]
+        compliance, coherence = ([row[name] for row in scored] for name in ("compliance", "coherence"))
+        declined = [row["declined"] > 0.5 for row in rows if row["declined"] is not None]
+        figures.append(
+            {name: rows[0][name] for name in ("variant", "variant_hash", "form", "split", "kind")}
+            | {"n": len(rows), "missing": len(rows) - len(scored), "n_declined": len(declined)}
+            | {"empty": sum(not row["response"].strip() for row in rows)}
+            | {"truncated": sum(row["finish_reason"] == "length" for row in rows)}
+            | {"declined": asdict(statistics.share(sum(declined), len(declined)))}
+            | {"complied": asdict(statistics.share(compliance.count(1), len(compliance)))}
+            | {name: asdict(one) for name, one in statistics.of_grades(compliance, coherence).items()}
+        )
+    return figures
+
+
+def made(folder: Path, variants: int, prompts: int, repeats: int = 1) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """rollouts.parquet and scores.parquet of `folder`, and their rows; some responses have no score, some scores no grade."""
+    rng = random.Random(0)
+    rollouts: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    for prompt in range(prompts):
+        for variant in range(variants):
+            key = {"variant_hash": f"h{variant}", "prompt_id": f"p{prompt:04d}"}
+            names = {"variant": f"v{variant}", "form": "base" if variant == 0 else "in_place", "split": "test", "model": "m"}
+            text = rng.choice(["\x1f\u3000\n", "An answer. " * 20])
+            more = {
+                "kind": rng.choice(["declined", "answerable"]),
+                "finish_reason": rng.choice(["stop", "length"]),
+                "response": text,
+            }
+            rollouts.append(dict.fromkeys(parquet.ROLLOUT_SCHEMA.names) | key | names | more)
+            for judge, repeat in [("rules", 0), *(("model", number) for number in range(repeats))]:
+                known = rng.random() < 0.9
+                grades = {name: rng.choice([0.0, 0.5, 1.0]) if known else None for name in ("compliance", "coherence")}
+                grades |= {"declined": rng.choice([True, False, None]) if known else None, "cost": rng.choice([None, 0.1])}
+                who = {"judge": judge, "judge_model": judge, "rubric_hash": "r", "repeat": repeat}
+                row = dict.fromkeys(parquet.SCORE_SCHEMA.names) | key | who | grades | {"error": None if known else "none"}
+                if len(scores) < 2 or rng.random() < 0.95:
+                    scores.append(row)
+    parquet.write_table(folder / "rollouts.parquet", rollouts, parquet.ROLLOUT_SCHEMA)
+    parquet.write_table(folder / "scores.parquet", scores, parquet.SCORE_SCHEMA)
+    return rollouts, scores
+
+
+def test_figures_read_as_columns_are_those_of_plain_rows(tmp_path: Path) -> None:
+    rollouts, scores = made(tmp_path, variants=5, prompts=40, repeats=3)
+    rng = random.Random(1)
+    shuffled = rng.sample(rollouts, len(rollouts))
+    parquet.write_table(tmp_path / "rollouts.parquet", shuffled, parquet.ROLLOUT_SCHEMA)
+    table, judges = summary.read_rollouts(tmp_path / "rollouts.parquet"), summary.read_scores(tmp_path / "scores.parquet")
+    assert list(judges) == ["rules", "model"]
+    for judge, found in judges.items():
+        expected = plain_figures(shuffled, [row for row in scores if row["judge"] == judge])
+        assert summary.figures_by(table, found, judge=judge) == [{"judge": judge, **figure} for figure in expected]
+        entry = summary.judge_entry(judge, found, {})
+        mine = [row for row in scores if row["judge"] == judge]
+        assert entry["missing"] == sum(row["error"] is not None for row in mine)
+        assert entry["cost"] == sum(row["cost"] for row in mine if row["cost"] is not None)
+        assert entry["repeats"] == (3 if judge == "model" else 1)
+
+
+def test_agreement_is_that_of_all_scores_by_key(tmp_path: Path) -> None:
+    _, scores = made(tmp_path, variants=3, prompts=30, repeats=2)
+
+    def by_key(judge: str, repeat: int) -> dict[Any, dict[str, Any]]:
+        mine = [row for row in scores if row["judge"] == judge and row["repeat"] == repeat]
+        return {(row["variant_hash"], row["prompt_id"]): row for row in mine}
+
+    found = summary.agreements(summary.read_scores(tmp_path / "scores.parquet"))
+    assert found == [
+        {"judges": ["rules", "model"], **agreement.of_two(by_key("rules", 0), by_key("model", 0))},
+        {"judges": ["model"], **agreement.of_repeats([by_key("model", 0), by_key("model", 1)])},
+    ]
+
+
+def python_peak(folder: Path, prompts: int) -> int:
+    """Python's and numpy's largest allocation while the figures' columns are read and joined."""
+    folder.mkdir()
+    made(folder, variants=4, prompts=prompts)
+    tracemalloc.start()
+    rows = summary.read_rollouts(folder / "rollouts.parquet")
+    for scores in summary.read_scores(folder / "scores.parquet").values():
+        summary.places_of(summary.mean_of_repeats(scores), rows)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_reading_for_figures_costs_some_bytes_a_response_and_not_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "ROWS_A_BATCH", 256)
+    few, many = python_peak(tmp_path / "few", 500), python_peak(tmp_path / "many", 2000)
+    print(f"{few / 1e3:.0f} kB for 2,000 responses of 220 characters, {many / 1e3:.0f} kB for 8,000")
+    assert (many - few) / 6000 < 150
