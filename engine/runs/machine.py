@@ -7,10 +7,10 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.inference.arithmetic import BYTES_PER_VALUE
 from engine.cluster import cluster_address
 from engine.environment import has_gpu
 from engine.errors import EngineError
+from engine.inference.arithmetic import BYTES_PER_VALUE
 from engine.runs.session import Session
 
 DRIVER = 580  # NVIDIA's driver branch of CUDA 13, which torch and vLLM are built for

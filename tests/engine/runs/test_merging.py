@@ -7,7 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from engine.runs import merging, parquet as store
+from engine.runs import merging
+from engine.runs import parquet as store
 from engine.runs.parquet import ROLLOUT_SCHEMA, ShardedTable
 
 ORDER = {"prompt_id": None, "variant_hash": None}

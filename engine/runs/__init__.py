@@ -1,0 +1,1 @@
+"""A run's inputs and its folder."""
