@@ -18,6 +18,7 @@ from typing import Any
 
 from engine.benchmarks.modelless import ModellessActor, UngradedRules
 from engine.configs.load import load_config
+from engine.display.progress import say
 from engine.environment import describe
 from engine.evaluate.candidates import SINGLE, Candidate
 from engine.evaluate.ray_engines import RayEngines
@@ -25,7 +26,6 @@ from engine.evaluate.rollouts import TASK_PROMPTS, Rollouts
 from engine.evaluate.rules import RayRules, Rules
 from engine.evaluate.tasks import Result, Task
 from engine.models.variant import Variant
-from engine.progress import say
 from engine.runs import merging
 from engine.runs.parquet import ROLLOUT_KEY, ShardedTable
 from engine.runs.run_dir import RunDir

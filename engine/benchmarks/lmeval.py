@@ -13,12 +13,12 @@ from typing import Any
 from engine.checkpoints.export import export
 from engine.configs.load import save_config
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.environment import describe, has_gpu
 from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments
 from engine.lmeval.catalogue import EVERYDAY, OWN
 from engine.paths import PROJECT_DIR
-from engine.progress import say
 from engine.rollout.directions import DIRECTIONS, ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs.run_dir import open_run_dir

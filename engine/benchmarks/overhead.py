@@ -21,19 +21,19 @@ from engine.inference.replica import Replica
 from engine.rollout.stages import generate_rows
 from engine.runs import parquet
 from engine.runs.session import Session
+from engine.vllm_compat import core_client, wire_types
 
 
 class AnsweringCore:
     """In place of vLLM's engine core client: every request gets `num_tokens` tokens, one a step, all requests together."""
 
     def __init__(self, num_tokens: int, vocabulary: int) -> None:
-        from vllm.v1.engine import EngineCoreOutputs, EngineCoreRequest
-        from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
-
         self.num_tokens, self.vocabulary = num_tokens, vocabulary
         self.own_seconds = 0.0
-        self._encoder = MsgpackEncoder()
-        self._requests, self._answers = MsgpackDecoder(EngineCoreRequest), MsgpackDecoder(EngineCoreOutputs)
+        self._wire = wire_types()
+        self._encoder = self._wire.MsgpackEncoder()
+        self._requests = self._wire.MsgpackDecoder(self._wire.EngineCoreRequest)
+        self._answers = self._wire.MsgpackDecoder(self._wire.EngineCoreOutputs)
         self._waiting: list[Any] = []
         self._frames: list[Any] = []
 
@@ -73,21 +73,21 @@ class AnsweringCore:
 
     def _made(self) -> Iterator[Any]:
         """Answers to everything that waits: log-probabilities of prompts where they are asked for, else tokens step by step."""
-        from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, FinishReason
-
+        output_type, outputs_type = self._wire.EngineCoreOutput, self._wire.EngineCoreOutputs
+        length = self._wire.FinishReason.LENGTH
         requests, self._waiting = self._waiting, []
         if requests[0].sampling_params.prompt_logprobs is not None:
             for request in requests:
                 table = prompt_logprobs(request.prompt_token_ids)
-                output = EngineCoreOutput(request.request_id, [0], finish_reason=FinishReason.LENGTH)
+                output = output_type(request.request_id, [0], finish_reason=length)
                 output.new_prompt_logprobs_tensors = table
-                yield EngineCoreOutputs(outputs=[output])
+                yield outputs_type(outputs=[output])
             return
         for step in range(self.num_tokens):
-            last = FinishReason.LENGTH if step == self.num_tokens - 1 else None
-            yield EngineCoreOutputs(
+            last = length if step == self.num_tokens - 1 else None
+            yield outputs_type(
                 outputs=[
-                    EngineCoreOutput(one.request_id, [(17 * place + 31 * step) % self.vocabulary], finish_reason=last)
+                    output_type(one.request_id, [(17 * place + 31 * step) % self.vocabulary], finish_reason=last)
                     for place, one in enumerate(requests)
                 ]
             )
@@ -102,24 +102,17 @@ class AnsweringCore:
 def prompt_logprobs(token_ids: Sequence[int]) -> Any:
     """What a worker sends of a prompt: its own tokens' log-probabilities, from the second on."""
     import torch
-    from vllm.v1.outputs import LogprobsTensors
 
     tokens = torch.tensor(token_ids[1:], dtype=torch.int32)[:, None]
-    return LogprobsTensors(tokens, torch.full(tokens.shape, -1.5), torch.ones(len(tokens), dtype=torch.int32))
+    return wire_types().LogprobsTensors(tokens, torch.full(tokens.shape, -1.5), torch.ones(len(tokens), dtype=torch.int32))
 
 
 def open_replica(session: Session, core: AnsweringCore) -> Replica:
     """A replica whose `LLM` is vLLM's own, on the answering core."""
-    from vllm.v1.engine.core_client import EngineCoreClient
-
     arguments = engine_arguments(session.config, session.checkpoint.directory, has_gpu=False, window=session.window)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1"
-    real = EngineCoreClient.make_client
-    EngineCoreClient.make_client = staticmethod(lambda **ignored: core)
-    try:
+    with core_client(core):
         return Replica(arguments, session.base)
-    finally:
-        EngineCoreClient.make_client = real
 
 
 def bench_overhead(config: RunConfig, *, num_tokens: int, rounds: int) -> dict[str, Any]:

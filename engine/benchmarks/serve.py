@@ -18,10 +18,10 @@ from typing import Any
 
 from engine.configs.load import save_config
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.environment import describe, has_gpu
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
-from engine.progress import say
 from engine.rollout.variants import open_sessions
 from engine.runs.session import Session, model_name
 from engine.serving.checks import KEY_VARIABLE, Options

@@ -8,11 +8,11 @@ from typing import Any
 
 from engine.checkpoints.export import export
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.environment import describe
 from engine.evaluate.candidates import Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine, Result, Task
-from engine.progress import say
 from engine.rollout.directions import transformers_model
 from engine.runs.parquet import ShardedTable
 from engine.runs.run_dir import RunDir, open_run_dir

@@ -11,10 +11,10 @@ from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
 from editing.writer import check_output, write_edited
+from engine.display.progress import Progress, say
 from engine.environment import commit, versions
 from engine.errors import EngineError
 from engine.models.variant import Variant
-from engine.progress import Progress, say
 from engine.rollout.directions import DIRECTIONS, check_directions, ensure_directions
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session, model_name

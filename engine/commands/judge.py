@@ -61,7 +61,7 @@ def judge(
 def _default_judge() -> str:
     """DeepSeek, the study's judge, where its key is at hand; else the rules, and that is said."""
     from engine.configs.judges import OFFLINE, load_judge
-    from engine.progress import say
+    from engine.display.progress import say
     from judging.errors import JudgeError
 
     file = load_judge(DEFAULT_JUDGE)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
 from engine.paths import CONFIG_DIR
+from engine.vllm_compat import argument_names
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -186,28 +187,10 @@ def _check_vllm_keys(arguments: Mapping[str, Any], where: str) -> None:
         return
     for key in sorted(arguments.keys() & OWNED_BY_US.keys()):
         raise EngineError(f"{where}: vllm.{key} is not yours to set. {OWNED_BY_US[key]}")
-    known = vllm_argument_names()
+    known = argument_names()
     for key in arguments:
         if key not in known:
             raise EngineError(f"{where}: unknown key 'vllm.{key}'. {_nearest(key, known)}")
-
-
-def vllm_argument_names() -> list[str]:
-    """The fields of the installed vLLM's EngineArgs, read from its source: importing vLLM takes ten seconds."""
-    import ast
-    import importlib.util
-
-    spec = importlib.util.find_spec("vllm")
-    if spec is None or spec.origin is None:
-        raise EngineError("vLLM is not installed. Run bin/setup.")
-    tree = ast.parse((Path(spec.origin).parent / "engine" / "arg_utils.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
-            fields = [
-                item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-            ]
-            return [name for name in fields if re.match(r"[a-z]", name)]
-    raise EngineError("The installed vLLM has no EngineArgs in engine/arg_utils.py; expected vLLM 0.26 to 0.33.")
 
 
 def save_config(config: "RunConfig", file: Path) -> Path:

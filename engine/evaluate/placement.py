@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from engine.cluster import check_address, cluster_address, connect
 from engine.environment import has_gpu
 from engine.errors import EngineError
-from engine.runs.machine import SHARE_OF_CARD, gpu_memory, visible_gpus
+from engine.runs.machine import gpu_memory, visible_gpus
 from engine.runs.session import Session
+from engine.vllm_compat import memory_share
 
 WIDTHS = (1, 2, 4, 8)  # GPUs an engine: within one node
 SHARE_FOR_CACHE = 0.2  # of a card, at least: fewer tokens in the cache than that, and the batch shrinks
@@ -38,19 +39,21 @@ def choose_engines(session: Session, count: int | None) -> Engines:
         width, reason = 1, "no GPU is visible here to measure; vllm.tensor_parallel_size sets another width"
     else:
         size = (session.engine_bytes, session.swapped_bytes)
-        width, reason = width_of(*size, heads=_heads(session), card=min(cards), most=len(cards))
+        width, reason = width_of(
+            *size, heads=_heads(session), card=min(cards), most=len(cards), share=memory_share(session.config.vllm)
+        )
     return Engines(check_engines(count, width), width, reason)
 
 
-def width_of(weights: int, swapped: int, *, heads: Iterable[int], card: int, most: int) -> tuple[int, str]:
+def width_of(weights: int, swapped: int, *, heads: Iterable[int], card: int, most: int, share: float) -> tuple[int, str]:
     """The smallest number of GPUs that leaves a fifth of each card for the cache, and why; else the widest there is.
 
-    `weights` and `swapped` are the model's and W0's bytes, `card` one GPU's, `most` the GPUs at hand; each of `heads` must be
-    divisible by the width. Of Llama-3-70B in bf16 that is 4 on 80 GB cards and 2 on 141 GB. Raises EngineError where nothing
-    is left for a cache.
+    `weights` and `swapped` are the model's and W0's bytes, `card` one GPU's, `share` the part of it that vLLM claims, `most` the
+    GPUs at hand; each of `heads` must be divisible by the width. Of Llama-3-70B in bf16 that
+    is 4 on 80 GB cards and 2 on 141 GB. Raises EngineError where nothing is left for a cache.
     """
     widths = [width for width in WIDTHS if width <= most and all(number % width == 0 for number in heads)]
-    left = {width: SHARE_OF_CARD * card - (weights + swapped) / width for width in widths}
+    left = {width: share * card - (weights + swapped) / width for width in widths}
     width = next((width for width in widths if left[width] >= SHARE_FOR_CACHE * card), widths[-1])
     held = f"weights {weights / width / 1e9:.1f} GB and W0 {swapped / width / 1e9:.1f} GB a GPU"
     if left[width] <= 0:

@@ -11,13 +11,13 @@ from itertools import islice
 from typing import Any
 
 from engine.cluster import connect, share_of_cores
+from engine.display.progress import say
 from engine.environment import has_gpu, release_gpu_memory, set_environment
 from engine.errors import EngineError
 from engine.evaluate.tasks import MAX_ATTEMPTS, Host, Result, Task, failed
 from engine.inference.arguments import engine_arguments
 from engine.inference.replica import Replica
 from engine.models.variant import Variant
-from engine.progress import say
 from engine.runs.session import Session
 
 SHARED_CORES = {"OMP_WAIT_POLICY": "passive"}  # threads that wait do not spin on cores that others work on

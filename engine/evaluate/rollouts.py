@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.display.progress import Progress
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.evaluate.candidates import Candidate
@@ -16,7 +17,6 @@ from engine.evaluate.rules import Rules
 from engine.evaluate.scoring import Scoring
 from engine.evaluate.tasks import Engines, Result, Task, chunks
 from engine.evaluate.times import Times
-from engine.progress import Progress
 from engine.rollout.stages import row_identity
 from engine.runs import parquet
 from engine.runs.run_dir import RunDir

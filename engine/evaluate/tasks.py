@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from engine.configs.schema import SamplingConfig
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.evaluate.columns import generations_of, response_batch
 from engine.inference.replica import Generation, Replica
 from engine.models.variant import Variant
-from engine.progress import say
 from engine.runs.session import Session
+from engine.vllm_compat import engine_failures
 
 MAX_ATTEMPTS = 2
 
@@ -108,12 +109,13 @@ class LocalEngine:
         self.session.close()
 
     def _do(self, task: Task) -> Result:
+        faults: tuple[type[Exception], ...] = (EngineError, RuntimeError, *engine_failures())
         reason = ""
         for attempt in range(1, MAX_ATTEMPTS + 1):
             host = Host(self.session.replica())
             try:
                 return host.do(task)
-            except engine_failures() as error:
+            except faults as error:
                 reason = f"{type(error).__name__}: {error}"
                 say(f"{task.variant.name}: attempt {attempt} of {MAX_ATTEMPTS} failed ({reason})")
                 self.session.close()
@@ -123,13 +125,6 @@ class LocalEngine:
 def failed(task: Task, reason: str) -> Result:
     """A task given up."""
     return Result(task, response_batch([]), [], 0.0, 0.0, reason)
-
-
-def engine_failures() -> tuple[type[Exception], ...]:
-    """What an engine raises when it, not the input, is at fault."""
-    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-    return (EngineError, RuntimeError, EngineDeadError, EngineGenerateError)
 
 
 def chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:

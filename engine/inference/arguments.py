@@ -8,9 +8,7 @@ from editing.plan import plan_edit
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
-
-GIB = 2**30
-BIG_CARD, BIG_BATCH, CAPTURED = 70 * GIB, 1024, 512  # vLLM's defaults: bytes from which a batch is big, its size, graphs up to
+from engine.vllm_compat import BIG_BATCH, BIG_CARD, CAPTURED, GIB, WORKER_EXTENSION, device_bytes, memory_share
 
 
 def engine_arguments(
@@ -30,7 +28,7 @@ def engine_arguments(
         "seed": config.sampling.seed,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
-        "worker_extension_cls": "engine.inference.vllm_worker.HotSwapWorker",
+        "worker_extension_cls": WORKER_EXTENSION,
     }
     arguments |= {} if window is None else {"max_model_len": window}
     arguments |= hardware_arguments(has_gpu=has_gpu) | config.vllm
@@ -50,9 +48,7 @@ def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
 
 def gpu_arguments(config: RunConfig, model_dir: Path) -> dict[str, Any]:
     """What follows from the GPU that this process sees: vLLM's share of it, and CUDA graphs for the whole batch."""
-    from vllm.platforms import current_platform
-
-    total = current_platform.get_device_total_memory()
+    total = device_bytes()
     return share_beside_swaps(config, model_dir, total) | graphs_for_batch(config, total)
 
 
@@ -61,14 +57,12 @@ def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[s
 
     The share is the user's `vllm.gpu_memory_utilization`, else vLLM's own; nothing where the cache has a size of its own.
     """
-    from vllm.engine.arg_utils import EngineArgs
-
     if "kv_cache_memory_bytes" in config.vllm:
         return {}
     checkpoint = open_checkpoint(model_dir)
     entries = [checkpoint.tensors[tensor.name] for tensor in plan_edit(checkpoint).edited]
     kept = sum(entry.end - entry.begin for entry in entries) // int(config.vllm.get("tensor_parallel_size", 1))
-    share = float(config.vllm.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization))
+    share = memory_share(config.vllm)
     return {"gpu_memory_utilization": round(share - kept / total, 3)}
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editing.checkpoint import Checkpoint
+from engine.display.progress import say
 from engine.environment import has_gpu
-from engine.progress import say
 
 AUTO, FLOAT32 = "auto", "float32"
 STORED = {"BF16": "bfloat16", "F16": "float16", "F32": FLOAT32}  # safetensors' names

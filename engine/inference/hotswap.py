@@ -17,6 +17,7 @@ from editing.checkpoint import Checkpoint
 from editing.plan import EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit, project_out
 from engine.errors import EngineError, SwapFailed
+from engine.vllm_compat import columns_of, exchange_weight, layer_output, row_parallel
 
 NUM_PROBES = 8
 # Largest ||y - expected|| / ||expected|| of a layer that is right, by the type that rounds most on the way.
@@ -133,25 +134,17 @@ class HotSwap:
         return of_engine, max(of_engine, PROBE_TOLERANCE[self.base_weight(site).dtype])
 
     def _site(self, model: nn.Module, tensor: PlannedTensor) -> Site:
-        module = _linear(model, tensor.name.removesuffix(".weight"))
-        width = module.input_size_per_partition
-        columns = slice(module.tp_rank * width, (module.tp_rank + 1) * width)
+        module = row_parallel(model, tensor.name.removesuffix(".weight"))
+        columns = columns_of(module)
         base_HI = _matrix(self.checkpoint, tensor)[:, columns]
         self._base[tensor.name] = base_HI.to(self.device)
         generator = torch.Generator().manual_seed(sum(tensor.name.encode()))
-        probe_PI = torch.randn(NUM_PROBES, width, generator=generator).to(module.params_dtype)
+        probe_PI = torch.randn(NUM_PROBES, columns.stop - columns.start, generator=generator).to(module.params_dtype)
         base_output_PH = probe_PI.float() @ base_HI.to(module.params_dtype).float().T
         return Site(tensor, module, columns, probe_PI.to(self.device), base_output_PH.to(self.device, torch.float64))
 
     def _load(self, site: Site, weight_HI: Tensor) -> None:
-        weight_HI = weight_HI.to(site.probe_PI.dtype)
-        if self.repacks:
-            # vLLM's CPU backend packed the weight away at load: a copy into it would change nothing and say nothing.
-            site.module.weight = nn.Parameter(weight_HI.contiguous(), requires_grad=False)
-            site.module.quant_method.process_weights_after_loading(site.module)
-        else:
-            # In place: CUDA graphs hold the parameter's address.
-            site.module.weight.data.copy_(weight_HI)
+        exchange_weight(site.module, weight_HI.to(site.probe_PI.dtype), repacks=self.repacks)
 
 
 def _matrix(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor:
@@ -159,25 +152,9 @@ def _matrix(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor:
     return weight if tensor.axis == 0 else weight.T  # Conv1D is stored (input, hidden); vLLM turns it round
 
 
-def _linear(model: nn.Module, name: str) -> Any:
-    from vllm.model_executor.layers.linear import RowParallelLinear, UnquantizedLinearMethod
-
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        raise EngineError(f"vLLM's {type(model).__name__} has no module {name}, so it cannot be swapped. Use bin/edit.") from None
-    if type(module) is not RowParallelLinear:
-        raise EngineError(
-            f"{name} is a {type(module).__name__}; a hot swap takes RowParallelLinear (no LoRA, no pipeline parallelism)."
-        )
-    if type(module.quant_method) is not UnquantizedLinearMethod:
-        raise EngineError(f"{name} is quantised ({type(module.quant_method).__name__}); a hot swap takes unquantised weights.")
-    return module
-
-
 def _apply(module: Any, probe_PI: Tensor) -> Tensor:
     with torch.inference_mode():
-        return module.quant_method.apply(module, probe_PI).to(torch.float64)
+        return layer_output(module, probe_PI).to(torch.float64)
 
 
 def _product(site: Site, weight_HI: Tensor) -> Tensor:

@@ -3,8 +3,6 @@
 Prompts go in as token ids. After a swap that failed it refuses to generate until one succeeds.
 """
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +10,9 @@ from typing import Any
 from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
 from engine.inference.answers import arguments_of, checked_answers
-from engine.inference.sampling import logprobs_of, sampling_parameters
+from engine.inference.sampling import sampling_parameters
 from engine.models.variant import Variant
+from engine.vllm_compat import engine_death, last_logprobs, start_engine, stop_engine, stream
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,9 @@ class Replica:
     """
 
     def __init__(self, arguments: dict[str, Any], base: Variant) -> None:
-        from vllm import LLM
-
         self.arguments = arguments
         self.base = base
-        try:
-            self.llm = LLM(**arguments)
-        except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
-            raise EngineError(f"vLLM did not start: {error or type(error).__name__}") from error
+        self.llm = start_engine(arguments)
         answers = self.llm.collective_rpc("hotswap_open", args=(arguments["model"],))
         self.num_sites = int(checked_answers(answers, "")[0]["sites"])
         self.current: Variant | None = None  # the first swap, to the base too, loads and probes
@@ -106,7 +100,7 @@ class Replica:
         sequences = [[*prompts[index], *responses[index]] for index in filled]
         for place, output in self.outputs(sequences, parameters):
             index = filled[place]
-            values = logprobs_of(output.prompt_logprobs, responses[index])
+            values = last_logprobs(output.prompt_logprobs, responses[index])
             scored[index] = sum(values) / len(values)
             on_row()
         return scored
@@ -121,64 +115,10 @@ class Replica:
         """
         if self.current is None:
             raise EngineError("No hot swap has succeeded, so the engine may hold mixed weights. Swap before generating.")
-        engine = self.llm.llm_engine
         prompts = [{"prompt_token_ids": list(token_ids)} for token_ids in sequences]
-        # vLLM's own ids are NUMBER or NUMBER-RANDOM; outputs carry the number.
-        with self._paused() if together else contextlib.nullcontext():
-            pending = {name: place for place, name in enumerate(self.llm.enqueue(prompts, parameters, use_tqdm=False))}
-        places = {name.split("-")[0]: place for name, place in pending.items()}
-        finished: set[int] = set()
-        try:
-            while engine.has_unfinished_requests():
-                with engine_death():
-                    outputs = engine.step()
-                for output in outputs:
-                    if output.finished:
-                        finished.add(places[output.request_id])
-                        yield places[output.request_id], output
-        finally:
-            if abandoned := [name for name, place in pending.items() if place not in finished]:
-                engine.abort_request(abandoned, internal=True)
+        yield from stream(self.llm, prompts, parameters, together=together)
 
     def close(self) -> None:
         """Stop the engine and give its memory back."""
-        self.llm.llm_engine.engine_core.shutdown()
+        stop_engine(self.llm)
         del self.llm
-
-    @contextlib.contextmanager
-    def _paused(self) -> Iterator[None]:
-        """Requests are taken and none is scheduled; without effect in this process, where nothing runs between calls."""
-        if not runs_elsewhere():
-            yield
-            return
-        self.llm.sleep(level=0, mode="keep")
-        try:
-            yield
-        finally:
-            self.llm.wake_up(tags=["scheduling"])
-
-
-def weight_digests(llm: Any) -> dict[str, str] | None:
-    """vLLM's digest of every parameter, by rank and name; None on a CPU, where vLLM packs weights away, and where it has none."""
-    from vllm.platforms import current_platform
-    from vllm.v1.worker.gpu_worker import Worker
-
-    if current_platform.is_cpu() or not hasattr(Worker, "compute_weight_checksums"):
-        return None
-    return {name: digest for ranks in llm.collective_rpc("compute_weight_checksums") for name, digest in ranks.items()}
-
-
-@contextlib.contextmanager
-def engine_death() -> Iterator[None]:
-    """Raise EngineError where an engine in a process of its own has died."""
-    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
-
-    try:
-        yield
-    except (EngineDeadError, EngineGenerateError) as error:
-        raise EngineError(f"The engine died ({error}). Its own lines above say why; run again to continue.") from error
-
-
-def runs_elsewhere() -> bool:
-    """Whether vLLM puts its engine in a process of its own, as it does by default on a GPU."""
-    return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"

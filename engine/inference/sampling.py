@@ -1,11 +1,10 @@
-"""What is asked of vLLM for each prompt, and what is read of its log-probabilities."""
+"""What is asked of vLLM for each prompt."""
 
 import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 from engine.configs.schema import SamplingConfig
-from engine.errors import EngineError
 
 SEED_BYTES = 7
 
@@ -29,14 +28,3 @@ def sampling_parameters(prompts: Sequence[Sequence[int]], sampling: SamplingConf
     if sampling.temperature == 0:
         return SamplingParams(**common)
     return [SamplingParams(**common, seed=prompt_seed(sampling.seed, prompt)) for prompt in prompts]
-
-
-def logprobs_of(prompt_logprobs: Any, response: Sequence[int]) -> list[float]:
-    """The log-probabilities of a sequence's last tokens, of vLLM's flat table: each position lists its own token first.
-
-    Raises EngineError where the table is of other tokens.
-    """
-    first = [prompt_logprobs.start_indices[place] for place in range(-len(response), 0)]
-    if [prompt_logprobs.token_ids[place] for place in first] != list(response):
-        raise EngineError("vLLM's log-probabilities are of other tokens than the response's.")
-    return [prompt_logprobs.logprobs[place] for place in first]

@@ -12,6 +12,7 @@ from typing import Any
 from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
 from engine.inference.hotswap import HotSwap
+from engine.vllm_compat import on_cpu
 
 Answer = dict[str, Any]
 
@@ -26,11 +27,8 @@ class HotSwapWorker:
         """Prepare swaps from the base checkpoint; `sites` is the number of layers that a swap exchanges."""
 
         def work() -> Answer:
-            from vllm.platforms import current_platform
-
             checkpoint = open_checkpoint(Path(base_dir))
-            on_cpu = bool(current_platform.is_cpu())
-            self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu)
+            self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu())
             return {"sites": len(self.hotswap.sites)}
 
         return _answer("", work)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.display.progress import say
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.lmeval.compare import over_tasks
@@ -15,7 +16,6 @@ from engine.lmeval.endpoint import Served
 from engine.lmeval.injection import Engine, engine_model, server_model, without_bars
 from engine.models.variant import Variant
 from engine.paths import PROJECT_DIR
-from engine.progress import say
 from engine.runs import parquet
 from engine.runs.run_dir import write_json
 from engine.runs.session import Session, model_name

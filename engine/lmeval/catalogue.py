@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.lmeval.local_data import BUILDERS, with_data
-from engine.progress import say
 
 OWN = Path(__file__).parent / "tasks"
 EVERYDAY = "everyday"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.display.progress import Progress
 from engine.inference.replica import Replica
 from engine.lmeval.endpoint import Served, endpoint_key
-from engine.progress import Progress
 
 
 class Engine:

@@ -11,9 +11,9 @@ import os
 import shutil
 from pathlib import Path
 
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.paths import cache_dir
-from engine.progress import say
 
 NAME = "embedded:smollm2-135m-instruct"
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.display.progress import say
 from engine.errors import EngineError
-from engine.progress import say
 from engine.runs.files import FORMAT
 from engine.runs.run_dir import file_hash, read_manifest
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.display.progress import say
 from engine.display.study_words import reading_sentences, structure_sentence, triple
 from engine.environment import commit
-from engine.progress import say
 from engine.report import study_tables, tables
 from engine.report.browser import as_script, browser_data
 from engine.report.collect import RunData, inputs_of, read_run

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.display.progress import Progress, say
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
-from engine.progress import Progress, say
 from engine.runs.run_dir import RunDir, copy_file
 from engine.runs.session import Session, model_name
 from extraction.positions import LAST, RESPONSE

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from engine.configs.judges import OFFLINE
 from engine.configs.schema import JudgeConfig, RunConfig
+from engine.display.progress import say
 from engine.errors import EngineError
-from engine.progress import say
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
 from engine.runs.files import ROLLOUTS, SCORES, SUMMARY

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.configs.schema import RunConfig
-from engine.progress import say
+from engine.display.progress import say
 from engine.report.page import refresh
 from engine.rollout.directions import check_given_directions
 from engine.rollout.stages import run_all

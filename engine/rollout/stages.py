@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.configs.schema import RunConfig, SamplingConfig
+from engine.display.progress import Progress, say
 from engine.environment import versions
 from engine.errors import EngineError
-from engine.progress import Progress, say
 from engine.rollout.directions import DIRECTIONS, ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet

@@ -12,9 +12,9 @@ from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.inference.arithmetic import BYTES_PER_VALUE
 from engine.runs.session import Session
+from engine.vllm_compat import device_bytes, memory_share
 
 DRIVER = 580  # NVIDIA's driver branch of CUDA 13, which torch and vLLM are built for
-SHARE_OF_CARD = 0.92  # of a GPU: vLLM's own default
 NODES = Path("/sys/devices/system/node")
 
 
@@ -68,7 +68,7 @@ def check_compiler(compiler: str | None, header: Path) -> None:
 def check_card(session: Session, width: int, card: int) -> None:
     """Raise EngineError where a GPU of `card` bytes cannot hold weights, W0 and the cache of one request."""
     length = int(session.window or session.config.vllm["max_model_len"]) if _plain_window(session) else 0
-    share = float(session.config.vllm.get("gpu_memory_utilization", SHARE_OF_CARD))
+    share = memory_share(session.config.vllm)
     weights, kept, cache = (size // width for size in (session.engine_bytes, session.swapped_bytes, cache_bytes(session, length)))
     if weights + kept + cache > share * card:
         raise EngineError(
@@ -100,9 +100,7 @@ def memory_nodes() -> int:
 
 def gpu_memory() -> list[int]:
     """Total bytes of each GPU that this process may use."""
-    from vllm.platforms import current_platform
-
-    return [int(current_platform.get_device_total_memory(gpu)) for gpu in range(visible_gpus())]
+    return [device_bytes(gpu) for gpu in range(visible_gpus())]
 
 
 def visible_gpus() -> int:

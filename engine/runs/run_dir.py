@@ -19,9 +19,9 @@ from typing import Any
 
 from editing.checkpoint import free_bytes
 from engine.configs.load import differing_keys
+from engine.display.progress import say
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.progress import say
 
 FORMAT = "refusal-run/1"
 # Keys that change what is printed or added, not what is there. A sweep, whose judge decides, names it beside its configuration.

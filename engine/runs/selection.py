@@ -1,8 +1,8 @@
 """The selection prompts of a sweep or a study, held apart from what directions and figures are made of."""
 
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.errors import EngineError
-from engine.progress import say
 from extraction.prompts import EMBEDDED_PREFIX, Pair, load_pairs, take
 
 EMBEDDED_SELECTION = "embedded:selection_pairs"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from editing.checkpoint import Checkpoint
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.errors import EngineError
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
-from engine.progress import say
 from extraction.positions import RESPONSE, expand_positions, offset_of
 from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
 

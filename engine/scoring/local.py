@@ -14,13 +14,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.configs.judges import LocalModel
+from engine.display.progress import Progress, say
 from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments
 from engine.inference.arithmetic import arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
-from engine.progress import Progress, say
 from engine.scoring.grader import HASH_DIGITS, judge_cache
+from engine.vllm_compat import start_engine, stop_engine
 from judging.cache import ReplyCache, Stored
 from judging.judge import fenced
 from judging.judgement import Item, Judgement
@@ -97,7 +98,7 @@ class LocalGrader:
     def close(self) -> None:
         """Stop the engine."""
         if self._llm is not None:
-            self._llm.llm_engine.engine_core.shutdown()
+            stop_engine(self._llm)
             self._llm = None
         self._cache.close()
 
@@ -163,17 +164,12 @@ class LocalGrader:
             gpu = has_gpu()
             set_environment()
             release_gpu_memory()
-            from vllm import LLM
-
             self.arithmetic.say()
             say(f"judge: starting vLLM {versions()['vllm']} with {self.model} ({'GPU' if gpu else 'CPU'})")
             arguments = {"model": str(self.checkpoint.directory), "dtype": self.local.model.dtype, "disable_log_stats": True}
             # Log-probabilities after the mask: the odds among the letters.
             arguments |= {"logprobs_mode": "processed_logprobs", "use_tqdm_on_load": False, **hardware_arguments(has_gpu=gpu)}
-            try:
-                self._llm = LLM(**arguments | self.local.vllm)
-            except (ValueError, RuntimeError) as error:
-                raise EngineError(f"vLLM did not start for the judge: {error}") from error
+            self._llm = start_engine(arguments | self.local.vllm, " for the judge")
         return self._llm
 
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from engine.cluster import check_address, cluster_address, connect
 from engine.configs.judges import JudgeFile, label_of
-from engine.progress import say
+from engine.display.progress import say
 from engine.scoring.grader import HASH_DIGITS, Grader, OfflineGrader, judge_cache
 from judging.budget import Budget
 from judging.crew import Crew, LocalCrew

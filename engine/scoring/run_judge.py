@@ -9,9 +9,9 @@ from typing import Any
 
 from engine.configs.judges import JudgeFile, label_of, load_judge
 from engine.configs.schema import JudgeConfig
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash, open_model
-from engine.progress import say
 from engine.scoring.grader import Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, item_of

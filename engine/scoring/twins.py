@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.configs.judges import load_judge
+from engine.display.progress import say
 from engine.errors import EngineError
-from engine.progress import say
 from engine.runs.run_dir import write_text
 from engine.scoring.open import check_judge, open_asker
 from extraction.prompts import load_prompts

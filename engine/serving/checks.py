@@ -19,6 +19,7 @@ from engine.runs.machine import (
     visible_gpus,
 )
 from engine.runs.session import Session
+from engine.vllm_compat import device_bytes, memory_share
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
@@ -171,22 +172,18 @@ def check_gpu_memory(weights: int, free: int, claimed: int) -> None:
 def _claimed(session: Session, options: Options, total: int) -> int:
     """Bytes that vLLM wants free at its start: its share of the card, unless the cache has a size of its own or the command line
     says otherwise."""
-    from vllm.engine.arg_utils import EngineArgs
-
     if any(flag.startswith(MEMORY_FLAGS) for flag in _flags(options)) or "kv_cache_memory_bytes" in session.config.vllm:
         return 0
-    return int(total * float(session.config.vllm.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization)))
+    return int(total * memory_share(session.config.vllm))
 
 
 def share_for_swaps(session: Session, options: Options) -> dict[str, float]:
     """vLLM's share of the GPU that holds, the user's or vLLM's own, less what swaps keep there."""
-    from vllm.platforms import current_platform
-
     names = ("gpu_memory_utilization", "tensor_parallel_size", "kv_cache_memory_bytes")
     given = {name: _setting(session, options, name, "-tp" if name.startswith("tensor") else "") for name in names}
     table = {**session.config.vllm, **{name: value for name, value in given.items() if value is not None}}
     config = session.config.model_copy(update={"vllm": table})
-    return share_beside_swaps(config, session.checkpoint.directory, current_platform.get_device_total_memory())
+    return share_beside_swaps(config, session.checkpoint.directory, device_bytes())
 
 
 def _setting(session: Session, options: Options, name: str, short: str = "") -> str | None:

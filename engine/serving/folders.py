@@ -12,11 +12,11 @@ from editing.compare import unfaithful_factors, unfaithful_files, unfaithful_ten
 from editing.errors import EditError
 from editing.folder import EDIT_FILE
 from engine.checkpoints.export import check_export, export
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import remembered
 from engine.models.variant import Variant
 from engine.paths import cache_dir
-from engine.progress import say
 from engine.runs.session import Session
 
 VERIFIED = "verified_folders.json"

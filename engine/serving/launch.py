@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from editing.adapter import check_adaptable
+from engine.display.progress import say
 from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments
 from engine.models.variant import Variant
 from engine.paths import cache_dir
-from engine.progress import say
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.run_dir import hash_of, write_json
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, Options, share_for_swaps
 from engine.serving.folders import Launch, Served, base_folder, variant_folder
+from engine.vllm_compat import WORKER_EXTENSION, adapter_ranks
 
 SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
+
 DEFAULTS = {"VLLM_NO_USAGE_STATS": "1"}
 # The guard and the gate are Python, around Python's server; a stored response would be made after its request has ended.
 NEEDED = {"VLLM_USE_RUST_FRONTEND": "0", "VLLM_ENABLE_RESPONSES_API_STORE": "0"}
@@ -79,7 +81,7 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
     variants = [sessions[0].base, *_variants(sessions)]
     folder = cache_dir() / "served" / f"swappable-{hash_of({variant.name: variant.hash for variant in variants})}"
     catalogue = _catalogue(folder, sessions[0], variants)
-    extension = ["--worker-extension-cls", "engine.inference.vllm_worker.HotSwapWorker", "--api-server-count", "1"]
+    extension = ["--worker-extension-cls", WORKER_EXTENSION, "--api-server-count", "1"]
     weights = base_folder(sessions[0])
     command = [*_command(sessions[0], weights, SWAPPABLE, options), *extension, *_around(key, SWAPPER), *options.extra]
     if has_gpu():  # last: it holds whatever share the user names, less what swaps keep
@@ -143,15 +145,12 @@ def _variants(sessions: Sequence[Session]) -> list[Variant]:
 
 def _lora_flags(sessions: Sequence[Session], models: Sequence[Served]) -> list[str]:
     """One adapter a variant, on the projections that it edits and on nothing else."""
-    from typing import get_args
-
-    from vllm.config.lora import MaxLoRARanks
-
     say("serve: adapters on one copy of the base; their weights equal the folded model's to rounding, not bit for bit")
     rank = max(session.config.directions.k or len(session.layers()) for session in sessions)
-    allowed = [size for size in get_args(MaxLoRARanks) if size >= rank]
+    ranks = adapter_ranks()
+    allowed = [size for size in ranks if size >= rank]
     if not allowed:
-        raise EngineError(f"vLLM serves adapters of rank {max(get_args(MaxLoRARanks))} at most; found {rank}.")
+        raise EngineError(f"vLLM serves adapters of rank {ranks[-1]} at most; found {rank}.")
     targets = sorted({tensor.name.split(".")[-2] for session in sessions for tensor in session.plan.edited})
     modules = [json.dumps({"name": model.name, "path": str(model.folder)}) for model in models]
     flags = ["--enable-lora", "--max-loras", str(len(models)), "--max-lora-rank", str(min(allowed))]

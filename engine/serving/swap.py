@@ -20,6 +20,7 @@ from typing import Any
 from engine.inference.answers import checked_answers
 from engine.serving.gate import Gate
 from engine.serving.guard import ADMIN_ROUTE, Receive, Scope, Send, bears, respond
+from engine.vllm_compat import served_engine
 
 CATALOGUE_VARIABLE, KEY_VARIABLE = "REFUSAL_SWAP_CATALOGUE", "REFUSAL_ADMIN_KEY"
 ROUTE, HEADER = ADMIN_ROUTE, b"x-refusal-variant"
@@ -97,7 +98,7 @@ class SwapMiddleware:
             return 404, {"error": f"There is no variant '{name}'; there are {', '.join(self.catalogue['variants'])}."}
         try:
             async with self.gate.swap(patience):
-                return await self._swap(scope["app"].state.engine_client, name, patience)
+                return await self._swap(served_engine(scope["app"]), name, patience)
         except TimeoutError:
             return 409, {"error": f"Responses are still under way after {patience:g} s, and nothing was changed. Try again."}
 

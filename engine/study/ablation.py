@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from editing.projection import orthonormal_basis
+from engine.display.progress import Progress
 from engine.environment import describe
-from engine.progress import Progress
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.session import ANSWERABLE, DECLINED, given_layers
 from engine.scoring.calibrations import judge_of

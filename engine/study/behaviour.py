@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from engine.display.progress import Progress
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.models.folded import FoldedModel
-from engine.progress import Progress
 from engine.rollout.directions import DIRECTIONS, transformers_model
 from engine.rollout.variants import load_variant
 from engine.runs import parquet

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.display.progress import Progress
 from engine.environment import describe
-from engine.progress import Progress
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.session import given_layers, model_name
 from engine.study.opening import Study

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.errors import EngineError
-from engine.progress import say
 from engine.report.page import refresh
 from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run

@@ -10,17 +10,17 @@ from typing import Any
 
 from engine.checkpoints.export import export
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.environment import describe, has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.evaluate.tasks import Host, Task
 from engine.inference.arguments import engine_arguments
-from engine.inference.replica import weight_digests
-from engine.progress import say
 from engine.rollout.directions import DIRECTIONS, ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import open_for_directions
 from engine.runs.session import Session
+from engine.vllm_compat import weight_digests
 
 GENERATE = """
 import json, sys
@@ -28,7 +28,7 @@ from engine.environment import set_environment
 arguments, prompts, max_tokens = json.load(sys.stdin)
 set_environment()
 from vllm import LLM, SamplingParams
-from engine.inference.replica import weight_digests
+from engine.vllm_compat import weight_digests
 llm = LLM(**arguments)
 sampling = SamplingParams(temperature=0, max_tokens=max_tokens)
 outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts], sampling, use_tqdm=False)

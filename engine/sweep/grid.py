@@ -9,9 +9,9 @@ from torch import Tensor
 from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
 from engine.configs.schema import SweepConfig
+from engine.display.progress import say
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, SUBSPACE, Candidate
 from engine.models.variant import Variant
-from engine.progress import say
 from engine.runs.session import Session
 from engine.sweep.inputs import grid_layers, listed_subspaces, top_sizes
 from extraction.directions import Directions, unit_directions

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.evaluate.placement import choose_engines
 from engine.evaluate.times import TIMING
-from engine.progress import say
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
 from engine.runs.machine import check_machine

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from engine.configs.schema import SweepConfig
+from engine.display.progress import Progress, say
 from engine.errors import EngineError
 from engine.evaluate.candidates import Candidate
 from engine.evaluate.times import Times
 from engine.models.folded import FoldedModel
-from engine.progress import Progress, say
 from engine.rollout.directions import transformers_model
 from engine.runs import parquet
 from engine.runs.session import Session

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.evaluate.candidates import Candidate
 from engine.evaluate.rollouts import Rollouts
-from engine.progress import say
 from engine.rollout.directions import extract, provenance
 from engine.runs import parquet
 from engine.runs.run_dir import RunDir

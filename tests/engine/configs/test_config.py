@@ -13,9 +13,9 @@ from engine.configs.load import (
     load_config,
     save_config,
     variant_names,
-    vllm_argument_names,
 )
 from engine.errors import EngineError
+from engine.vllm_compat import argument_names
 
 PUBLISHED = {
     "llama32_1b_k1": ([9], 0.251, 0.951),
@@ -151,7 +151,7 @@ def test_broken_files_and_circles_are_named(tmp_path: Path) -> None:
 
 
 def test_vllms_argument_names_are_those_of_the_installed_vllm() -> None:
-    names = vllm_argument_names()
+    names = argument_names()
     assert {"max_model_len", "tensor_parallel_size", "gpu_memory_utilization", "enforce_eager", "seed"} <= set(names)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from engine import progress
-from engine.progress import Progress
+from engine.display.progress import Progress
 
 
 class Clock:

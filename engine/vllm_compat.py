@@ -1,0 +1,238 @@
+"""What we know of vLLM's insides, in one place: private names, ids, layers, defaults. An upgrade of vLLM is tried here first.
+
+Written for vLLM 0.26 to 0.33. vLLM is imported inside the functions: it takes ten seconds.
+"""
+
+import ast
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+from engine.errors import EngineError
+
+WORKER_EXTENSION = "engine.inference.vllm_worker.HotSwapWorker"
+GIB = 2**30
+# vLLM's defaults: from how many bytes of a GPU on a batch is big, the size of such a batch, and CUDA graphs up to this batch.
+BIG_CARD, BIG_BATCH, CAPTURED = 70 * GIB, 1024, 512
+
+
+def argument_names() -> list[str]:
+    """The fields of the installed vLLM's EngineArgs, read from its source."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        raise EngineError("vLLM is not installed. Run bin/setup.")
+    tree = ast.parse((Path(spec.origin).parent / "engine" / "arg_utils.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == "EngineArgs":
+            fields = [
+                item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+            ]
+            return [name for name in fields if re.match(r"[a-z]", name)]
+    raise EngineError("The installed vLLM has no EngineArgs in engine/arg_utils.py; expected vLLM 0.26 to 0.33.")
+
+
+def memory_share(settings: Mapping[str, Any]) -> float:
+    """The share of a GPU that vLLM claims: the user's `gpu_memory_utilization`, else vLLM's own default."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    return float(settings.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization))
+
+
+def adapter_ranks() -> list[int]:
+    """The ranks of adapters that vLLM serves, ascending."""
+    from vllm.config.lora import MaxLoRARanks
+
+    return sorted(get_args(MaxLoRARanks))
+
+
+def device_bytes(gpu: int = 0) -> int:
+    """Total bytes of a GPU."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory(gpu))
+
+
+def on_cpu() -> bool:
+    """Whether this vLLM runs on the CPU."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
+# --- engines -----------------------------------------------------------------------------------------------------------
+
+
+def start_engine(arguments: Mapping[str, Any], purpose: str = "") -> Any:
+    """A vllm.LLM. Raises EngineError with vLLM's own message where it does not start; `purpose` says what it was for."""
+    from vllm import LLM
+
+    try:
+        return LLM(**arguments)
+    except (ValueError, RuntimeError, AssertionError, NotImplementedError) as error:
+        raise EngineError(f"vLLM did not start{purpose}: {error or type(error).__name__}") from error
+
+
+def stop_engine(llm: Any) -> None:
+    """Stop an engine and its processes; its memory is free when the caller drops `llm`."""
+    llm.llm_engine.engine_core.shutdown()
+
+
+def stream(llm: Any, prompts: Sequence[Any], parameters: Any, *, together: bool = False) -> Iterator[tuple[int, Any]]:
+    """Each prompt's place and vLLM's finished output, as they finish. What the caller leaves unread is aborted.
+
+    `together` has an engine in a process of its own wait for the last prompt before it starts; see `_paused`.
+    """
+    engine = llm.llm_engine
+    with _paused(llm) if together else contextlib.nullcontext():
+        pending = {name: place for place, name in enumerate(llm.enqueue(prompts, parameters, use_tqdm=False))}
+    # vLLM's own ids are NUMBER or NUMBER-RANDOM; outputs carry the number.
+    places = {name.split("-")[0]: place for name, place in pending.items()}
+    finished: set[int] = set()
+    try:
+        while engine.has_unfinished_requests():
+            with engine_death():
+                outputs = engine.step()
+            for output in outputs:
+                if output.finished:
+                    finished.add(places[output.request_id])
+                    yield places[output.request_id], output
+    finally:
+        if abandoned := [name for name, place in pending.items() if place not in finished]:
+            engine.abort_request(abandoned, internal=True)
+
+
+@contextlib.contextmanager
+def _paused(llm: Any) -> Iterator[None]:
+    """Requests are taken and none is scheduled; without effect in this process, where nothing runs between calls."""
+    if not runs_elsewhere():
+        yield
+        return
+    llm.sleep(level=0, mode="keep")
+    try:
+        yield
+    finally:
+        llm.wake_up(tags=["scheduling"])
+
+
+def runs_elsewhere() -> bool:
+    """Whether vLLM puts its engine in a process of its own, as it does by default on a GPU."""
+    return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"
+
+
+def engine_failures() -> tuple[type[Exception], ...]:
+    """What vLLM raises when an engine has died or broken off."""
+    from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+    return (EngineDeadError, EngineGenerateError)
+
+
+@contextlib.contextmanager
+def engine_death() -> Iterator[None]:
+    """Raise EngineError where an engine in a process of its own has died."""
+    try:
+        yield
+    except engine_failures() as error:
+        raise EngineError(f"The engine died ({error}). Its own lines above say why; run again to continue.") from error
+
+
+def served_engine(application: Any) -> Any:
+    """The engine behind vLLM's own server, of its ASGI application."""
+    return application.state.engine_client
+
+
+def weight_digests(llm: Any) -> dict[str, str] | None:
+    """vLLM's digest of every parameter, by rank and name; None on a CPU, where vLLM packs weights away, and where it has none."""
+    from vllm.v1.worker.gpu_worker import Worker
+
+    if on_cpu() or not hasattr(Worker, "compute_weight_checksums"):
+        return None
+    return {name: digest for ranks in llm.collective_rpc("compute_weight_checksums") for name, digest in ranks.items()}
+
+
+def last_logprobs(table: Any, tokens: Sequence[int]) -> list[float]:
+    """The log-probabilities of a sequence's last tokens, of vLLM's flat table: each position lists its own token first.
+
+    Raises EngineError where the table is of other tokens.
+    """
+    first = [table.start_indices[place] for place in range(-len(tokens), 0)]
+    if [table.token_ids[place] for place in first] != list(tokens):
+        raise EngineError("vLLM's log-probabilities are of other tokens than the response's.")
+    return [table.logprobs[place] for place in first]
+
+
+def wire_types() -> SimpleNamespace:
+    """What passes between vLLM's front end and its engine core, and the coders of it: `bin/bench-overhead` answers as a core."""
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
+    from vllm.v1.outputs import LogprobsTensors
+    from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+
+    return SimpleNamespace(
+        EngineCoreOutput=EngineCoreOutput,
+        EngineCoreOutputs=EngineCoreOutputs,
+        EngineCoreRequest=EngineCoreRequest,
+        FinishReason=FinishReason,
+        LogprobsTensors=LogprobsTensors,
+        MsgpackDecoder=MsgpackDecoder,
+        MsgpackEncoder=MsgpackEncoder,
+    )
+
+
+@contextlib.contextmanager
+def core_client(core: Any) -> Iterator[None]:
+    """An engine that starts here gets `core` for its engine core's client."""
+    from vllm.v1.engine.core_client import EngineCoreClient
+
+    real = EngineCoreClient.make_client
+    EngineCoreClient.make_client = staticmethod(lambda **ignored: core)
+    try:
+        yield
+    finally:
+        EngineCoreClient.make_client = real
+
+
+# --- layers, inside a worker --------------------------------------------------------------------------------------------
+
+
+def row_parallel(model: Any, name: str) -> Any:
+    """The linear layer `name` of a loaded model. Raises EngineError for one whose weight cannot be exchanged as it is."""
+    from vllm.model_executor.layers.linear import RowParallelLinear, UnquantizedLinearMethod
+
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise EngineError(f"vLLM's {type(model).__name__} has no module {name}, so it cannot be swapped. Use bin/edit.") from None
+    if type(module) is not RowParallelLinear:
+        raise EngineError(
+            f"{name} is a {type(module).__name__}; a hot swap takes RowParallelLinear (no LoRA, no pipeline parallelism)."
+        )
+    if type(module.quant_method) is not UnquantizedLinearMethod:
+        raise EngineError(f"{name} is quantised ({type(module.quant_method).__name__}); a hot swap takes unquantised weights.")
+    return module
+
+
+def columns_of(module: Any) -> slice:
+    """The columns of the whole (H, I) matrix that this rank holds."""
+    width = module.input_size_per_partition
+    return slice(module.tp_rank * width, (module.tp_rank + 1) * width)
+
+
+def exchange_weight(module: Any, weight_HI: Any, *, repacks: bool) -> None:
+    """Put a weight of the engine's type into a layer; `repacks` where vLLM keeps a packed copy, as it does on the CPU."""
+    from torch import nn
+
+    if repacks:
+        # The packed copy was made at load: writing into the parameter would change nothing and say nothing.
+        module.weight = nn.Parameter(weight_HI.contiguous(), requires_grad=False)
+        module.quant_method.process_weights_after_loading(module)
+    else:
+        module.weight.data.copy_(weight_HI)  # in place: CUDA graphs hold the parameter's address
+
+
+def layer_output(module: Any, input_PI: Any) -> Any:
+    """What a layer gives for inputs, by the kernel that generation uses; (P, H) of the engine's type, without ranks' sum."""
+    return module.quant_method.apply(module, input_PI)
