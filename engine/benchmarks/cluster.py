@@ -27,6 +27,7 @@ from engine.evaluate.rules import RayRules, Rules
 from engine.evaluate.tasks import Result, Task
 from engine.models.variant import Variant
 from engine.runs import merging
+from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.parquet import ROLLOUT_KEY, ShardedTable
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Request, Session
@@ -208,8 +209,8 @@ def finish(rollouts: Rollouts, folder: Path) -> dict[str, Any]:
     from engine.sweep.result import write_scores
 
     def figures() -> None:
-        rows = summary.read_rollouts(folder / "rollouts.parquet")
-        for judge, scores in summary.read_scores(folder / "scores.parquet").items():
+        rows = summary.read_rollouts(folder / ROLLOUTS)
+        for judge, scores in summary.read_scores(folder / SCORES).items():
             summary.figures_by(rows, scores, judge=judge)
 
     steps = {

@@ -19,8 +19,9 @@ from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments
 from engine.lmeval.catalogue import EVERYDAY, OWN
 from engine.paths import PROJECT_DIR
-from engine.rollout.directions import DIRECTIONS, ensure_directions
+from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
+from engine.runs.files import DIRECTIONS
 from engine.runs.run_dir import open_run_dir
 from engine.runs.session import Session, model_name
 

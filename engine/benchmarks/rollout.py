@@ -10,6 +10,7 @@ from engine.configs.schema import RunConfig
 from engine.environment import describe
 from engine.rollout.stages import generate_rows
 from engine.runs import parquet
+from engine.runs.files import ROLLOUTS
 from engine.runs.session import Session
 
 
@@ -53,7 +54,7 @@ def _plain_rate(session: Session, prompts: list[list[int]]) -> float:
 def _our_rate(session: Session, folder: Path) -> float:
     session.replica().llm.reset_prefix_cache()
     folder.mkdir()
-    table = parquet.ShardedTable(folder / "rollouts.parquet", parquet.ROLLOUT_SCHEMA)
+    table = parquet.ShardedTable(folder / ROLLOUTS, parquet.ROLLOUT_SCHEMA)
     started = time.monotonic()
     generate_rows(session, session.base, session.requests, table)
     table.merge({"prompt_id": None})

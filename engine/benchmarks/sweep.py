@@ -14,6 +14,7 @@ from engine.evaluate.candidates import Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine, Result, Task
 from engine.rollout.directions import transformers_model
+from engine.runs.files import SCREENED
 from engine.runs.parquet import ShardedTable
 from engine.runs.run_dir import RunDir, open_run_dir
 from engine.runs.selection import with_selection
@@ -153,7 +154,7 @@ def _search(
         winner = search.selected(grid.singles())[0]
         screened = started
     else:
-        candidates = search.screened(ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"]))
+        candidates = search.screened(ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, key=["variant_hash"]))
         screened = time.monotonic()
         winner = search.selected(search.raced(candidates)[:1])[0]
     seconds = time.monotonic() - started - (engine.extra_seconds if isinstance(engine, WatchedEngine) else 0)

@@ -11,7 +11,7 @@ from editing.apply import edited_tensor
 from editing.plan import PlannedTensor
 from engine.models.folded import FoldedModel
 from engine.models.variant import Variant
-from engine.runs.run_dir import write_json
+from engine.paths import write_json
 from engine.runs.session import Session
 from extraction.prefill import Prefill
 from extraction.screening import kl_divergence, next_token_logprobs

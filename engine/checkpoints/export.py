@@ -15,7 +15,8 @@ from engine.display.progress import Progress, say
 from engine.environment import commit, versions
 from engine.errors import EngineError
 from engine.models.variant import Variant
-from engine.rollout.directions import DIRECTIONS, check_directions, ensure_directions
+from engine.rollout.directions import check_directions, ensure_directions
+from engine.runs.files import DIRECTIONS
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session, model_name
 from extraction.directions import CONVENTION

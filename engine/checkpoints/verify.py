@@ -20,6 +20,7 @@ from editing.proof import Proof
 from editing.writer import write_edited
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash
+from engine.paths import shorten
 
 
 def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
 
     record = json.loads(record_file.read_text())
     if record["base_hash"] != checkpoint_hash(base):
-        raise EngineError(f"{directory} was made from the base {record['base_hash'][:16]}, not from {base_dir}.")
+        raise EngineError(f"{directory} was made from the base {shorten(record['base_hash'])}, not from {base_dir}.")
     edit = Edit(load_file(basis_file)["basis"], record["alpha"], record["keep_norms"])
     proofs = prove_against(checkpoint, base, _plan_of(base, record).edited, edit)
     return _report(differing_tensors(checkpoint, base), proofs, set(record["tensors"]))
@@ -69,7 +70,7 @@ def merge_adapter(adapter: Path, base_dir: Path, out: Path) -> dict[str, Any]:
         )
     record = json.loads(record_file.read_text())
     if record["base_hash"] != checkpoint_hash(base):
-        raise EngineError(f"{adapter} was made for the base {record['base_hash'][:16]}, not for {base_dir}.")
+        raise EngineError(f"{adapter} was made for the base {shorten(record['base_hash'])}, not for {base_dir}.")
     from safetensors.torch import load_file
 
     record = {**record, "form": "merged adapter"}

@@ -23,7 +23,8 @@ def report(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.report.page import REPORT, write_report
+        from engine.report.page import write_report
+        from engine.runs.files import REPORT
 
         page = write_report(run_dirs, out or (run_dirs[0] / REPORT if len(run_dirs) == 1 else Path(REPORT)), prompts=prompts)
         size = page.stat().st_size

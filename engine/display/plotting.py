@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.paths import replace_atomically
+
 MARKERS = "osD^vPX*"
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999"]  # Okabe and Ito 2008
 LINES = ["-", "--", "-.", ":"]
@@ -58,10 +60,9 @@ def png(figure: Any) -> bytes:
 
 
 def save(figure: Any, path: Path) -> None:
-    """A finished figure as a PNG file, by temporary name and rename."""
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(png(figure))
-    temporary.rename(path)
+    """A finished figure as a PNG file, atomically."""
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(png(figure))
 
 
 def legends(*grid: Any) -> None:

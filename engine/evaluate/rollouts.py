@@ -19,6 +19,7 @@ from engine.evaluate.tasks import Engines, Result, Task, chunks
 from engine.evaluate.times import Times
 from engine.rollout.stages import row_identity
 from engine.runs import parquet
+from engine.runs.files import LIKELIHOODS, ROLLOUTS, TIMES
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Request, Session
 from engine.scoring.grader import Grader, reference_logprob
@@ -53,12 +54,12 @@ class Rollouts:
     def __init__(self, session: Session, run_dir: RunDir, engines: Engines, grader: Grader, rules: Rules | None = None) -> None:
         self.session = session
         self.engines = engines
-        self.table = parquet.ShardedTable(run_dir.file("rollouts.parquet"), parquet.ROLLOUT_SCHEMA)
-        self.likelihoods = parquet.ShardedTable(run_dir.file("likelihoods.parquet"), parquet.LIKELIHOOD_SCHEMA)
+        self.table = parquet.ShardedTable(run_dir.file(ROLLOUTS), parquet.ROLLOUT_SCHEMA)
+        self.likelihoods = parquet.ShardedTable(run_dir.file(LIKELIHOODS), parquet.LIKELIHOOD_SCHEMA)
         self.lengths: Keyed[int] = Keyed()
         self.logprobs: Keyed[float | None] = Keyed()
         self.scoring = Scoring(grader, rules)
-        self.times = Times(run_dir.file("times.json"))
+        self.times = Times(run_dir.file(TIMES))
         self.failures: dict[str, str] = {}
         self.task_prompts = TASK_PROMPTS[has_gpu()]
         self._take_up()

@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-from engine.runs.run_dir import write_json
-
-TIMING = "timing.json"  # apart from the summary, which is the same however often a sweep was stopped
+from engine.paths import write_json
 
 
 class Times:

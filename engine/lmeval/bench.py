@@ -15,9 +15,9 @@ from engine.lmeval.documents import BENCH_SCHEMA, compare, document_rows
 from engine.lmeval.endpoint import Served
 from engine.lmeval.injection import Engine, engine_model, server_model, without_bars
 from engine.models.variant import Variant
-from engine.paths import PROJECT_DIR
+from engine.paths import PROJECT_DIR, write_json
 from engine.runs import parquet
-from engine.runs.run_dir import write_json
+from engine.runs.files import BENCH, BENCH_ROWS
 from engine.runs.session import Session, model_name
 
 SEED = 1234
@@ -119,8 +119,8 @@ def check_limit(tasks: Mapping[str, Any], limit: int | None) -> None:
 def write(out: Path, result: Row, rows: Sequence[Row]) -> None:
     """bench.parquet and bench.json."""
     out.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(out / "bench.parquet", rows, BENCH_SCHEMA)
-    write_json(out / "bench.json", result)
+    parquet.write_table(out / BENCH_ROWS, rows, BENCH_SCHEMA)
+    write_json(out / BENCH, result)
 
 
 def _result(session: Session, scored: Sequence[Scored], options: Options) -> Row:

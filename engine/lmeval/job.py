@@ -16,7 +16,7 @@ from engine.lmeval.endpoint import Served, served_models
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
-from engine.runs.files import ROLLOUTS, headed
+from engine.runs.files import MANIFEST, ROLLOUTS, SUMMARY, headed
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import RunDir, read_manifest
 from engine.runs.session import Session, given_layers
@@ -54,7 +54,7 @@ def run_bench(
             result, rows = bench.bench(sessions[0], variants, tasks, options)
     result = headed(configs[0].variant, vars(options), result)
     bench.write(folder, result, rows)
-    if (folder / "summary.json").is_file() and (folder / "manifest.json").is_file():
+    if (folder / SUMMARY).is_file() and (folder / MANIFEST).is_file():
         refresh(RunDir(folder, read_manifest(folder)))
     return result
 

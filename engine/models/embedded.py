@@ -7,13 +7,11 @@ import contextlib
 import fcntl
 import importlib.util
 import io
-import os
-import shutil
 from pathlib import Path
 
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.paths import cache_dir
+from engine.paths import cache_dir, replace_atomically
 
 NAME = "embedded:smollm2-135m-instruct"
 
@@ -46,16 +44,12 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     quantization = GgufConfig(gguf_file=gguf.name, dequantize=True)
     say("embedded model: converting SmolLM2-135M-Instruct from GGUF to safetensors (about 20 s, once)")
-    try:
+    with replace_atomically(target) as temporary:
         with contextlib.redirect_stderr(io.StringIO()):  # its progress bars; errors are raised
             model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=quantization, dtype=torch.bfloat16)
         model.config.name_or_path = "SmolLM2-135M-Instruct"
         model.save_pretrained(temporary)
         AutoTokenizer.from_pretrained(**source).save_pretrained(temporary)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,6 @@
 """From a model's name in a configuration to a checkpoint folder that can be edited and served."""
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from engine.configs.schema import ModelConfig
 from engine.errors import EngineError
 from engine.models.embedded import NAME as EMBEDDED_NAME
 from engine.models.embedded import embedded_model
-from engine.paths import cache_dir
+from engine.paths import cache_dir, write_text
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "*.md"]
 
@@ -77,9 +76,7 @@ def remembered(store_name: str, directory: Path, files: Sequence[Path], compute:
     if known.get(key, {}).get("state") != state:
         known[key] = {"state": state, "hash": compute()}
         store.parent.mkdir(parents=True, exist_ok=True)
-        temporary = store.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(known))
-        temporary.rename(store)
+        write_text(store, json.dumps(known))
     return str(known[key]["hash"])
 
 

@@ -1,14 +1,11 @@
 """A variant: an edit of a base checkpoint, known by its content. The name is a label, the hash the identity."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 
 from editing.plan import EditPlan
 from editing.projection import Edit
-
-HASH_DIGITS = 16
+from engine.paths import hash_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Variant:
             "keep_norms": self.edit.keep_norms if self.edit else False,
             "untied": self.plan.scope.untie if self.edit else False,
         }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:HASH_DIGITS]
+        return hash_of(identity)
 
     @property
     def alphas(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from engine.report.collect import RunData
 from engine.runs import parquet
+from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.session import DECLINED
 from engine.scoring.summary import mean_of_repeats, read_scores
 
@@ -24,7 +25,7 @@ def browser_data(run: RunData, most: int) -> Row | None:
 
     Rows are read some at a time, twice: for what there is, and for the responses that are shown.
     """
-    path = run.path / "rollouts.parquet"
+    path = run.path / ROLLOUTS
     if most == 0 or not path.is_file():
         return None
     wanted = _variants(run)
@@ -105,9 +106,9 @@ def _variants(run: RunData) -> set[str] | None:
 
 def _grades(run: RunData, prompts: Sequence[str]) -> tuple[str, dict[tuple[str, ...], Row]]:
     """The first judge of the file, and its grades of these prompts' responses."""
-    if not (run.path / "scores.parquet").is_file():
+    if not (run.path / SCORES).is_file():
         return "", {}
-    name, scores = next(iter(read_scores(run.path / "scores.parquet").items()), ("", None))
+    name, scores = next(iter(read_scores(run.path / SCORES).items()), ("", None))
     if scores is None:
         return name, {}
     shown = scores.filter(pc.is_in(scores["prompt_id"].cast(pa.string()), pa.array(list(prompts), pa.string())))

@@ -8,11 +8,12 @@ from typing import Any
 
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.runs.files import FORMAT
-from engine.runs.run_dir import file_hash, read_manifest
+from engine.paths import file_hash
+from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, TIMING
+from engine.runs.run_dir import read_manifest
 
 STUDIES = ("geometry", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
-OTHERS = ("rollouts.parquet", "scores.parquet", "summary.json", "timing.json")
+OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
 Row = dict[str, Any]
 
 
@@ -56,18 +57,18 @@ def read_run(path: Path) -> RunData:
 
     Raises EngineError where it is none, and where it is half made: nothing in it is finished.
     """
-    if not path.is_dir() or not (path / "manifest.json").is_file():
+    if not path.is_dir() or not (path / MANIFEST).is_file():
         raise EngineError(f"{path} is not a run directory: it has no manifest.json. Give one that bin/rollout or bin/sweep made.")
     manifest = read_manifest(path)
     studies = dict(_studies(path))
-    summary = _read(path / "summary.json") if (path / "summary.json").is_file() else {}
+    summary = _read(path / SUMMARY) if (path / SUMMARY).is_file() else {}
     if not summary and not studies:
         done = ", ".join(manifest["stages"]) or "none"
         raise EngineError(
             f"{path} is half made (finished stages: {done}) and holds nothing to report. Run the command that began it again: "
             "it continues where it stopped."
         )
-    timing = _read(path / "timing.json") if (path / "timing.json").is_file() else None
+    timing = _read(path / TIMING) if (path / TIMING).is_file() else None
     return RunData(path, manifest, summary, studies, timing)
 
 
@@ -81,7 +82,7 @@ def _studies(path: Path) -> Iterator[tuple[str, Row]]:
     for name in STUDIES:
         if (path / f"{name}.json").is_file():
             content = _read(path / f"{name}.json")
-            if content.get("format") == FORMAT:
+            if content.get("format") == STUDY_FORMAT:
                 yield name, content
             else:
                 say(f"report: {path / name}.json is of another version and is left out; run its command again")

@@ -10,15 +10,15 @@ from pathlib import Path
 from engine.display.progress import say
 from engine.display.study_words import reading_sentences, structure_sentence, triple
 from engine.environment import commit
+from engine.paths import write_text
 from engine.report import study_tables, tables
 from engine.report.browser import as_script, browser_data
 from engine.report.collect import RunData, inputs_of, read_run
 from engine.report.plots import Plot, plots_of
 from engine.report.tables import Table
-from engine.runs.files import PRODUCTS, SCREEN
-from engine.runs.run_dir import RunDir, write_text
+from engine.runs.files import PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
+from engine.runs.run_dir import RunDir
 
-REPORT, PLOTS = "report.html", "plots"
 PROMPTS = 150  # of each kind, in the browser of responses
 FOLDER = Path(__file__).parent
 CHANGED = 2  # raise where the page itself changes: finished runs then get a new one
@@ -63,7 +63,7 @@ def make_section(run: RunData, number: int, folder: Path, prompts: int, *, sever
         shown = len(data["prompts"])
         rest = f" {shown} of {data['total']} prompts; all of them are in rollouts.parquet." if shown < data["total"] else ""
         note = f"Grades by {data['judge'] or 'nobody yet'}.{rest}"
-    figures = _figures(run, folder / PLOTS, f"{number + 1}-" if several else "")
+    figures = _figures(run, folder / PLOT_FOLDER, f"{number + 1}-" if several else "")
     identity = json.dumps(run.manifest["identity"], indent=2)
     script = as_script(data) if data else None
     timing = tables.timing_table(run)

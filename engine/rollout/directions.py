@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from engine.display.progress import Progress, say
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
-from engine.runs.run_dir import RunDir, copy_file
+from engine.paths import copy_file, shorten
+from engine.runs.files import DIRECTIONS
+from engine.runs.run_dir import RunDir
 from engine.runs.session import Session, model_name
 from extraction.positions import LAST, RESPONSE
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from extraction.directions import Extraction, Streams
 
-DIRECTIONS = "directions.safetensors"
 SHARE_FOR_WEIGHTS = 0.8  # of a GPU
 
 
@@ -49,8 +50,8 @@ def check_directions(session: Session, file: Path, *, allow_other_base: bool = F
     made_from = metadata.get("base_hash", "an unknown base")
     if made_from != session.base_hash and not allow_other_base:
         raise EngineError(
-            f"{file} was extracted from another base ({made_from[:16]}) than {session.config.model.path} "
-            f"({session.base_hash[:16]}). If that is what you mean, add --allow-other-base."
+            f"{file} was extracted from another base ({shorten(made_from)}) than {session.config.model.path} "
+            f"({shorten(session.base_hash)}). If that is what you mean, add --allow-other-base."
         )
 
 

@@ -13,10 +13,11 @@ from engine.configs.judges import OFFLINE
 from engine.configs.schema import JudgeConfig, RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
+from engine.paths import write_json
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
-from engine.runs.files import ROLLOUTS, SCORES, SUMMARY
-from engine.runs.run_dir import RunDir, read_manifest, write_json
+from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.run_dir import RunDir, read_manifest
 from engine.scoring import calibrations
 from engine.scoring.grader import TEXT_ONLY, Grader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
@@ -26,8 +27,6 @@ from engine.scoring.summary import agreements, figures_by, judge_entry, read_rol
 from judging.budget import Budget
 from judging.calibration import corrected_share
 from judging.statistics import MISSING
-
-JUDGED = "judged.json"  # what bin/judge found in a sweep, whose own summary stays as it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +42,7 @@ def open_run(path: Path) -> RunDir:
     """A run directory with rollouts. Raises EngineError for anything else, with what is missing."""
     if not path.is_dir():
         raise EngineError(f"{path} is not a directory. Give a run directory, such as runs/smollm2_135m_k1.")
-    if not (path / "manifest.json").is_file():
+    if not (path / MANIFEST).is_file():
         raise EngineError(f"{path} is not a run directory (no manifest.json). Make one with bin/rollout or bin/sweep.")
     if not (path / ROLLOUTS).is_file():
         unfinished = " Its rollouts are not finished: run the command that made it again." if _has_shards(path) else ""

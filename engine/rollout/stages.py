@@ -9,11 +9,12 @@ from engine.configs.schema import RunConfig, SamplingConfig
 from engine.display.progress import Progress, say
 from engine.environment import versions
 from engine.errors import EngineError
-from engine.rollout.directions import DIRECTIONS, ensure_directions
+from engine.paths import file_hash, write_json
+from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
-from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
-from engine.runs.run_dir import RunDir, file_hash, write_json
+from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.run_dir import RunDir
 from engine.runs.session import Request, Session, model_name
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_rows, count_scored, score_run

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
-from engine.paths import default_run_dir
-from engine.rollout.directions import DIRECTIONS, ensure_directions
-from engine.runs.run_dir import hash_of, open_for_directions
+from engine.paths import default_run_dir, hash_of
+from engine.rollout.directions import ensure_directions
+from engine.runs.files import DIRECTIONS
+from engine.runs.run_dir import open_for_directions
 from engine.runs.session import Session, given_layers
 
 if TYPE_CHECKING:

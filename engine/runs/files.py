@@ -4,24 +4,30 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+# Of every run.
+MANIFEST, SUMMARY = "manifest.json", "summary.json"
+DIRECTIONS = "directions.safetensors"
+ROLLOUTS, LIKELIHOODS, SCORES = "rollouts.parquet", "likelihoods.parquet", "scores.parquet"
+REPORT, PLOT_FOLDER = "report.html", "plots"
+# Of sweeps.
+SCREENED, SWEEP, WINNER = "screen.parquet", "sweep.parquet", "winner.toml"
+TIMES, TIMING = "times.json", "timing.json"  # apart from the summary, which is the same however often a sweep was stopped
 PRODUCTS, SCREEN = "product_by_layer.png", "screen_by_layer.png"
-
-
-ROLLOUTS, LIKELIHOODS = "rollouts.parquet", "likelihoods.parquet"
-
-
-SCORES, SUMMARY = "scores.parquet", "summary.json"
-
+# Added to a run by other commands.
+JUDGED = "judged.json"  # what bin/judge found in a sweep, whose own summary stays as it is
+BENCH, BENCH_ROWS = "bench.json", "bench.parquet"
+BEHAVIOUR = "behaviour.json"
 
 DIGITS = 6
 
 
-FORMAT = 3  # raise where a study's file changes its content: older ones are left out of reports, and made again
+RUN_FORMAT = "refusal-run/1"
+STUDY_FORMAT = 3  # raise where a study's file changes its content: older ones are left out of reports, and made again
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
     """A study's file: format, variant and options, then what was found, rounded."""
-    return dict(rounded({"format": FORMAT, "variant": variant, "options": dict(options), **content}))
+    return dict(rounded({"format": STUDY_FORMAT, "variant": variant, "options": dict(options), **content}))
 
 
 def rounded(value: Any) -> Any:

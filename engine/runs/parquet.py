@@ -4,7 +4,6 @@ A process that is killed loses at most the rows since the last shard; the next o
 the others. No row is kept twice. Reading and merging hold some rows at a time, and of the rest their keys.
 """
 
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.paths import replace_atomically
 from engine.runs import merging
 
 ROLLOUT_SCHEMA = pa.schema(
@@ -139,9 +139,8 @@ class ShardedTable:
         """
         self.flush()
         self.shards.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_of(self.path)
-        merging.merge(self.files(), temporary, self.schema, self.key, order, work=self.shards / ".merge")
-        temporary.rename(self.path)
+        with replace_atomically(self.path) as temporary:
+            merging.merge(self.files(), temporary, self.schema, self.key, order, work=self.shards / ".merge")
         shutil.rmtree(self.shards, ignore_errors=True)
 
     def files(self) -> list[Path]:
@@ -151,16 +150,10 @@ class ShardedTable:
 
 
 def write_table(path: Path, rows: Iterable[Row] | pa.Table, schema: pa.Schema) -> None:
-    """Write rows as a Parquet file by temporary name and rename."""
+    """Write rows as a Parquet file atomically."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
-    temporary = temporary_of(path)
-    pq.write_table(table, temporary, use_dictionary=[name for name in REPEATED if name in schema.names])
-    temporary.rename(path)
-
-
-def temporary_of(path: Path) -> Path:
-    """Where a file is written before it is renamed."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    with replace_atomically(path) as temporary:
+        pq.write_table(table, temporary, use_dictionary=[name for name in REPEATED if name in schema.names])
 
 
 def read_rows(path: Path, columns: list[str] | None = None) -> list[Row]:

@@ -8,9 +8,7 @@ there is not run again.
 import contextlib
 import datetime
 import fcntl
-import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,8 +20,9 @@ from engine.configs.load import differing_keys
 from engine.display.progress import say
 from engine.environment import describe
 from engine.errors import EngineError
+from engine.paths import hash_of, write_json
+from engine.runs.files import MANIFEST, RUN_FORMAT, SUMMARY
 
-FORMAT = "refusal-run/1"
 # Keys that change what is printed or added, not what is there. A sweep, whose judge decides, names it beside its configuration.
 COSMETIC = ("description", "published", "judge")
 
@@ -67,7 +66,7 @@ class RunDir:
             yield
 
     def save(self) -> None:
-        write_json(self.file("manifest.json"), self.manifest)
+        write_json(self.file(MANIFEST), self.manifest)
 
 
 def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False) -> RunDir:
@@ -84,13 +83,13 @@ def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False
         raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
     if clean and path.exists():
         shutil.rmtree(path)
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         _check_same(path, manifest["identity"], identity)
         if manifest["identity"] == identity:
             return RunDir(path, manifest)
     else:
-        manifest = {"format": FORMAT, "stages": {}}
+        manifest = {"format": RUN_FORMAT, "stages": {}}
     path.mkdir(parents=True, exist_ok=True)
     run_dir = RunDir(path, manifest | {"identity": dict(identity)})
     run_dir.save()
@@ -102,7 +101,7 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
 
     Raises EngineError where they are others, with the keys that differ, and for a sweep's directory.
     """
-    if not (path / "manifest.json").is_file():
+    if not (path / MANIFEST).is_file():
         return open_run_dir(path, identity)
     manifest = read_manifest(path)
     elsewhere = "Name another run directory (--out; bin/edit: --run)."
@@ -126,7 +125,7 @@ def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
     """Whether `path` is a run directory of this identity whose summary is there."""
-    if not (path / "summary.json").is_file() or not (path / "manifest.json").is_file():
+    if not (path / SUMMARY).is_file() or not (path / MANIFEST).is_file():
         return False
     manifest = read_manifest(path)
     return "summary" in manifest["stages"] and manifest["identity"] == identity
@@ -135,8 +134,8 @@ def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a run directory. Raises EngineError where it cannot be read."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        if manifest["format"] == FORMAT and manifest["identity"]["config"] and isinstance(manifest["stages"], dict):
+        manifest = json.loads((path / MANIFEST).read_text())
+        if manifest["format"] == RUN_FORMAT and manifest["identity"]["config"] and isinstance(manifest["stages"], dict):
             return dict(manifest)
     except (ValueError, KeyError, TypeError):
         pass
@@ -159,7 +158,7 @@ def _is_run_dir(path: Path) -> bool:
         return False
     # A run killed at its first write leaves a temporary manifest and nothing else.
     started = all(file.name.startswith((".manifest.json.", ".lock")) for file in path.iterdir())
-    return started or ((path / "manifest.json").is_file() and bool(read_manifest(path)))
+    return started or ((path / MANIFEST).is_file() and bool(read_manifest(path)))
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
@@ -175,33 +174,3 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
 def _computed(identity: Mapping[str, Any]) -> dict[str, Any]:
     config = {key: value for key, value in identity["config"].items() if key not in COSMETIC}
     return {**identity, "config": config}
-
-
-def hash_of(value: Mapping[str, Any]) -> str:
-    """SHA-256 of a table's canonical JSON, 16 hex digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, 16 hex digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON by temporary name and rename."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def copy_file(source: Path, path: Path) -> None:
-    """Copy a file by temporary name and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.copyfile(source, temporary)
-    temporary.rename(path)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text by temporary name and rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)

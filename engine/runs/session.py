@@ -19,6 +19,7 @@ from engine.environment import has_gpu, release_gpu_memory, set_environment, ver
 from engine.errors import EngineError
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
+from engine.paths import shorten
 from extraction.positions import RESPONSE, expand_positions, offset_of
 from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
 
@@ -150,7 +151,7 @@ class Session:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What makes a run this run: the resolved configuration and the hashes of the files it reads."""
-        from engine.runs.run_dir import file_hash
+        from engine.paths import file_hash
 
         data = self.config.data
         files = {
@@ -301,4 +302,4 @@ def model_name(config: RunConfig, base_hash: str) -> str:
     name = (
         config.model.path if "/" in config.model.path and not Path(config.model.path).exists() else Path(config.model.path).name
     )
-    return f"{name}@{base_hash[:16]}"
+    return f"{name}@{shorten(base_hash)}"

@@ -1,6 +1,5 @@
 """Judges measured against human labels: made once for a judge, model and rubric, kept in the cache, printed beside its rates."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,8 +7,7 @@ from typing import Any
 
 from engine.configs.judges import OFFLINE
 from engine.environment import commit
-from engine.paths import cache_dir
-from engine.runs.run_dir import write_json
+from engine.paths import cache_dir, hash_of, write_json
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from judging.calibration import grade_rates, yes_no_rates
@@ -104,5 +102,5 @@ def write_calibration(record: Record) -> None:
 
 
 def _path(name: str, model: str, rubric_hash: str) -> Path:
-    code = hashlib.sha256(model.encode()).hexdigest()[:8] if model else "rules"
+    code = hash_of({"model": model}) if model else "rules"
     return cache_dir() / "calibrations" / f"{name}-{code}-{rubric_hash}.json"

@@ -6,12 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from engine.configs.judges import OFFLINE
-from engine.paths import cache_dir
+from engine.paths import cache_dir, shorten
 from judging.judgement import Item, Judgement
 from judging.offline import NOTICE, OfflineJudge, rubric_hash
-
-HASH_DIGITS = 16
-
 
 TEXT_ONLY = "offline-text"  # the rules without the base's likelihoods: another judge
 
@@ -53,7 +50,7 @@ class OfflineGrader:
 
     def __init__(self, reference_logprob: float | None = None, *, name: str = OFFLINE) -> None:
         self.name, self.model, self.notice = name, "", NOTICE
-        self.rubric_hash = rubric_hash()[:HASH_DIGITS]
+        self.rubric_hash = shorten(rubric_hash())
         self.stopped: str | None = None
         self.report: dict[str, Any] = {}
         self._judge = OfflineJudge(reference_logprob)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.paths import PROJECT_DIR
-from engine.runs.run_dir import file_hash
+from engine.paths import PROJECT_DIR, file_hash
 from extraction.prompts import load_rows
 from judging.judgement import GRADES, Item
 

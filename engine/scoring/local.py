@@ -20,7 +20,8 @@ from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments
 from engine.inference.arithmetic import arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
-from engine.scoring.grader import HASH_DIGITS, judge_cache
+from engine.paths import hash_of, shorten
+from engine.scoring.grader import judge_cache
 from engine.vllm_compat import start_engine, stop_engine
 from judging.cache import ReplyCache, Stored
 from judging.judge import fenced
@@ -52,11 +53,11 @@ class LocalGrader:
         # In the settings that address a reply, so that replies of two types are kept apart.
         model = local.model.model_copy(update={"dtype": self.arithmetic.dtype})
         self.local = local.model_copy(update={"model": model})
-        self.model = f"{local.model.path.rsplit('/', 1)[-1]}@{checkpoint_hash(self.checkpoint)[:HASH_DIGITS]}"
+        self.model = f"{local.model.path.rsplit('/', 1)[-1]}@{shorten(checkpoint_hash(self.checkpoint))}"
         self.notice = f"language model {self.model} in our own engine, first-token odds"
         self.stopped: str | None = None
         self._sections = sections_of(rubric.grades)
-        self.rubric_hash = hashlib.sha256(json.dumps([rubric.hash, ANSWERS]).encode()).hexdigest()[:HASH_DIGITS]
+        self.rubric_hash = hash_of({"rubric": rubric.hash, "answers": ANSWERS})
         self._cache = ReplyCache(judge_cache(), say)
         self._missing: dict[bytes, Item] = {}
         self._judged = 0

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from engine.cluster import check_address, cluster_address, connect
 from engine.configs.judges import JudgeFile, label_of
 from engine.display.progress import say
-from engine.scoring.grader import HASH_DIGITS, Grader, OfflineGrader, judge_cache
+from engine.paths import shorten
+from engine.scoring.grader import Grader, OfflineGrader, judge_cache
 from judging.budget import Budget
 from judging.crew import Crew, LocalCrew
 from judging.endpoint import Endpoint
@@ -35,7 +36,7 @@ def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Bud
     assert file.endpoint is not None
     rubric = file.read_rubric()
     judge = RemoteJudge(label_of(name), open_asker(file.endpoint, rubric, expected=expected, budget=budget), rubric)
-    judge.rubric_hash = judge.rubric_hash[:HASH_DIGITS]
+    judge.rubric_hash = shorten(judge.rubric_hash)
     return judge
 
 

@@ -4,8 +4,7 @@ Responses are read in batches, twice: once to have them judged, once to write wh
 run, and what other judges said of it stays as it is.
 """
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.configs.judges import OFFLINE
+from engine.paths import replace_atomically
 from engine.runs import parquet
+from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from judging.judgement import Item, Judgement
 
@@ -27,28 +28,25 @@ Key = tuple[Any, ...]
 
 
 def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
-    """Judge the rollouts of a run directory and write scores.parquet by temporary name and rename.
-
-    Rows of the same judge are replaced, those of others kept.
-    """
-    rollouts, scores = folder / "rollouts.parquet", folder / "scores.parquet"
+    """Judge the rollouts of a run directory; rows of the same judge are replaced, those of others kept."""
+    rollouts = folder / ROLLOUTS
     logprobs = logprobs_of(folder)
     judges = as_judges(grader, rollouts, logprobs)
     if grader.model:
         for rows in batches(rollouts):
             grader.submit([item for _, item in _items(rows, logprobs, repeats)])
         grader.drain()
-    temporary = scores.with_name(f".{scores.name}.{os.getpid()}")
-    try:
-        with closing(pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA)) as writer:
-            for table in kept_scores(scores, set(names_of(grader.name))):
-                writer.write_table(table)
-            for judge, knows in judges:
-                for lines in lines_of(judge, knows, folder, logprobs, repeats):
-                    writer.write_table(pa.Table.from_pylist(lines, schema=parquet.SCORE_SCHEMA))
-        temporary.rename(scores)
-    finally:
-        temporary.unlink(missing_ok=True)
+    found = (lines for judge, knows in judges for lines in lines_of(judge, knows, folder, logprobs, repeats))
+    replace_scores(folder / SCORES, grader.name, found)
+
+
+def replace_scores(scores: Path, judge: str, found: Iterable[list[Row]]) -> None:
+    """Write scores.parquet: what other judges said stays as it is, then come the rows of `judge`, some at a time."""
+    with replace_atomically(scores) as temporary, closing(pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA)) as writer:
+        for table in kept_scores(scores, set(names_of(judge))):
+            writer.write_table(table)
+        for lines in found:
+            writer.write_table(pa.Table.from_pylist(lines, schema=parquet.SCORE_SCHEMA))
 
 
 def lines_of(
@@ -56,12 +54,12 @@ def lines_of(
 ) -> Iterator[list[Row]]:
     """A judge's rows of scores.parquet, some at a time. What it scored before stays where it now has no score."""
     before: dict[Key, Row] | None = None
-    for rows in batches(folder / "rollouts.parquet"):
+    for rows in batches(folder / ROLLOUTS):
         asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
         found = judge.grade([item for _, item in asked])
         lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
         if any(line["error"] is not None for line in lines):
-            before = scored_before(folder / "scores.parquet", judge) if before is None else before
+            before = scored_before(folder / SCORES, judge) if before is None else before
             lines = [before.get(parquet.key_of(line, SCORE_KEY), line) if line["error"] is not None else line for line in lines]
         yield lines
 
@@ -113,7 +111,7 @@ def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[R
 
 def logprobs_of(folder: Path) -> dict[Key, float | None]:
     """Mean log-probability of each response under the base, nats a token, where the run has read any."""
-    path = folder / "likelihoods.parquet"
+    path = folder / LIKELIHOODS
     return {parquet.key_of(row): row["mean_logprob"] for row in parquet.read_rows(path)} if path.is_file() else {}
 
 

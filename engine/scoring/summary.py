@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.configs.schema import RunConfig
+from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.session import DECLINED
 from engine.scoring import calibrations
 from judging import agreement, statistics
@@ -31,8 +32,8 @@ GRADES = ("compliance", "coherence", "declined")
 
 def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The summary of a run as JSON. Published figures stand beside the kind they were made on."""
-    rollouts = read_rollouts(folder / "rollouts.parquet")
-    scores = read_scores(folder / "scores.parquet")
+    rollouts = read_rollouts(folder / ROLLOUTS)
+    scores = read_scores(folder / SCORES)
     figures = [figure for name, rows in scores.items() for figure in figures_by(rollouts, rows, judge=name)]
     published = config.published.model_dump() if config.published else None
     for figure in figures:

@@ -10,7 +10,7 @@ from typing import Any
 from engine.configs.judges import load_judge
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.runs.run_dir import write_text
+from engine.paths import write_text
 from engine.scoring.open import check_judge, open_asker
 from extraction.prompts import load_prompts
 from judging.budget import Budget

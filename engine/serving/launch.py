@@ -17,9 +17,8 @@ from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments
 from engine.models.variant import Variant
-from engine.paths import cache_dir
+from engine.paths import cache_dir, hash_of, write_json
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
-from engine.runs.run_dir import hash_of, write_json
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, Options, share_for_swaps
 from engine.serving.folders import Launch, Served, base_folder, variant_folder

@@ -12,10 +12,10 @@ from engine.display.progress import Progress
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.models.folded import FoldedModel
-from engine.rollout.directions import DIRECTIONS, transformers_model
+from engine.rollout.directions import transformers_model
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
-from engine.runs.files import ROLLOUTS
+from engine.runs.files import DIRECTIONS, ROLLOUTS
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
 from engine.study.panel import decode

@@ -11,11 +11,12 @@ from typing import Any
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
+from engine.paths import file_hash, write_json
 from engine.report.page import refresh
 from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
-from engine.runs.files import FORMAT, ROLLOUTS, SCORES, headed
-from engine.runs.run_dir import file_hash, open_run_dir, write_json
+from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed
+from engine.runs.run_dir import open_run_dir
 from engine.runs.session import Session, given_layers
 from engine.scoring.run_judge import RunJudge
 from engine.study.opening import Study, open_study
@@ -188,12 +189,12 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
 
         def work() -> None:
             found = make_behaviour(session, run_dir, rows, num_prompts)
-            write_json(run_dir.file("behaviour.json"), headed(config.variant, options, found))
+            write_json(run_dir.file(BEHAVIOUR), headed(config.variant, options, found))
 
-        inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS)), "format": FORMAT, **options}
-        run_dir.run_stage("behaviour", inputs, ["behaviour.json"], work)
+        inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS)), "format": STUDY_FORMAT, **options}
+        run_dir.run_stage("behaviour", inputs, [BEHAVIOUR], work)
         refresh(run_dir)
-    return dict(json.loads(run_dir.file("behaviour.json").read_text()))
+    return dict(json.loads(run_dir.file(BEHAVIOUR).read_text()))
 
 
 def _judge(config: RunConfig) -> RunJudge:

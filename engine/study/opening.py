@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
-from engine.runs.files import FORMAT, headed
+from engine.paths import hash_of, write_json
+from engine.runs.files import STUDY_FORMAT, headed
 from engine.runs.machine import check_machine
-from engine.runs.run_dir import RunDir, hash_of, open_for_directions, write_json
+from engine.runs.run_dir import RunDir, open_for_directions
 from engine.runs.selection import check_apart, texts_of, with_selection
 from engine.runs.session import Request, Session
 from extraction.prompts import Pair
@@ -42,7 +43,7 @@ class Study:
         """What every study depends on."""
         config = self.session.config
         return {
-            "format": FORMAT,
+            "format": STUDY_FORMAT,
             "directions": self.session.directions_inputs(),
             "held_out": [[pair.declined, pair.answered] for pair in self.held_out],
             "requests": [request.text for request in self.session.requests],
@@ -66,7 +67,8 @@ class Study:
 
     def directions(self) -> "Directions":
         """Directions that no held-out pair made: the run's own, extracted anew where those come of all pairs."""
-        from engine.rollout.directions import DIRECTIONS, ensure_directions, extract
+        from engine.rollout.directions import ensure_directions, extract
+        from engine.runs.files import DIRECTIONS
         from extraction.files import load_directions
 
         if len(self.session.pairs) == len(self.whole.pairs):

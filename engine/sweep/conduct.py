@@ -5,16 +5,15 @@ from engine.evaluate.ray_engines import RayEngines
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.rules import LocalRules, RayRules
 from engine.evaluate.tasks import Engines, LocalEngine
-from engine.evaluate.times import TIMING
+from engine.paths import hash_of, write_json, write_text
 from engine.runs import parquet
-from engine.runs.files import PRODUCTS, SCREEN
-from engine.runs.run_dir import RunDir, hash_of, write_json, write_text
+from engine.runs.files import PRODUCTS, SCREEN, SCREENED, SUMMARY, TIMING, WINNER
+from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
 from engine.sweep import result
 from engine.sweep.figures import draw_products, draw_screen
 from engine.sweep.inputs import SweepInputs
-from engine.sweep.result import WINNER
 from engine.sweep.screen import SCREEN_SCHEMA
 from engine.sweep.search import Search, directions_of_sweep
 
@@ -26,7 +25,7 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, 
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
     rollouts = Rollouts(session, run_dir, engines, grader, LocalRules() if count == 1 else RayRules())
     search = Search(session, inputs, grid, rollouts)
-    screen_table = parquet.ShardedTable(run_dir.file("screen.parquet"), SCREEN_SCHEMA, key=["variant_hash"])
+    screen_table = parquet.ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, key=["variant_hash"])
     try:
         tested = search.confirmed(search.searched(screen_table))
     finally:
@@ -44,4 +43,4 @@ def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candi
     summary = result.summarise(search, tested, rows)
     write_json(run_dir.file(TIMING), result.timing(search.rollouts))
     inputs = {"summary": hash_of(summary)}
-    run_dir.run_stage("summary", inputs, ["summary.json"], lambda: write_json(run_dir.file("summary.json"), summary))
+    run_dir.run_stage("summary", inputs, [SUMMARY], lambda: write_json(run_dir.file(SUMMARY), summary))

@@ -15,8 +15,9 @@ from engine.environment import describe, has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.evaluate.tasks import Host, Task
 from engine.inference.arguments import engine_arguments
-from engine.rollout.directions import DIRECTIONS, ensure_directions
+from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
+from engine.runs.files import DIRECTIONS
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import open_for_directions
 from engine.runs.session import Session

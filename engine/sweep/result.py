@@ -1,25 +1,24 @@
 """From a finished search to its table, its files and its winner: test rates beside selection rates, p-values, controls."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
+from engine.runs.files import SCORES, SWEEP, WINNER
 from engine.runs.run_dir import RunDir
 from engine.runs.session import model_name, with_dtype
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
-from engine.scoring.scores import kept_scores, names_of, score_row
+from engine.scoring.scores import replace_scores, score_row
 from engine.sweep.search import Search, stage_row
 from judging.paired import holm, mcnemar_p, product_difference
 
-WINNER = "winner.toml"
 FIGURES = ("compliance", "coherence", "product")
 SWEEP_SCHEMA = pa.schema(
     [
@@ -107,7 +106,7 @@ def timing(rollouts: Rollouts) -> dict[str, Any]:
 
 def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
     """sweep.parquet, scores.parquet, and the merged rollouts and likelihoods."""
-    parquet.write_table(run_dir.file("sweep.parquet"), [*search.stages, *rows], SWEEP_SCHEMA)
+    parquet.write_table(run_dir.file(SWEEP), [*search.stages, *rows], SWEEP_SCHEMA)
     rollouts = search.rollouts
     write_scores(run_dir.path, rollouts)
     for table in (rollouts.table, rollouts.likelihoods):
@@ -116,19 +115,10 @@ def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
 
 def write_scores(folder: Path, rollouts: Rollouts) -> None:
     """scores.parquet: what other judges said stays, this one's is replaced."""
-    scores = folder / "scores.parquet"
-    kept = kept_scores(scores, set(names_of(rollouts.scoring.grader.name)))
-    temporary = parquet.temporary_of(scores)
-    try:
-        with pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA) as writer:
-            for table in chain(kept, score_tables(rollouts)):
-                writer.write_table(table)
-        temporary.rename(scores)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_scores(folder / SCORES, rollouts.scoring.grader.name, score_rows(rollouts))
 
 
-def score_tables(rollouts: Rollouts) -> Iterator[pa.Table]:
+def score_rows(rollouts: Rollouts) -> Iterator[list[Row]]:
     """Every response's row of scores.parquet, in order of prompt and variant, some at a time."""
     judge = rollouts.scoring.grader
     by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge
@@ -138,7 +128,7 @@ def score_tables(rollouts: Rollouts) -> Iterator[pa.Table]:
             score_row(judge if key in rollouts.logprobs else by_text, dict(zip(parquet.ROLLOUT_KEY, key, strict=True)), 0, grade)
             for key, grade in ((key, rollouts.scoring.grades[key]) for key in some)
         ]
-        yield pa.Table.from_pylist(rows, schema=parquet.SCORE_SCHEMA)
+        yield rows
 
 
 def winner_toml(search: Search, winner: Candidate) -> str:

@@ -9,11 +9,12 @@ from engine.display.progress import say
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.evaluate.placement import choose_engines
-from engine.evaluate.times import TIMING
+from engine.paths import file_hash
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
+from engine.runs.files import TIMING
 from engine.runs.machine import check_machine
-from engine.runs.run_dir import check_space, file_hash, is_finished, open_run_dir
+from engine.runs.run_dir import check_space, is_finished, open_run_dir
 from engine.runs.selection import with_selection
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.configs.load import load_config
+from engine.paths import write_json
 from engine.runs import parquet
-from engine.runs.run_dir import open_run_dir, write_json
+from engine.runs.run_dir import open_run_dir
 
 SCRIPT = "</script><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 Row = dict[str, Any]

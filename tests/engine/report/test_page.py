@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError
+from engine.paths import write_json
 from engine.report.browser import as_script, browser_data, looks_unsafe
 from engine.report.collect import read_run
 from engine.report.page import write_report
 from engine.report.tables import model_table, sufficient
-from engine.runs.run_dir import write_json
 from tests.browser import chromium, open_page
 from tests.engine.report.made import SCRIPT, estimate, make_run
 
