@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("torch", "transformers", "vllm")
@@ -121,13 +122,6 @@ def write_tool(file: Path, text: str) -> Path:
     return file
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "nothing happened for a minute"
-        time.sleep(0.02)
-
-
 def snapshot(folder: Path) -> dict[Path, int]:
     return {file: file.lstat().st_mtime_ns for file in folder.rglob("*")}
 
@@ -162,7 +156,7 @@ def test_after_a_set_up_killed_at_any_moment_the_next_command_finds_a_whole_envi
 
 def test_what_a_killed_set_up_left_running_is_waited_for(checkout: Checkout) -> None:
     setup = checkout.start("setup", "--cpu", UV_SECONDS="2")
-    wait_until(lambda: checkout.log == ["begin"])
+    wait_for(lambda: checkout.log == ["begin"])
     setup.kill()  # the script alone: its uv goes on installing
     setup.wait()
     assert checkout.hello().returncode == 0
@@ -172,7 +166,7 @@ def test_what_a_killed_set_up_left_running_is_waited_for(checkout: Checkout) -> 
 def test_a_rebuild_that_is_killed_leaves_no_environment_that_calls_itself_ready(ready: Checkout) -> None:
     ready.change_text()
     setup = ready.start("setup", "--cpu", UV_SECONDS="5")
-    wait_until(lambda: ready.log[2:] == ["begin"])
+    wait_for(lambda: ready.log[2:] == ["begin"])
     os.killpg(setup.pid, signal.SIGKILL)
     setup.wait()
     assert not ready.mark.exists()
@@ -252,7 +246,7 @@ def test_a_linked_environment_of_another_content_is_refused_and_left_alone(ready
 def test_a_linked_environment_that_its_owner_is_building_is_waited_for(ready: Checkout, linked: Checkout) -> None:
     shutil.rmtree(ready.folder / ".venv")
     setup = ready.start("setup", "--cpu", UV_SECONDS="1")
-    wait_until(lambda: ready.log[2:] == ["begin"])
+    wait_for(lambda: ready.log[2:] == ["begin"])
     assert linked.hello().returncode == 0
     assert setup.wait() == 0
     assert ready.log == ["begin", "end"] * 2

@@ -17,6 +17,7 @@ from judging.judgement import Item, Judgement
 from judging.remote import Asker, RemoteJudge
 from judging.rubric import Rubric
 from tests.judging.chaos import FAULTS, KEY, Chaos, verdict_on
+from tests.waiting import wait_for
 
 QUICK = {"timeout_s": 2.5, "deadline_s": 30.0, "max_concurrency": 64}
 
@@ -142,8 +143,7 @@ def test_retry_after_is_honoured(tmp_path: Path) -> None:
     with Chaos(share=1.0, faults=("429 with Retry-After",), retry_after="1.5") as server:
         judge = judge_at(server, tmp_path)
         judge.submit(items_of(1))
-        while not server.times:
-            time.sleep(0.01)
+        wait_for(lambda: bool(server.times))
         server.share = 0.0
         judge.drain()
         judge.close()
@@ -193,8 +193,7 @@ def test_an_endpoint_that_goes_down_stops_the_run_with_what_is_done(tmp_path: Pa
     with Chaos(latency_s=0.02) as server:
         judge = judge_at(server, tmp_path, max_concurrency=8, breaker_failures=10, breaker_s=0.5, max_attempts=3)
         judge.submit(items)
-        while server.delivered.total() < 60:
-            pass
+        wait_for(lambda: server.delivered.total() >= 60)
         server.share, server.faults = 1.0, ("502",)
         judge.drain()
         found = judge.grade(items)

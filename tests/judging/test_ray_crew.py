@@ -17,6 +17,9 @@ from judging.remote import Asker, RemoteJudge
 from judging.rubric import Rubric
 from tests.judging.chaos import KEY, Chaos
 from tests.judging.test_chaos import QUICK, expected, grades, items_of
+from tests.waiting import wait_for
+
+FIRST = 200  # items for the crew that starts at once
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,12 +45,11 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
     items = items_of(1100)
     with Chaos(share=0.15, latency_s=0.3, faults=("500", "disconnect in mid-body", "garbage JSON")) as server:
         judge, crews = judge_at(server, tmp_path)
-        judge.submit(items)
-        while not crews:
-            time.sleep(0.01)  # the first crew makes calls meanwhile
+        judge.submit(items[:FIRST])
+        wait_for(lambda: bool(crews))  # the first crew makes calls meanwhile, however long Ray takes to start
+        judge.submit(items[FIRST:])
         before = server.delivered.total()
-        while server.delivered.total() < before + 100:
-            time.sleep(0.01)
+        wait_for(lambda: server.delivered.total() >= before + 300)
         ray.kill(crews[0]._actors[0])
         judge.drain()
         found = judge.grade(items)
@@ -56,7 +58,7 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
             expected(item) for item, one in zip(items, found, strict=True) if one.error is None
         ]
         assert sum(one.error is not None for one in found) <= 5, "six attempts at 15 % fail once in 90,000 calls"
-        assert 4 < judge.report["done_by_first_crew"] < 1050
+        assert 4 < judge.report["done_by_first_crew"] <= FIRST + 2 * 64
         # What the lost actor had finished and not handed over may be asked again; nothing else is.
         again = sum(count > 1 for count in server.delivered.values())
         print(f"{again} calls were answered twice, those that the lost actor had under way")

@@ -18,6 +18,7 @@ from judging.judgement import Item
 from judging.rubric import Rubric
 from tests.engine.commands.judged import KEY_VARIABLE, command, environment, judge_file, make_run, run
 from tests.judging.chaos import KEY, Chaos, verdict_on
+from tests.waiting import wait_for
 
 SCORED = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "compliance", "coherence", "declined"]
 Row = dict[str, Any]
@@ -218,8 +219,7 @@ def test_killed_at_ten_random_moments_the_scores_are_those_of_an_undisturbed_run
             asked = server.attempts.total()
             line = command("judge", killed, "--judge", judge)
             process = subprocess.Popen(line, env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-            while server.attempts.total() == asked and process.poll() is None:
-                time.sleep(0.01)
+            wait_for(lambda: server.attempts.total() != asked or process.poll() is not None)  # noqa: B023
             time.sleep(draw.uniform(0, 1.4))
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGKILL)

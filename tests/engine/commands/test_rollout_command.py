@@ -16,6 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.served import serve
+from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
 SMALL = ["--num-requests", "48", "--num-answerable", "8", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=28"]
@@ -98,8 +99,8 @@ def kill_at(command: list[str], sign: str, shards: Path | None = None) -> None:
     )
     assert process.stderr is not None
     assert any(sign in line for line in process.stderr), f"no line with {sign!r}"
-    while shards is not None and process.poll() is None and not list(shards.glob("[0-9]*.parquet")):
-        time.sleep(0.01)
+    if shards is not None:
+        wait_for(lambda: process.poll() is not None or bool(list(shards.glob("[0-9]*.parquet"))))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
