@@ -28,9 +28,10 @@ from engine.evaluate.tasks import Result, Task
 from engine.models.variant import Variant
 from engine.runs import merging
 from engine.runs.files import ROLLOUTS, SCORES
+from engine.runs.inputs import Request
 from engine.runs.parquet import ROLLOUT_KEY, ShardedTable
 from engine.runs.run_dir import RunDir
-from engine.runs.session import Request, Session
+from engine.runs.session import Session
 from engine.scoring.grader import OfflineGrader
 
 CONFIG = "smollm2_135m_k1"

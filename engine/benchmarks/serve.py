@@ -23,7 +23,8 @@ from engine.environment import describe, has_gpu
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.rollout.variants import open_sessions
-from engine.runs.session import Session, model_name
+from engine.runs.inputs import model_name
+from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, Options
 from engine.serving.launch import SWAPPABLE, prepare
 from engine.serving.ready import is_healthy

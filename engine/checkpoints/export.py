@@ -17,12 +17,13 @@ from engine.errors import EngineError
 from engine.models.variant import Variant
 from engine.rollout.directions import check_directions, ensure_directions
 from engine.runs.files import DIRECTIONS
+from engine.runs.inputs import RunInputs, model_name
 from engine.runs.run_dir import RunDir
-from engine.runs.session import Session, model_name
+from engine.runs.session import Session
 from extraction.directions import CONVENTION
 
 
-def check_export(session: Session, out: Path) -> None:
+def check_export(session: RunInputs, out: Path) -> None:
     """Raise before any work where `out` cannot be written; a checkpoint of ours is looked at again in `export`."""
     if not (out / EDIT_FILE).is_file():
         check_output(session.checkpoint, out)
@@ -39,7 +40,7 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
 
 
 def export(
-    session: Session, variant: Variant, out: Path, *, as_adapter: bool = False, layers: Sequence[int] | None = None
+    session: RunInputs, variant: Variant, out: Path, *, as_adapter: bool = False, layers: Sequence[int] | None = None
 ) -> dict[str, Any]:
     """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is.
 
@@ -81,7 +82,7 @@ def _read_record(out: Path) -> dict[str, Any]:
         ) from error
 
 
-def edit_record(session: Session, variant: Variant, layers: Sequence[int]) -> dict[str, Any]:
+def edit_record(session: RunInputs, variant: Variant, layers: Sequence[int]) -> dict[str, Any]:
     """What was removed, from what, by what: the content of edit.json."""
     assert variant.edit is not None
     scope = variant.plan.scope

@@ -5,8 +5,9 @@ from typing import Any
 
 from engine.configs.schema import RunConfig
 from engine.rollout.variants import load_variant
+from engine.runs.inputs import given_layers
 from engine.runs.run_dir import open_for_directions
-from engine.runs.session import Session, given_layers
+from engine.runs.session import Session
 
 
 def write_variant(

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from engine.inference.replica import Generation
 from engine.runs import parquet
-from engine.runs.session import Request
+from engine.runs.inputs import Request
 
 RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")
 RESPONSE_SCHEMA = pa.schema([parquet.ROLLOUT_SCHEMA.field(name) for name in RESPONSE_COLUMNS])

@@ -20,8 +20,9 @@ from engine.evaluate.times import Times
 from engine.rollout.stages import row_identity
 from engine.runs import parquet
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, TIMES
+from engine.runs.inputs import Request
 from engine.runs.run_dir import RunDir
-from engine.runs.session import Request, Session
+from engine.runs.session import Session
 from engine.scoring.grader import Grader, reference_logprob
 from judging.paired import Grades
 

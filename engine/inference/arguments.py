@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
+from editing.checkpoint import Checkpoint, open_checkpoint
+from editing.plan import EditPlan, plan_edit
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
@@ -60,10 +60,15 @@ def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[s
     if "kv_cache_memory_bytes" in config.vllm:
         return {}
     checkpoint = open_checkpoint(model_dir)
-    entries = [checkpoint.tensors[tensor.name] for tensor in plan_edit(checkpoint).edited]
-    kept = sum(entry.end - entry.begin for entry in entries) // int(config.vllm.get("tensor_parallel_size", 1))
+    kept = kept_bytes(checkpoint, plan_edit(checkpoint)) // int(config.vllm.get("tensor_parallel_size", 1))
     share = memory_share(config.vllm)
     return {"gpu_memory_utilization": round(share - kept / total, 3)}
+
+
+def kept_bytes(checkpoint: Checkpoint, plan: EditPlan) -> int:
+    """What a hot swap keeps beside the model: the base's weights of the layers that it exchanges, in bytes as stored."""
+    entries = [checkpoint.tensors[tensor.name] for tensor in plan.edited]
+    return sum(entry.end - entry.begin for entry in entries)
 
 
 def graphs_for_batch(config: RunConfig, total: int) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from engine.models.variant import Variant
 from engine.paths import PROJECT_DIR, write_json
 from engine.runs import parquet
 from engine.runs.files import BENCH, BENCH_ROWS
-from engine.runs.session import Session, model_name
+from engine.runs.inputs import model_name
+from engine.runs.session import Session
 
 SEED = 1234
 Row = dict[str, Any]

@@ -17,9 +17,10 @@ from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
 from engine.runs.files import MANIFEST, ROLLOUTS, SUMMARY, headed
+from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import RunDir, read_manifest
-from engine.runs.session import Session, given_layers
+from engine.runs.session import Session
 
 Row = dict[str, Any]
 

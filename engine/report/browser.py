@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from engine.report.collect import RunData
 from engine.runs import parquet
 from engine.runs.files import ROLLOUTS, SCORES
-from engine.runs.session import DECLINED
+from engine.runs.inputs import DECLINED
 from engine.scoring.summary import mean_of_repeats, read_scores
 
 COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "prompt", "response", "finish_reason", "form"]

@@ -10,8 +10,9 @@ from engine.environment import has_gpu, versions
 from engine.errors import EngineError
 from engine.paths import copy_file, shorten
 from engine.runs.files import DIRECTIONS
+from engine.runs.inputs import RunInputs, model_name
 from engine.runs.run_dir import RunDir
-from engine.runs.session import Session, model_name
+from engine.runs.session import Session
 from extraction.positions import LAST, RESPONSE
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check_given_directions(session: Session) -> None:
         check_directions(session, Path(session.config.directions.file).expanduser())
 
 
-def check_directions(session: Session, file: Path, *, allow_other_base: bool = False) -> None:
+def check_directions(session: RunInputs, file: Path, *, allow_other_base: bool = False) -> None:
     """Raise EngineError for a directions file of another position, estimator or base than the configuration's."""
     from extraction.directions import MEAN_DIFFERENCE
     from extraction.files import read_metadata

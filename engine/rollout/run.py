@@ -9,9 +9,10 @@ from engine.display.progress import say
 from engine.report.page import refresh
 from engine.rollout.directions import check_given_directions
 from engine.rollout.stages import run_all
+from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import check_space, is_finished, open_run_dir
-from engine.runs.session import Session, given_layers
+from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 
 BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously

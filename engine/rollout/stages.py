@@ -14,8 +14,9 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.inputs import Request, model_name
 from engine.runs.run_dir import RunDir
-from engine.runs.session import Request, Session, model_name
+from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_rows, count_scored, score_run
 from engine.scoring.summary import calibrations_of, make_summary

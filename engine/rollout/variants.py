@@ -9,8 +9,9 @@ from engine.errors import EngineError
 from engine.paths import default_run_dir, hash_of
 from engine.rollout.directions import ensure_directions
 from engine.runs.files import DIRECTIONS
+from engine.runs.inputs import given_layers
 from engine.runs.run_dir import open_for_directions
-from engine.runs.session import Session, given_layers
+from engine.runs.session import Session
 
 if TYPE_CHECKING:
     from engine.models.variant import Variant

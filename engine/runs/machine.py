@@ -11,6 +11,7 @@ from engine.cluster import cluster_address
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.inference.arithmetic import BYTES_PER_VALUE
+from engine.runs.inputs import RunInputs
 from engine.runs.session import Session
 from engine.vllm_compat import device_bytes, memory_share
 
@@ -78,7 +79,7 @@ def check_card(session: Session, width: int, card: int) -> None:
         )
 
 
-def cache_bytes(session: Session, length: int) -> int:
+def cache_bytes(session: RunInputs, length: int) -> int:
     """Keys and values of one request of `length` tokens, bytes; 0 where layers have windows or states of other sizes."""
     config = session.checkpoint.config
     heads = config.get("num_key_value_heads", config.get("num_attention_heads"))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from engine.configs.schema import RunConfig
 from engine.runs.files import ROLLOUTS, SCORES
-from engine.runs.session import DECLINED
+from engine.runs.inputs import DECLINED
 from engine.scoring import calibrations
 from judging import agreement, statistics
 

@@ -9,6 +9,7 @@ from itertools import zip_longest
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.inference.arguments import hardware_arguments, share_beside_swaps
+from engine.runs.inputs import RunInputs
 from engine.runs.machine import (
     cache_bytes,
     check_compiler,
@@ -18,7 +19,6 @@ from engine.runs.machine import (
     header,
     visible_gpus,
 )
-from engine.runs.session import Session
 from engine.vllm_compat import device_bytes, memory_share
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -73,7 +73,7 @@ def check_extra(options: Options) -> None:
             raise EngineError(f"{flag} is not passed on to vLLM. {reasons[0]}")
 
 
-def check_settings(session: Session, options: Options) -> None:
+def check_settings(session: RunInputs, options: Options) -> None:
     """Raise EngineError for a configuration's [vllm] table that --swappable cannot keep."""
     for name in session.config.vllm if options.swappable else ():
         flag = f"--{name.replace('_', '-')}"
@@ -119,7 +119,7 @@ def check_address(options: Options) -> str | None:
     return key
 
 
-def check_machine(session: Session, options: Options) -> None:
+def check_machine(session: RunInputs, options: Options) -> None:
     """Raise EngineError where the GPU that this installation is for is missing, or memory for weights and cache is."""
     weights = session.engine_bytes
     if has_gpu():
@@ -148,7 +148,7 @@ def check_machine(session: Session, options: Options) -> None:
     check_window(session, int(window), cache)
 
 
-def check_window(session: Session, length: int, cache: int) -> None:
+def check_window(session: RunInputs, length: int, cache: int) -> None:
     """Raise EngineError where the cache cannot hold one request of the model's length (`length`; 0: the model's own window)."""
     length = length or int(session.checkpoint.config.get("max_position_embeddings", 0))
     needed = cache_bytes(session, length)
@@ -169,7 +169,7 @@ def check_gpu_memory(weights: int, free: int, claimed: int) -> None:
         )
 
 
-def _claimed(session: Session, options: Options, total: int) -> int:
+def _claimed(session: RunInputs, options: Options, total: int) -> int:
     """Bytes that vLLM wants free at its start: its share of the card, unless the cache has a size of its own or the command line
     says otherwise."""
     if any(flag.startswith(MEMORY_FLAGS) for flag in _flags(options)) or "kv_cache_memory_bytes" in session.config.vllm:
@@ -177,7 +177,7 @@ def _claimed(session: Session, options: Options, total: int) -> int:
     return int(total * memory_share(session.config.vllm))
 
 
-def share_for_swaps(session: Session, options: Options) -> dict[str, float]:
+def share_for_swaps(session: RunInputs, options: Options) -> dict[str, float]:
     """vLLM's share of the GPU that holds, the user's or vLLM's own, less what swaps keep there."""
     names = ("gpu_memory_utilization", "tensor_parallel_size", "kv_cache_memory_bytes")
     given = {name: _setting(session, options, name, "-tp" if name.startswith("tensor") else "") for name in names}
@@ -186,7 +186,7 @@ def share_for_swaps(session: Session, options: Options) -> dict[str, float]:
     return share_beside_swaps(config, session.checkpoint.directory, device_bytes())
 
 
-def _setting(session: Session, options: Options, name: str, short: str = "") -> str | None:
+def _setting(session: RunInputs, options: Options, name: str, short: str = "") -> str | None:
     """A vLLM argument as given after the --, else in the configuration; None where it is in neither."""
     given = _flags(options)
     found = given.get(f"--{name.replace('_', '-')}", given.get(short, session.config.vllm.get(name)))

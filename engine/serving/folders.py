@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.models.locate import remembered
 from engine.models.variant import Variant
 from engine.paths import cache_dir
-from engine.runs.session import Session
+from engine.runs.inputs import RunInputs
 
 VERIFIED = "verified_folders.json"
 
@@ -31,7 +31,7 @@ class Served:
     folder: Path
 
 
-def variant_folder(session: Session, variant: Variant, *, as_adapter: bool, allow_changed: bool) -> Served:
+def variant_folder(session: RunInputs, variant: Variant, *, as_adapter: bool, allow_changed: bool) -> Served:
     """The variant's checkpoint or adapter, written if it is not there.
 
     Raises EngineError where a folder of the cache holds other weights than its card says, unless `allow_changed`.
@@ -47,7 +47,7 @@ def variant_folder(session: Session, variant: Variant, *, as_adapter: bool, allo
     return Served(variant.name, variant.hash, folder)
 
 
-def base_folder(session: Session) -> Path:
+def base_folder(session: RunInputs) -> Path:
     """The base's folder under a name that ends in its hash, as the variants' do: /v1/models shows it."""
     link = cache_dir() / "served" / f"base-{session.base.hash}"
     target = session.checkpoint.directory.resolve()
@@ -59,7 +59,7 @@ def base_folder(session: Session) -> Path:
     return link
 
 
-def _check_weights(session: Session, variant: Variant, folder: Path, *, allow_changed: bool) -> None:
+def _check_weights(session: RunInputs, variant: Variant, folder: Path, *, allow_changed: bool) -> None:
     """Everything that makes the model against what the edit makes of the base; remembered until a file changes."""
 
     def faithful() -> str:
@@ -79,7 +79,7 @@ def _check_weights(session: Session, variant: Variant, folder: Path, *, allow_ch
         remembered(VERIFIED, folder, files, faithful)
 
 
-def _unfaithful(session: Session, variant: Variant, folder: Path) -> list[str]:
+def _unfaithful(session: RunInputs, variant: Variant, folder: Path) -> list[str]:
     assert variant.edit is not None
     base = session.checkpoint
     try:

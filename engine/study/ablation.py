@@ -13,7 +13,7 @@ from editing.projection import orthonormal_basis
 from engine.display.progress import Progress
 from engine.environment import describe
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
-from engine.runs.session import ANSWERABLE, DECLINED, given_layers
+from engine.runs.inputs import ANSWERABLE, DECLINED, given_layers
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study

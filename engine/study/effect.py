@@ -16,8 +16,9 @@ from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine
 from engine.models.variant import Variant
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
+from engine.runs.inputs import DECLINED, Request, given_layers
 from engine.runs.run_dir import RunDir
-from engine.runs.session import DECLINED, Request, Session, given_layers
+from engine.runs.session import Session
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import Grader
 from engine.study.geometry import unrelated_directions

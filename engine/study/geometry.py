@@ -12,7 +12,7 @@ from torch import Tensor
 from engine.display.progress import Progress
 from engine.environment import describe
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
-from engine.runs.session import given_layers, model_name
+from engine.runs.inputs import given_layers, model_name
 from engine.study.opening import Study
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, swapped_pairs, unit_rows
 from extraction.estimators import ESTIMATORS, estimate

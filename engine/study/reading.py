@@ -17,7 +17,7 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.files import ROLLOUTS, SCORES
-from engine.runs.session import ANSWERABLE, DECLINED
+from engine.runs.inputs import ANSWERABLE, DECLINED
 from engine.scoring.summary import mean_of_repeats, read_scores
 from engine.study.geometry import null_directions
 from engine.study.opening import Study

@@ -15,7 +15,7 @@ from torch import Tensor
 from editing.projection import orthonormal_basis
 from engine.environment import describe
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
-from engine.runs.session import DECLINED, given_layers
+from engine.runs.inputs import DECLINED, given_layers
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.geometry import by_layer

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from engine.configs.schema import RunConfig, SweepConfig, parse_blocks
 from engine.errors import EngineError
+from engine.runs.inputs import DECLINED, Request, RunInputs
 from engine.runs.selection import check_apart, texts_of
-from engine.runs.session import DECLINED, Request, Session
 from extraction.positions import LAST_INSTRUCTION
 from extraction.prompts import Pair
 
@@ -53,7 +53,7 @@ def check_inputs(config: RunConfig, train: list[Pair], inputs: SweepInputs) -> N
             )
 
 
-def grid_layers(session: Session) -> list[int]:
+def grid_layers(session: RunInputs) -> list[int]:
     """The layers that a sweep tries, all in the model. Raises EngineError for one that is not."""
     last = session.checkpoint.num_layers
     layers = session.config.sweep.layers or list(range(1, last + 1))
@@ -73,7 +73,7 @@ def top_sizes(config: SweepConfig) -> list[int]:
     return [int(name.removeprefix("top")) for name in config.subspaces if name.startswith("top")]
 
 
-def check_grid(session: Session) -> None:
+def check_grid(session: RunInputs) -> None:
     """Raise EngineError for a grid that cannot be tried, before a model loads."""
     config, layers = session.config.sweep, grid_layers(session)
     fixed = [name for name in config.positions if name != LAST_INSTRUCTION]

@@ -11,8 +11,8 @@ from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
 from engine.runs.files import SCORES, SWEEP, WINNER
+from engine.runs.inputs import model_name, with_dtype
 from engine.runs.run_dir import RunDir
-from engine.runs.session import model_name, with_dtype
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row

@@ -14,8 +14,9 @@ from engine.evaluate.candidates import Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.rollout.directions import extract, provenance
 from engine.runs import parquet
+from engine.runs.inputs import Request
 from engine.runs.run_dir import RunDir
-from engine.runs.session import Request, Session
+from engine.runs.session import Session
 from engine.sweep import halving, screen
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import SweepInputs

@@ -9,7 +9,7 @@ from engine.evaluate.keyed import Keyed
 from engine.inference.replica import Generation
 from engine.rollout.stages import response_columns
 from engine.runs import parquet
-from engine.runs.session import Request
+from engine.runs.inputs import Request
 
 REQUESTS = [
     Request(f"declined/{number:05d}", "test", "declined", f"kind {number % 3}", f"Where is it, {number}?") for number in range(40)

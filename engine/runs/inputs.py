@@ -1,0 +1,274 @@
+"""A run's inputs: the validated configuration, prompts, checkpoint and renderer.
+
+Everything that can be checked without a model is checked while this is made.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from editing.checkpoint import Checkpoint
+from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
+from engine.configs.schema import RunConfig
+from engine.errors import EngineError
+from engine.inference.arguments import kept_bytes
+from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
+from engine.models.locate import checkpoint_hash, open_model
+from engine.paths import shorten
+from extraction.positions import RESPONSE, expand_positions, offset_of
+from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
+
+if TYPE_CHECKING:
+    from engine.models.variant import Variant
+    from extraction.rendering import ChatRenderer, RenderedPair
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+WINDOW, SMALL_WINDOW = 4096, 2048
+DECLINED, ANSWERABLE = "declined", "answerable"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt of the evaluation: `kind` says whether the base is expected to decline it."""
+
+    prompt_id: str
+    split: str
+    kind: str
+    category: str
+    text: str
+
+
+class RunInputs:
+    """A run's inputs. Its `config` names the type that the model runs in here."""
+
+    def __init__(self, config: RunConfig) -> None:
+        data = config.data
+        self.pairs: list[Pair] = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
+        self.requests = [
+            *_requests(data.test_requests, data.num_requests, DECLINED),
+            *_requests(data.test_answerable, data.num_answerable, ANSWERABLE),
+        ]
+        self.checkpoint: Checkpoint = open_model(config.model)
+        self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
+        self.config = with_dtype(config, self.arithmetic.dtype)
+        self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
+        self._token_ids: dict[str, list[int]] = {}
+
+    def layers(self) -> list[int]:
+        """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
+        layers = given_layers(self.config)
+        self.check_layers(layers, "directions.layers or --layers")
+        return layers
+
+    def check_layers(self, layers: Sequence[int], setting: str) -> None:
+        """Raise EngineError for a layer that the model lacks, naming the setting to change."""
+        last = self.checkpoint.num_layers
+        for layer in layers:
+            if not 0 <= layer <= last:
+                raise EngineError(
+                    f"Layer {layer} is out of range: {self.config.model.path} has layers 0 to {last} "
+                    f"(resid_pre numbering; {last} is the last block's output). Change {setting}."
+                )
+
+    @property
+    def directions_bytes(self) -> int:
+        """Size of directions.safetensors: three float64 tensors of (L+1, H)."""
+        return 3 * 8 * (self.checkpoint.num_layers + 1) * self.checkpoint.hidden_size
+
+    @property
+    def engine_bytes(self) -> int:
+        """Size of the weights in the type that the model runs in: float32 doubles a 16-bit checkpoint."""
+        values = sum(math.prod(entry.shape) for entry in self.checkpoint.tensors.values())
+        return values * BYTES_PER_VALUE[self.config.model.dtype]
+
+    @property
+    def swapped_bytes(self) -> int:
+        """Size of what a hot swap keeps beside the model."""
+        return kept_bytes(self.checkpoint, self.plan)
+
+    @cached_property
+    def base_hash(self) -> str:
+        return checkpoint_hash(self.checkpoint)
+
+    @cached_property
+    def renderer(self) -> "ChatRenderer":
+        from transformers import AutoTokenizer
+
+        from extraction.rendering import ChatRenderer
+
+        directory = self.checkpoint.directory
+        if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+            raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        return ChatRenderer(tokenizer, self.config.model.chat_template_kwargs)
+
+    def offsets(self, positions: Sequence[str]) -> dict[str, int]:
+        """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
+        names = expand_positions(positions, self.renderer.num_post_tokens)
+        return {name: offset_of(name, self.renderer.num_post_tokens) for name in names}
+
+    @cached_property
+    def base(self) -> "Variant":
+        from engine.models.variant import Variant
+
+        return Variant("base", self.base_hash, self.plan, None)
+
+    @property
+    def room_for_prompt(self) -> int:
+        """Tokens a prompt may have: the window less the new tokens and the one that reading likelihoods asks for."""
+        window = self._model_window
+        asked = self.config.vllm.get("max_model_len", window)
+        return min(window, asked if isinstance(asked, int) else window) - self.config.sampling.max_tokens - 1
+
+    @property
+    def _model_window(self) -> int:
+        config = self.checkpoint.config
+        return int(config.get("max_position_embeddings") or config.get("n_positions") or SMALL_WINDOW)
+
+    @property
+    def window(self) -> int | None:
+        """Tokens that the engine has room for in one request, where the configuration does not say: the longest prompt so far
+        with its response, and no less than WINDOW, within the model's own. None where the configuration says it.
+
+        A model's own window can be 131,072: on a small card the cache of one such request would not fit.
+        """
+        if "max_model_len" in self.config.vllm:
+            return None
+        longest = max(map(len, self._token_ids.values()), default=0) + self.config.sampling.max_tokens + 1
+        return min(max(longest, WINDOW), self._model_window)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What makes a run this run: the resolved configuration and the hashes of the files it reads."""
+        from engine.paths import file_hash
+
+        data = self.config.data
+        files = {
+            "train_pairs": data.train_pairs,
+            "test_requests": data.test_requests,
+            "test_answerable": data.test_answerable,
+        }
+        if (given := self.config.directions.file) is not None:
+            if not Path(given).expanduser().is_file():
+                raise EngineError(f"Directions file {given} does not exist. Give a directions.safetensors, or leave it out.")
+            files["directions"] = given
+        rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
+        return {
+            "config": self.config.model_dump(
+                mode="json", exclude={"sweep": True, "data": {"selection_pairs", "unrelated"}, "directions": {"file"}}
+            ),
+            "base_hash": self.base_hash,
+            "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
+            "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
+        }
+
+    def directions_inputs(self) -> dict[str, Any]:
+        """What the directions depend on, and nothing else of the configuration."""
+        if "directions" in self.identity["data_hashes"]:
+            return {"base": self.base_hash, "file": self.identity["data_hashes"]["directions"]}
+        response = self.config.directions.position == RESPONSE
+        generated = {"sampling": self.config.sampling.model_dump(mode="json"), "vllm": self.config.vllm} if response else {}
+        return {
+            **generated,
+            "base": self.base_hash,
+            "pairs": self.identity["data_hashes"]["train_pairs"],
+            "rendering": self.identity["rendering_hashes"],
+            "num_pairs": len(self.pairs),
+            "position": self.config.directions.position,
+            "estimator": self.config.directions.estimator,
+            "model": self.config.model.model_dump(mode="json", exclude={"path", "revision"}),
+        }
+
+    def check_swappable(self) -> None:
+        """Raise for an edit that a running engine cannot take up: of embeddings, biases or experts."""
+        for tensor in self.plan.edited:
+            if tensor.role not in PROJECTIONS or len(tensor.shape) != 2 or ".experts." in tensor.name:
+                raise EngineError(
+                    f"{tensor.name} ({tensor.role}) is not exchanged in a running engine. Write the variant with bin/edit and "
+                    "generate with plain vLLM from there."
+                )
+
+    def check_prompts(self) -> None:
+        """Render everything that a model will see: a template or a length that cannot serve shows before anything is written."""
+        if self.room_for_prompt < 1:
+            raise EngineError(
+                f"sampling.max_tokens = {self.config.sampling.max_tokens} leaves no room for a prompt in the model's window. "
+                "Lower it, or raise vllm.max_model_len."
+            )
+        self.rendered_pairs()
+        for kind in (DECLINED, ANSWERABLE):
+            self.render([request for request in self.requests if request.kind == kind], f"{kind} test requests")
+
+    def rendered_pairs(self) -> "list[RenderedPair]":
+        """The training pairs as token ids, none longer than the window."""
+        from extraction.rendering import RenderedPair
+
+        declined = self.render_texts([pair.declined for pair in self.pairs], "declined training prompts")
+        answered = self.render_texts([pair.answered for pair in self.pairs], "answered training prompts")
+        return [RenderedPair(*sides) for sides in zip(declined, answered, strict=True)]
+
+    def render(self, requests: Sequence[Request], kind: str) -> list[list[int]]:
+        """Token ids of requests, none longer than the window."""
+        return self.render_texts([request.text for request in requests], kind)
+
+    def render_texts(self, texts: Sequence[str], kind: str) -> list[list[int]]:
+        """Token ids of user messages, none longer than the window."""
+        rendered = [self._token_ids[text] if text in self._token_ids else self._rendered(text) for text in texts]
+        self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
+        return rendered
+
+    def _rendered(self, text: str) -> list[int]:
+        """A message's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
+        self._token_ids[text] = self.renderer.render(text)
+        return self._token_ids[text]
+
+
+@functools.lru_cache
+def _requests(source: str, count: int | None, kind: str) -> tuple[Request, ...]:
+    if count == 0:
+        return ()
+    prompts: list[Prompt] = take(load_prompts(source), count, source)
+    return tuple(
+        Request(f"{kind}/{index:05d}", "test", kind, prompt.category, prompt.text) for index, prompt in enumerate(prompts)
+    )
+
+
+def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
+    """The configuration with model.dtype resolved."""
+    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
+
+
+def given_layers(config: RunConfig) -> list[int]:
+    """The configured layers, whatever the model. Raises EngineError where they are still to be found."""
+    layers = config.directions.layers
+    if layers == "sweep":
+        raise EngineError(
+            f"Variant {config.variant} has no published layer. Find one with bin/sweep --variant {config.variant}, or try one "
+            "now: --layers 14"
+        )
+    return layers
+
+
+def scope_of(config: RunConfig) -> Scope:
+    """What the configured edit reaches."""
+    edit = config.edit
+    return Scope(
+        embeddings=edit.embeddings,
+        biases=edit.biases,
+        layers=None if edit.layers is None else frozenset(edit.layers),
+        alpha_by_layer=edit.alpha_by_layer,
+        untie=edit.untie,
+    )
+
+
+def model_name(config: RunConfig, base_hash: str) -> str:
+    """How rows and cards name the base: its path's last part or repository, and its hash."""
+    name = (
+        config.model.path if "/" in config.model.path and not Path(config.model.path).exists() else Path(config.model.path).name
+    )
+    return f"{name}@{shorten(base_hash)}"
