@@ -6,6 +6,7 @@ matrix of weights, so a thousand resamples are one product.
 # N = pairs, H = hidden size, L = layers, R = resamples
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -79,7 +80,7 @@ def split_cosines(
     return _cosines(first_RN @ differences_NH, second_RN @ differences_NH)
 
 
-def curve(differences_NH: np.ndarray, counts: list[int]) -> list[dict[str, object]]:
+def curve(differences_NH: np.ndarray, counts: list[int]) -> list[dict[str, Any]]:
     """For each number of pairs: cosine between two disjoint draws of as many, and the expected cosine to the true direction."""
     rng = np.random.default_rng(SEED)
     signal, noise = signal_and_noise(differences_NH)

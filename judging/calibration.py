@@ -12,6 +12,8 @@ from judging.agreement import kappa, table_of
 from judging.judgement import GRADES
 from judging.statistics import CONFIDENCE, MISSING, Estimate, share
 
+CORRECTED = "Rogan-Gladen, interval of Lang and Reiczigel"
+
 
 def grade_rates(human: Sequence[float | None], judge: Sequence[float | None]) -> dict[str, Any]:
     """Of one scale: accuracy, kappas, table (rows human, columns judge, at 0, 0.5, 1), and errors grade by grade.
@@ -57,7 +59,7 @@ def corrected_share(share_seen: float, n: int, rates: dict[str, Any]) -> Estimat
     low, high = _interval(share_seen, n, sensitivity, num_positive, specificity, num_negative)
     if low > 1 or high < 0:
         return MISSING
-    return Estimate(_cut(value), _cut(low), _cut(high))
+    return Estimate(_cut(value), _cut(low), _cut(high), n, CORRECTED)
 
 
 def _interval(

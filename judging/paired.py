@@ -12,6 +12,7 @@ import numpy as np
 from judging.statistics import CONFIDENCE, MISSING, SEED, Estimate
 
 RESAMPLES = 4000
+PAIRED = "percentile bootstrap over prompts"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def product_difference(first: Grades, second: Grades) -> Estimate:
     differences_R = _products(first, index_RN) - _products(second, index_RN)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(differences_R, [tail, 1 - tail])
-    return Estimate(first.product - second.product, float(low), float(high))
+    return Estimate(first.product - second.product, float(low), float(high), int(known.sum()), PAIRED)
 
 
 def mcnemar_p(first: Grades, second: Grades) -> float:

@@ -8,15 +8,21 @@ CONFIDENCE = 0.95
 RESAMPLES = 5000
 NUMBERS_AT_ONCE = 10_000_000  # of resampled values held in memory
 SEED = 0
+WILSON, BOOTSTRAP = "Wilson score", "percentile bootstrap over responses"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; None where nothing could be scored, or where one response gives no interval."""
+    """A value with its 95 % interval; None where nothing could be scored, or where one response gives no interval.
+
+    `n` is what was counted or averaged (responses, pairs, documents), `method` where the interval comes from.
+    """
 
     value: float | None
     low: float | None
     high: float | None
+    n: int = 0
+    method: str = ""
 
 
 MISSING = Estimate(None, None, None)
@@ -29,7 +35,7 @@ def share(successes: int, total: int) -> Estimate:
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(successes, total, alpha=1 - CONFIDENCE, method="wilson")
-    return Estimate(successes / total, float(low), float(high))
+    return Estimate(successes / total, float(low), float(high), total, WILSON)
 
 
 def mean(values: Sequence[float]) -> Estimate:
@@ -51,7 +57,7 @@ def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
     if not columns[0]:
         return MISSING
     if len(columns[0]) == 1:
-        return Estimate(math.prod(float(column[0]) for column in columns), None, None)
+        return Estimate(math.prod(float(column[0]) for column in columns), None, None, 1, BOOTSTRAP)
     import numpy as np
     from scipy.stats import bootstrap
 
@@ -70,4 +76,4 @@ def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
         rng=rng,
     ).confidence_interval
     value = statistic(*[np.asarray(column) for column in columns], axis=0)
-    return Estimate(float(value), float(interval.low), float(interval.high))
+    return Estimate(float(value), float(interval.low), float(interval.high), len(columns[0]), BOOTSTRAP)

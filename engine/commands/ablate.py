@@ -30,6 +30,7 @@ def ablate(
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Generate with r - alpha <r, v> v applied while the model runs, with transformers, for each alpha; graded by the rules.
@@ -38,6 +39,7 @@ def ablate(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
@@ -56,10 +58,12 @@ def ablate(
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"ablation": options})
             return
+        from engine.display.console import show
+        from engine.display.study_tables import ablation_view
         from engine.study.jobs import ablate as work
 
         found = work(config, out or default_run_dir(config.variant), **options)
-        cli.print_study(found, "print_ablation", as_json=as_json)
+        show(ablation_view(found), form, found)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def behave(
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """KL along whole responses, length, repetition, and how many tokens a declined share needs; finishes the run first.
@@ -29,6 +30,7 @@ def behave(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
@@ -36,10 +38,12 @@ def behave(
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"num_prompts": num_prompts})
             return
+        from engine.display.console import show
+        from engine.display.study_tables import behaviour_view
         from engine.study.jobs import behave as work
 
         found = work(config, out or default_run_dir(config.variant), num_prompts=num_prompts)
-        cli.print_study(found, "print_behaviour", as_json=as_json)
+        show(behaviour_view(found), form, found)
 
 
 if __name__ == "__main__":

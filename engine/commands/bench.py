@@ -39,6 +39,7 @@ def bench(
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Where bench.json and bench.parquet go; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Score base and variants on lm-eval's tasks in one engine, and compare them document by document.
@@ -48,6 +49,7 @@ def bench(
     cli.keep_stdout_clean()
     os.environ.setdefault("TQDM_DISABLE", "1")  # of datasets and others; what is wanted is asked for by name
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
@@ -58,16 +60,13 @@ def bench(
             shown = {**asked, "include": folder and str(folder), "data": data}
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **shown})
             return
+        from engine.display.ability import bench_view
+        from engine.display.console import show
         from engine.lmeval.bench import Options
         from engine.lmeval.job import run_bench
 
         result = run_bench(configs, asked, Options(limit, num_fewshot, chat_template), concurrent=concurrent, out=out)
-        if as_json:
-            cli.print_json(result)
-        else:
-            from engine.lmeval.table import print_bench
-
-            print_bench(result)
+        show(bench_view(result), form, result)
 
 
 def _files(data: list[str] | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import importlib
 import json
 import math
 import os
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from editing.errors import EditError
+from engine.display.console import FORMS
 from engine.environment import set_environment
 from engine.errors import EngineError
 from extraction.errors import ExtractionError
@@ -39,6 +39,7 @@ JudgeOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration as JSON and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+FormatOption = Annotated[str, typer.Option("--format", help=f"How to print the tables: {', '.join(FORMS)}.", metavar="FORM")]
 
 
 @contextlib.contextmanager
@@ -146,12 +147,11 @@ def existing_or_embedded(path: str | None) -> str | None:
     return str(Path(path).expanduser().resolve())
 
 
-def print_study(found: Any, printer: str, *, as_json: bool) -> None:
-    """A study's result as JSON, or by the named function of engine.study.table."""
-    if as_json:
-        print_json(found)
-    else:
-        getattr(importlib.import_module("engine.study.table"), printer)(found)
+def check_form(form: str, as_json: bool = False) -> str:
+    """The form to print in. Raises EngineError for one that is not known, before any work."""
+    if form not in FORMS:
+        raise EngineError(f"--format takes one of {', '.join(FORMS)}; found '{form}'.")
+    return "json" if as_json else form
 
 
 def stdout_for_data() -> contextlib.redirect_stdout[Any]:

@@ -38,6 +38,7 @@ def extract(
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Extract every layer's direction and measure it on pairs that did not make it: separability, stability, structure.
@@ -46,6 +47,7 @@ def extract(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
@@ -54,6 +56,8 @@ def extract(
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))
             return
+        from engine.display.console import show
+        from engine.display.study_tables import extract_view
         from engine.study.jobs import Extract
         from engine.study.jobs import extract as work
         from extraction.estimators import ESTIMATORS
@@ -61,7 +65,7 @@ def extract(
         names = list(ESTIMATORS) if estimators == "all" else cli.items(estimators)
         asked = Extract(cli.items(positions), names, unrelated, padded, harmfulness, effect)
         found = work(config, out or default_run_dir(config.variant), asked)
-        cli.print_study(found, "print_extract", as_json=as_json)
+        show(extract_view(found), form, found)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ def judge(
         typer.Option("--set", metavar="KEY=VALUE", help="Of the judge's file: endpoint.model=NAME."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls there would be, and stop.")] = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Judge every response of a run for compliance and coherence, each 0, 0.5 or 1; or measure a judge against human labels.
@@ -46,6 +47,7 @@ def judge(
         from engine.errors import EngineError
         from engine.rollout.judge_again import Options
 
+        form = cli.check_form(form, as_json)
         options = Options(repeat, max_cost, cli.parse_settings(settings))
         if (run_dir is None) == (calibrate is None):
             raise EngineError("Give a run directory to judge, or --calibrate FILE to measure a judge; one of the two.")
@@ -53,9 +55,9 @@ def judge(
         if calibrate is not None:
             if dry_run or correct or repeat > 1:
                 raise EngineError("--calibrate takes no --dry-run, --correct or --repeat.")
-            _calibrate(names, calibrate, options, as_json=as_json)
+            _calibrate(names, calibrate, options, form=form)
         elif run_dir is not None:
-            _judge(run_dir, names, options, correct=correct, dry_run=dry_run, as_json=as_json)
+            _judge(run_dir, names, options, correct=correct, dry_run=dry_run, form=form)
 
 
 def _default_judge() -> str:
@@ -74,35 +76,30 @@ def _default_judge() -> str:
         return OFFLINE
 
 
-def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_run: bool, as_json: bool) -> None:
-    from engine.rollout import judge_again as judging_job
+def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_run: bool, form: str) -> None:
+    from engine.display.console import show
+    from engine.display.run_tables import judged_view
+    from engine.rollout import judge_again
 
     if dry_run:
-        cli.print_json(judging_job.plan(run_dir, names, options))
+        cli.print_json(judge_again.plan(run_dir, names, options))
         return
-    summary = judging_job.judge(run_dir, names, options)
+    summary = judge_again.judge(run_dir, names, options)
     if correct:
-        judging_job.add_corrections(summary)
-    if as_json:
-        cli.print_json(summary)
-    else:
-        from engine.display.summary import print_judged
-
-        print_judged(summary)
+        judge_again.add_corrections(summary)
+    show(judged_view(summary), form, summary)
     if summary["stopped"]:
         raise typer.Exit(1)
 
 
-def _calibrate(names: list[str], source: str, options: Any, *, as_json: bool) -> None:
-    from engine.display.summary import print_calibration
+def _calibrate(names: list[str], source: str, options: Any, *, form: str) -> None:
+    from engine.display.console import show
+    from engine.display.run_tables import calibration_view
     from engine.rollout.judge_again import measure
 
     records = [measure(name, source, options) for name in names]
-    if as_json:
-        cli.print_json(records[0] if len(records) == 1 else {"calibrations": records})
-        return
-    for record in records:
-        print_calibration(record)
+    view = [block for record in records for block in calibration_view(record)]
+    show(view, form, records[0] if len(records) == 1 else {"calibrations": records})
 
 
 if __name__ == "__main__":

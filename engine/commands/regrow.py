@@ -22,6 +22,7 @@ def regrow(
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Take the directions out of every write by hooks, extract anew, take those out too: what grows back, and where.
@@ -30,6 +31,7 @@ def regrow(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
@@ -38,10 +40,12 @@ def regrow(
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"regrowth": options})
             return
+        from engine.display.console import show
+        from engine.display.study_tables import regrowth_table
         from engine.study.jobs import regrow as work
 
         found = work(config, out or default_run_dir(config.variant), **options)
-        cli.print_study(found, "print_regrowth", as_json=as_json)
+        show([regrowth_table(found)], form, found)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ def rollout(
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier run left in the run directory.")] = False,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Extract directions, generate with base and variant, score, and print the summary.
@@ -36,6 +37,7 @@ def rollout(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
@@ -56,15 +58,12 @@ def rollout(
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))
             return
+        from engine.display.console import show
+        from engine.display.run_tables import summary_view
         from engine.rollout.run import run
 
         summary = run(config, out or default_run_dir(config.variant), clean=clean)
-        if as_json:
-            cli.print_json(summary)
-        else:
-            from engine.display.summary import print_summary
-
-            print_summary(summary)
+        show(summary_view(summary), form, summary)
         if summary["stopped"]:
             raise typer.Exit(1)
 

@@ -46,6 +46,7 @@ def sweep(
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier sweep left there.")] = False,
     check_export: CheckOption = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Try every layer, alpha and position, and subspaces of the best; print the study's table and write the winner.
@@ -55,6 +56,7 @@ def sweep(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         overrides = cli.variant_overrides(
             settings,
             None,
@@ -75,9 +77,9 @@ def sweep(
             sweep__max_depth=max_depth,
         )
         if check_export is not None:
-            _check_export(check_export, overrides, as_json)
+            _check_export(check_export, overrides, form)
             return
-        _sweep(variant, overrides, dry_run=dry_run, as_json=as_json, out=out, engines=_count(engines), clean=clean)
+        _sweep(variant, overrides, dry_run=dry_run, form=form, out=out, engines=_count(engines), clean=clean)
 
 
 def _count(engines: str) -> int | None:
@@ -89,9 +91,7 @@ def _count(engines: str) -> int | None:
     return int(engines)
 
 
-def _sweep(
-    variant: str | None, overrides: dict[str, Any], *, dry_run: bool, as_json: bool, out: Path | None, **options: Any
-) -> None:
+def _sweep(variant: str | None, overrides: dict[str, Any], *, dry_run: bool, form: str, out: Path | None, **options: Any) -> None:
     from engine.configs.load import load_config, load_without_file
     from engine.paths import default_run_dir
 
@@ -99,27 +99,26 @@ def _sweep(
     if dry_run:
         cli.print_json(config.model_dump(mode="json"))
         return
+    from engine.display.console import show
+    from engine.display.sweep_tables import sweep_view
+    from engine.runs.files import WINNER
     from engine.sweep.run import run_sweep
-    from engine.sweep.table import print_sweep
 
     folder = out or default_run_dir(f"{config.variant}-sweep")
     with cli.stdout_for_data():
         summary = run_sweep(config, folder, **options)
-    if as_json:
-        cli.print_json(summary)
-    else:
-        print_sweep(summary, folder)
+    show(sweep_view(summary, str(folder / WINNER)), form, summary)
     if summary["failures"]:
         raise typer.Exit(1)
 
 
-def _check_export(name: str, overrides: dict[str, Any], as_json: bool) -> None:
+def _check_export(name: str, overrides: dict[str, Any], form: str) -> None:
     from engine.configs.load import load_config
     from engine.sweep.faithful import check_export
 
     kept = {key: value for key, value in overrides.items() if not key.startswith("sweep.")}
     report = check_export(load_config(name, kept))
-    if as_json:
+    if form == "json":
         cli.print_json(report)
     else:
         counted = f"{report['variant']} ({report['variant_hash']}): {report['equal']} of {report['prompts']} greedy responses"

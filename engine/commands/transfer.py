@@ -22,6 +22,7 @@ def transfer(
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
+    form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Compare the run's directions with another model's own, fold both into that model, and generate with each.
@@ -30,6 +31,7 @@ def transfer(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        form = cli.check_form(form, as_json)
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
@@ -38,10 +40,12 @@ def transfer(
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"to": to, "adapter": str(adapter) if adapter else None})
             return
+        from engine.display.console import show
+        from engine.display.study_tables import transfer_view
         from engine.study.jobs import transfer as work
 
         found = work(config, out or default_run_dir(config.variant), to=cli.existing_or_embedded(to), adapter=adapter)
-        cli.print_study(found, "print_transfer", as_json=as_json)
+        show(transfer_view(found), form, found)
 
 
 if __name__ == "__main__":

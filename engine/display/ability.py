@@ -1,23 +1,27 @@
-"""How lm-eval results look: the cells of a table and the words beside it."""
+"""How lm-eval results look: base and variants, document by document."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from engine.display.study_words import p_value
-from engine.display.summary import number
+from engine.display.numbers import estimate, number, p_value
+from engine.display.table import Table, View
 
+HOW_TO_READ = "In brackets: the difference's 95 % interval. p: McNemar's exact test, each row by itself."
+COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]
 Row = Mapping[str, Any]
 
 
-HOW_TO_READ = "In brackets: the difference's 95 % interval. p: McNemar's exact test, each row by itself."
+def bench_view(result: Row) -> View:
+    """The paired table."""
+    return [bench_table(result)]
 
 
-COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]
-
-
-def bench_cells(result: Row) -> list[list[str]]:
+def bench_table(result: Row) -> Table:
     """A row a variant and task, each variant's mean after its tasks."""
-    return [
+    options = result["options"]
+    shots = "the task's own" if options["num_fewshot"] is None else options["num_fewshot"]
+    asked = f"limit {options['limit'] or 'none'}, few-shot {shots}"
+    rows = [
         [
             row["variant"],
             row["task"],
@@ -25,12 +29,14 @@ def bench_cells(result: Row) -> list[list[str]]:
             str(row["n"]),
             number(row["base"]),
             number(row["score"]),
-            _difference(row),
+            estimate(row["difference"]),
             number(row["stderr"]),
             p_value(row["p"]),
         ]
         for row in sorted([*result["tasks"], *result["mean"]], key=lambda row: result["variants"].index(row["variant"]))
     ]
+    notes = [f"lm-eval on the same documents ({asked}).", HOW_TO_READ, *unpaired_lines(result)]
+    return Table("Ability (lm-eval)", COLUMNS, rows, notes, keys=3)
 
 
 def unpaired_lines(result: Row) -> list[str]:
@@ -44,9 +50,3 @@ def unpaired_lines(result: Row) -> list[str]:
         )
         lines.append(f"{task} scores no single document, so nothing is paired: {figures}.")
     return lines
-
-
-def _difference(row: Row) -> str:
-    if row["low"] is None:
-        return f"{row['difference']:+.3f}"
-    return f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"

@@ -1,40 +1,32 @@
-"""A console that writes to stdout, and tables on it."""
+"""Shows a command's result on stdout, in the form that was asked for."""
 
+import json
 import shutil
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import textwrap
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.table import Table
+from engine.display.table import FORMATS, Table, View, as_text, view_as
 
-if TYPE_CHECKING:
-    from rich.console import Console
+LOG_WIDTH = 170  # where stdout is a file and COLUMNS says nothing
+FORMS = ("text", "json", *FORMATS)
 
 
-def print_lines(lines: Sequence[str]) -> None:
-    """Sentences, as they are."""
-    for line in lines:
-        console_for_stdout().print(line, markup=False, soft_wrap=True)
+def show(view: View, form: str = "text", value: Any = None) -> None:
+    """Print a view in one of FORMS; `value` is the whole result, which JSON gives."""
+    if form == "json":
+        print(json.dumps(value, indent=2))
+    elif form == "text":
+        print(view_as_text(view, shutil.get_terminal_size((LOG_WIDTH, 24)).columns))
+    else:
+        print(view_as(view, form))
 
 
-def study_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in names:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    return table
-
-
-LOG_WIDTH = 170
-
-
-def console_for_stdout() -> "Console":
-    """As wide as the terminal, or wide enough for a table where stdout is a file."""
-    from rich.console import Console
-
-    return Console(width=shutil.get_terminal_size().columns if sys.stdout.isatty() else LOG_WIDTH, highlight=False)
+def view_as_text(view: View, width: int) -> str:
+    """Tables and sentences for a terminal of `width` columns, an empty line around each table."""
+    lines: list[str] = []
+    for block in view:
+        if isinstance(block, Table):
+            lines += ["", as_text(block, width), ""]
+        else:
+            lines += [textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False) for line in block.splitlines()]
+    return "\n".join(lines).strip("\n")

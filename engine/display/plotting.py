@@ -1,7 +1,7 @@
 """How all figures look: matplotlib without a window, colours and markers told apart by all eyes and in print, one layer label."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,10 @@ def band(
     axes.fill_between(list(places), low, high, color=COLOURS[number % len(COLOURS)], alpha=0.18, linewidth=0, label=label)
 
 
-def triples(axes: Any, places: Sequence[float], rows: Sequence[Sequence[float | None]], label: str, number: int) -> None:
-    """A line through [value, low, high] with its interval as an area."""
-    line(axes, places, [row[0] for row in rows], label, number)
-    band(axes, places, [row[1:] for row in rows], number)
+def estimates(axes: Any, places: Sequence[float], rows: Sequence[Mapping[str, Any]], label: str, number: int) -> None:
+    """A line through estimates' values with their intervals as an area."""
+    line(axes, places, [row["value"] for row in rows], label, number)
+    band(axes, places, [[row["low"], row["high"]] for row in rows], number)
 
 
 def png(figure: Any) -> bytes:

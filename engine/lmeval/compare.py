@@ -3,12 +3,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
 from judging.paired import exact_mcnemar
+from judging.statistics import Estimate
 
 Row = dict[str, Any]
 Z = 1.959963984540054  # of a 95 % interval
@@ -18,7 +20,7 @@ def paired(base: Sequence[float], variant: Sequence[float]) -> Row:
     """The means `base` and `score`, their difference with the standard error of the paired differences, sd / sqrt(N), and p.
 
     lm-eval's own standard error is each model's alone: it does not know that the documents are the same. p is McNemar's exact
-    test where the metric is 0 or 1, None elsewhere. `low` and `high` bound the difference at 95 %: for 0 and 1 as Bonett and
+    test where the metric is 0 or 1, None elsewhere. The difference's interval is of 95 %: for 0 and 1 as Bonett and
     Price (2012) do, whose interval has a width where no document differs, else from the standard error.
     """
     before_N, after_N = np.asarray(base, dtype=float), np.asarray(variant, dtype=float)
@@ -32,9 +34,10 @@ def paired(base: Sequence[float], variant: Sequence[float]) -> Row:
         "n": count,
         "base": float(before_N.mean()),
         "score": float(after_N.mean()),
-        "difference": difference,
+        "difference": asdict(
+            _bonett_price(difference, gained, lost, count) if binary and count > 1 else _student(difference, error, count)
+        ),
         "stderr": error,
-        **(_bonett_price(gained, lost, count) if binary and count > 1 else _interval(difference, error, count)),
         "p": exact_mcnemar(before_N == 1, after_N == 1) if binary else None,
     }
 
@@ -44,25 +47,28 @@ def over_tasks(rows: Sequence[Row]) -> Row:
     theirs (the variance estimates recovered from the limits: Zou and Donner 2008, doi:10.1002/sim.3095)."""
     errors = [row["stderr"] for row in rows]
     error = None if None in errors else math.sqrt(sum(value**2 for value in errors)) / len(rows)
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in ("base", "score", "difference")}
-    bounds: Row = {"low": None, "high": None}
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in ("base", "score")}
+    differences, count = [row["difference"] for row in rows], sum(row["n"] for row in rows)
+    value = sum(one["value"] for one in differences) / len(rows)
+    low = high = None
     if error is not None:
-        below, above = (math.hypot(*(row[end] - row["difference"] for row in rows)) / len(rows) for end in ("low", "high"))
-        bounds = {"low": means["difference"] - below, "high": means["difference"] + above}
-    return {"n": sum(row["n"] for row in rows), **means, "stderr": error, **bounds, "p": None}
+        below, above = (math.hypot(*(one[end] - one["value"] for one in differences)) / len(rows) for end in ("low", "high"))
+        low, high = value - below, value + above
+    difference = asdict(Estimate(value, low, high, count, "Zou and Donner, over tasks"))
+    return {"n": count, **means, "difference": difference, "stderr": error, "p": None}
 
 
-def _bonett_price(gained: int, lost: int, count: int) -> Row:
+def _bonett_price(difference: float, gained: int, lost: int, count: int) -> Estimate:
     """The adjusted Wald interval of a difference of paired proportions (doi:10.3102/1076998611411915): one document is added to
     each way of differing."""
     up, down = (gained + 1) / (count + 2), (lost + 1) / (count + 2)
     error = math.sqrt((up + down - (up - down) ** 2) / (count + 2))
-    return {"low": max(-1.0, up - down - Z * error), "high": min(1.0, up - down + Z * error)}
+    return Estimate(difference, max(-1.0, up - down - Z * error), min(1.0, up - down + Z * error), count, "Bonett and Price")
 
 
-def _interval(difference: float, error: float | None, count: int) -> Row:
-    """The bounds of a mean difference with its standard error, by Student's t; None where there is none."""
+def _student(difference: float, error: float | None, count: int) -> Estimate:
+    """A mean difference with its interval from the standard error; without one where there is no error."""
     if error is None:
-        return {"low": None, "high": None}
+        return Estimate(difference, None, None, count)
     width = float(student.ppf(0.975, count - 1)) * error
-    return {"low": difference - width, "high": difference + width}
+    return Estimate(difference, difference - width, difference + width, count, "Student's t")

@@ -4,7 +4,7 @@ and gives a finished matplotlib figure, or None where it was not measured."""
 from typing import Any
 
 from engine.display import plotting
-from engine.display.plotting import HEAT, LAYER_LABEL, band, legends, line, triples
+from engine.display.plotting import HEAT, LAYER_LABEL, band, estimates, legends, line
 from engine.display.study_words import compared_estimators
 
 MOST_KINDS, MOST_CURVES = 24, 3
@@ -18,12 +18,12 @@ def separability(geometry: Row) -> Any:
     layers = range(len(mean["cohens_d"]))
     figure, (top, bottom) = plotting.pyplot().subplots(2, 1, figsize=(8, 6.4), sharex=True, layout="constrained")
     for axes, key in ((top, "cohens_d"), (bottom, "auroc")):
-        triples(axes, layers, mean[key], "mean difference, held-out pairs", 0)
+        estimates(axes, layers, mean[key], "mean difference, held-out pairs", 0)
         for number, null in ((7, "shuffled"), (5, "random")):
             band(axes, layers, [row[null][key] for row in own["null"]], number, f"{null} directions, 95 %")
     line(top, layers, mean["train_cohens_d"], "mean difference, its own pairs", 1)
     probe = geometry["probe"]["held_out"]
-    line(bottom, layers, [row[0] for row in probe], "logistic probe: accuracy, held out", 2)
+    line(bottom, layers, [row["value"] for row in probe], "logistic probe: accuracy, held out", 2)
     top.set_ylabel("Cohen's d")
     bottom.set_ylabel("AUROC (accuracy for the probe)")
     bottom.set_ylim(min(0.3, *bottom.get_ylim()), 1.02)
@@ -42,7 +42,7 @@ def estimators(geometry: Row) -> Any:
         layers = range(len(found["cohens_d"]))
         if name != "mean_difference":
             line(top, layers, found["cosine_to_mean_difference"], name, number)
-        line(bottom, layers, [row[0] for row in found["cohens_d"]], name, number)
+        line(bottom, layers, [row["value"] for row in found["cohens_d"]], name, number)
     null = geometry["positions"][geometry["position"]]["null"]
     band(bottom, range(len(null)), [row["shuffled"]["cohens_d"] for row in null], 7, "shuffled directions, 95 %")
     top.set_ylabel("cosine to the mean difference")
@@ -60,7 +60,7 @@ def positions(geometry: Row) -> Any:
     for number, (name, found) in enumerate(geometry["positions"].items()):
         mean = found["estimators"]["mean_difference"]
         layers = range(len(mean["auroc"]))
-        line(top, layers, [row[0] for row in mean["cohens_d"]], name, number)
+        line(top, layers, [row["value"] for row in mean["cohens_d"]], name, number)
         if name == geometry["position"]:
             band(top, layers, [row["shuffled"]["cohens_d"] for row in found["null"]], 7, f"shuffled directions at {name}, 95 %")
         if name != geometry["position"]:
@@ -93,14 +93,14 @@ def stability(geometry: Row) -> Any:
     figure, (top, bottom) = plotting.pyplot().subplots(2, 1, figsize=(8, 6.6), layout="constrained")
     layers = [int(layer) for layer in geometry["stability"]]
     rows = list(geometry["stability"].values())
-    triples(top, layers, [row["split_half"] for row in rows], "two halves of the pairs", 0)
-    triples(top, layers, [row["bootstrap"] for row in rows], "a resample and all pairs", 2)
-    band(top, layers, [row["null"][1:] for row in rows], 7, "two halves, sides swapped at random, 95 %")
+    estimates(top, layers, [row["split_half"] for row in rows], "two halves of the pairs", 0)
+    estimates(top, layers, [row["bootstrap"] for row in rows], "a resample and all pairs", 2)
+    band(top, layers, [[row["null"]["low"], row["null"]["high"]] for row in rows], 7, "two halves, sides swapped at random, 95 %")
     top.set_xlabel(LAYER_LABEL)
     top.set_ylabel("cosine")
     for number, (layer, points) in enumerate(list(geometry["curves"].items())[:MOST_CURVES]):
         counts = [point["pairs"] for point in points]
-        triples(bottom, counts, [point["split"] for point in points], f"layer {layer}: two disjoint draws", 2 * number)
+        estimates(bottom, counts, [point["split"] for point in points], f"layer {layer}: two disjoint draws", 2 * number)
         line(
             bottom,
             counts,
@@ -121,11 +121,11 @@ def spectrum(geometry: Row) -> Any:
     figure, axes = plotting.pyplot().subplots(figsize=(8, 3.8), layout="constrained")
     places = range(1, len(geometry["unit_spectrum"]) + 1)
     line(axes, places, geometry["unit_spectrum"], "as extracted", 1)
-    triples(axes, places, geometry["shuffled_spectrum"], "shuffled labels, as extracted", 7)
+    estimates(axes, places, geometry["shuffled_spectrum"], "shuffled labels, as extracted", 7)
     found = geometry["structure"]
     if found is not None:
         rows = found["spectrum"]
-        triples(axes, range(1, len(rows) + 1), rows, "noise taken out", 0)
+        estimates(axes, range(1, len(rows) + 1), rows, "noise taken out", 0)
     axes.set_xlim(0.5, min(len(places), 12) + 0.5)
     axes.set_xlabel("component of the stacked unit directions")
     axes.set_ylabel("share of the squared length")

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.display import study_tables
+from engine.display.ability import bench_table
+from engine.display.numbers import estimate
 from engine.display.progress import say
-from engine.display.study_words import reading_sentences, structure_sentence, triple
+from engine.display.run_tables import figure_tables
+from engine.display.study_words import reading_sentences, structure_sentence
+from engine.display.sweep_tables import confirmation_table, marginal_table
+from engine.display.table import Table
 from engine.environment import commit
 from engine.paths import write_text
-from engine.report import study_tables, tables
+from engine.report import tables
 from engine.report.browser import as_script, browser_data
 from engine.report.collect import RunData, inputs_of, read_run
 from engine.report.plots import Plot, plots_of
-from engine.report.tables import Table
 from engine.runs.files import PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
 from engine.runs.run_dir import RunDir
 
 PROMPTS = 150  # of each kind, in the browser of responses
 FOLDER = Path(__file__).parent
-CHANGED = 2  # raise where the page itself changes: finished runs then get a new one
+CHANGED = 3  # raise where the page itself changes: finished runs then get a new one
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _sentences(run: RunData) -> list[str]:
     if decided is not None:
         found.append(
             f"Is one direction sufficient? {answer.capitalize()}: {decided['name']} has compliance "
-            f"{triple(decided['compliance'], 3)} at coherence {triple(decided['coherence'], 3)}."
+            f"{estimate(decided['compliance'])} at coherence {estimate(decided['coherence'])}."
         )
     if geometry := run.studies.get("geometry"):
         found.append(structure_sentence(geometry))
@@ -127,8 +132,10 @@ def _sentences(run: RunData) -> list[str]:
 
 
 def _tables(run: RunData) -> list[Table]:
-    found = [*tables.summary_tables(run), tables.sweep_table(run), tables.marginal_table(run)]
-    return [table for table in found if table is not None]
+    if run.is_sweep:
+        marginal = marginal_table(run.summary)
+        return [confirmation_table(run.summary), *([marginal] if marginal else [])]
+    return figure_tables(run.summary) if run.summary else []
 
 
 def _details(run: RunData) -> list[Table]:
@@ -136,7 +143,7 @@ def _details(run: RunData) -> list[Table]:
     if "geometry" in studies:
         found += [study_tables.estimator_table(studies["geometry"]), study_tables.angle_table(studies["geometry"])]
     if "effect" in studies:
-        found.append(study_tables.effect_table(studies["effect"], "What each direction does, folded in"))
+        found.append(study_tables.effect_table(studies["effect"]))
     if "regrowth" in studies:
         found.append(study_tables.regrowth_table(studies["regrowth"]))
     if "transfer" in studies:
@@ -145,5 +152,5 @@ def _details(run: RunData) -> list[Table]:
     if "behaviour" in studies:
         found += [study_tables.divergence_table(studies["behaviour"]), study_tables.length_table(studies["behaviour"])]
     if "bench" in studies:
-        found.append(study_tables.bench_table(studies["bench"]))
+        found.append(bench_table(studies["bench"]))
     return [table for table in found if table is not None]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.display import plotting
-from engine.display.plotting import HEAT, LAYER_LABEL, STREAM_LABEL, band, legends, line, triples
+from engine.display.plotting import HEAT, LAYER_LABEL, STREAM_LABEL, band, estimates, legends, line
 
 Row = dict[str, Any]
 
@@ -15,7 +15,7 @@ def reading(found: Row) -> Any:
     for axes, (what, title) in zip(grid, titles.items(), strict=False):
         for number, (position, parts) in enumerate(found["positions"].items()):
             if what in parts:
-                triples(axes, range(len(parts[what]["auroc"])), parts[what]["auroc"], f"direction at {position}", number)
+                estimates(axes, range(len(parts[what]["auroc"])), parts[what]["auroc"], f"direction at {position}", number)
                 for colour, null in ((7, "shuffled"), (5, "random")):
                     label = f"{null} directions, 95 %" if number == 0 else None
                     band(axes, range(len(parts[what]["null"])), [row[null] for row in parts[what]["null"]], colour, label)
@@ -41,9 +41,9 @@ def alpha_curves(found: Row) -> Any:
             points = [base, *(row for row in rows if (row["mode"], row["site"], row["subject"]) == key)]
             points.sort(key=lambda row: row["alpha"])
             for axes, figure_name in ((grid[0][column], "declined"), (grid[1][column], "coherence")):
-                values = [[row[figure_name][part] for part in ("value", "low", "high")] for row in points]
+                values = [row[figure_name] for row in points]
                 label = f"{key[2]}, {key[1]}" if mode == "ablate" else key[2]
-                triples(axes, [row["alpha"] for row in points], values, label, number)
+                estimates(axes, [row["alpha"] for row in points], values, label, number)
         grid[0][column].set_title("taken out" if mode == "ablate" else f"added at layer {found['added_at']}", fontsize=10)
         grid[1][column].set_xlabel("alpha (share removed)" if mode == "ablate" else "multiples of the mean difference")
         for axes, name in ((grid[0][column], f"declined, of {side} prompts"), (grid[1][column], "coherence")):
@@ -59,13 +59,13 @@ def regrowth(found: Row) -> Any:
     for number, row in enumerate(found["rounds"]):
         label = "base" if not row["k"] else f"{row['k']} removed"
         layers = range(len(row["cohens_d"]))
-        triples(top, layers, row["cohens_d"], label, number)
+        estimates(top, layers, row["cohens_d"], label, number)
         if row["k"]:
-            triples(bottom, layers, row["growth"], label, number)
+            estimates(bottom, layers, row["growth"], label, number)
     for number, (name, control) in zip((7, 5), found["controls"].items(), strict=True):
         label = f"{control['k']} {name} removed"
-        line(top, range(len(control["cohens_d"])), [row[0] for row in control["cohens_d"]], label, number)
-        triples(bottom, range(len(control["growth"])), control["growth"], label, number)
+        line(top, range(len(control["cohens_d"])), [row["value"] for row in control["cohens_d"]], label, number)
+        estimates(bottom, range(len(control["growth"])), control["growth"], label, number)
     bottom.axhline(1, color="black", linewidth=0.8, linestyle=":")
     top.set_ylabel("Cohen's d, held-out pairs")
     bottom.set_ylabel("length orthogonal to the cut,\nover the base's")
@@ -80,7 +80,7 @@ def transfer(found: Row) -> Any:
     line(top, range(len(found["cosine"])), found["cosine"], "the run's and the other model's own", 0)
     top.axhspan(-found["random"][1], found["random"][1], color=plotting.COLOURS[7], alpha=0.3, label="random, 97.5 % of |cosine|")
     for number, (name, label) in enumerate((("run", "transferred"), ("own", "the other model's own"))):
-        triples(bottom, range(len(found[name]["auroc"])), found[name]["auroc"], label, number)
+        estimates(bottom, range(len(found[name]["auroc"])), found[name]["auroc"], label, number)
     top.set_ylabel("cosine")
     bottom.set_ylabel("AUROC on the other model")
     bottom.set_xlabel(LAYER_LABEL)
@@ -113,8 +113,8 @@ def divergence(found: Row) -> Any:
     left.set_ylabel("KL(base || variant), nats")
     for number, row in enumerate(found["by_tokens"]):
         points = row["points"]
-        values = [[point["declined"][part] for part in ("value", "low", "high")] for point in points]
-        triples(right, [point["tokens"] for point in points], values, f"{row['variant']}, {row['kind']}", number)
+        values = [point["declined"] for point in points]
+        estimates(right, [point["tokens"] for point in points], values, f"{row['variant']}, {row['kind']}", number)
     right.set_xscale("log", base=2)
     right.set_xlabel("tokens of the response that are read")
     right.set_ylabel("declined (rules on the text)")

@@ -22,7 +22,7 @@ DIGITS = 6
 
 
 RUN_FORMAT = "refusal-run/1"
-STUDY_FORMAT = 3  # raise where a study's file changes its content: older ones are left out of reports, and made again
+STUDY_FORMAT = 4  # raise where a study's file changes its content: older ones are left out of reports, and made again
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

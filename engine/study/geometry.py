@@ -13,6 +13,7 @@ from engine.display.progress import Progress
 from engine.environment import describe
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import given_layers, model_name
+from engine.study.estimates import OVER_LABELS, OVER_PAIRS, OVER_SPLITS, table_of
 from engine.study.opening import Study
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, swapped_pairs, unit_rows
 from extraction.estimators import ESTIMATORS, estimate
@@ -95,8 +96,8 @@ def by_layer(units_LH: Tensor, train: Streams, held: Streams) -> Row:
     rows: Row = {"cohens_d": [], "auroc": [], "train_cohens_d": []}
     for layer, unit_H in enumerate(units_LH):
         found = separability(*_projections(held, layer, unit_H[:, None]))
-        rows["cohens_d"].append(found.cohens_d)
-        rows["auroc"].append(found.auroc)
+        rows["cohens_d"].append(table_of(found.cohens_d, held.num_pairs, OVER_PAIRS))
+        rows["auroc"].append(table_of(found.auroc, held.num_pairs, OVER_PAIRS))
         rows["train_cohens_d"].append(float(cohens_d(*_projections(train, layer, unit_H[:, None]))))
     return rows
 
@@ -121,7 +122,7 @@ def probe_part(train: Streams, held: Streams) -> Row:
     for layer in range(train.declined_LNH.shape[0]):
         own, other = ([side[layer].double().numpy() for side in (s.declined_LNH, s.answered_LNH)] for s in (train, held))
         fitted = fit_probe(*own)
-        rows["held_out"].append(list(asdict(share(*probe_counts(fitted, *other))).values()))
+        rows["held_out"].append(asdict(share(*probe_counts(fitted, *other))))
         right, total = probe_counts(fitted, *own)
         rows["train"].append(right / total)
     return rows
@@ -137,23 +138,46 @@ def direction_parts(study: Study, train: Streams) -> Row:
     layers = range(1 if float(mean_LH[0].norm()) == 0 else 0, len(mean_LH))
     differences_NLH = np.stack([train.differences(layer).numpy() for layer in layers], axis=1)
     kinds = [pair.category for pair in study.session.pairs]
-    spanned = structure(differences_NLH)
-    found = (
-        None
-        if spanned is None
-        else asdict(spanned) | {key: [layers[place] for place in getattr(spanned, key)] for key in ("layers", "longest_shared")}
-    )
     return {
         "norms": mean_LH.norm(dim=-1).tolist(),
         "cosines": {"true": _cosine_matrix(mean_LH), "shuffled": _cosine_matrix(shuffled_LH)},
-        "stability": {layer: asdict(stability(differences_NLH[:, place])) for place, layer in enumerate(layers)},
-        "curves": {layer: curve(train.differences(layer).numpy(), doubling(train.num_pairs)) for layer in own},
+        "stability": {layer: stability_of(differences_NLH[:, place]) for place, layer in enumerate(layers)},
+        "curves": {layer: curve_of(train.differences(layer).numpy()) for layer in own},
         "kinds": {layer: kind_cosines(train.differences(layer).numpy(), kinds) for layer in own},
-        "structure": found,
+        "structure": structure_of(differences_NLH, layers),
         "half_angles": half_angles(differences_NLH, [size for size in HALF_DIMENSIONS if size <= len(layers)]),
         "unit_spectrum": unit_spectrum(mean_LH[list(layers)].numpy()).tolist(),
-        "shuffled_spectrum": np.quantile(shuffled_spectra(differences_NLH), [0.5, 0.025, 0.975], axis=0).T.tolist(),
+        "shuffled_spectrum": [
+            table_of(triple, train.num_pairs, OVER_LABELS)
+            for triple in np.quantile(shuffled_spectra(differences_NLH), [0.5, 0.025, 0.975], axis=0).T.tolist()
+        ],
     }
+
+
+def stability_of(differences_NH: np.ndarray) -> Row:
+    """One layer's stability, its triples as estimates."""
+    found = stability(differences_NH)
+    methods = {"split_half": OVER_SPLITS, "bootstrap": OVER_PAIRS, "null": OVER_LABELS}
+    triples = {name: table_of(getattr(found, name), len(differences_NH), method) for name, method in methods.items()}
+    return asdict(found) | triples
+
+
+def curve_of(differences_NH: np.ndarray) -> list[Row]:
+    """Stability over the number of pairs."""
+    points = curve(differences_NH, doubling(len(differences_NH)))
+    return [point | {"split": table_of(point["split"], point["pairs"], OVER_SPLITS)} for point in points]
+
+
+def structure_of(differences_NLH: np.ndarray, layers: Sequence[int]) -> Row | None:
+    """What the layers' directions span, with the layers' own numbers; None where too few have a reliable direction."""
+    found, count = structure(differences_NLH), len(differences_NLH)
+    if found is None:
+        return None
+    figures: Row = {
+        name: table_of(getattr(found, name), count, OVER_PAIRS) for name in ("first_share", "dimensions", "effective_rank")
+    }
+    figures["spectrum"] = [table_of(triple, count, OVER_PAIRS) for triple in found.spectrum]
+    return asdict(found) | figures | {name: [layers[at] for at in getattr(found, name)] for name in ("layers", "longest_shared")}
 
 
 def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: Streams) -> Row:

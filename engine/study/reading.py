@@ -19,6 +19,7 @@ from engine.rollout.directions import prompt_streams, streams_at, transformers_m
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import ANSWERABLE, DECLINED
 from engine.scoring.summary import mean_of_repeats, read_scores
+from engine.study.estimates import OVER_PROMPTS, table_of
 from engine.study.geometry import null_directions
 from engine.study.opening import Study
 from extraction.directions import Streams
@@ -93,7 +94,8 @@ def separations(units_LH: Tensor, train: Streams, resid_LNH: Tensor, first_N: np
     for layer, unit_H in enumerate(units_LH):
         resid_NH = resid_LNH[layer].double().numpy()
         projected_N = resid_NH @ unit_H.numpy()
-        rows["auroc"].append(separability(projected_N[first_N], projected_N[second_N]).auroc)
+        found = separability(projected_N[first_N], projected_N[second_N])
+        rows["auroc"].append(table_of(found.auroc, int(first_N.sum() + second_N.sum()), OVER_PROMPTS))
         drawn = {name: rows_RH.numpy() for name, rows_RH in null_directions(train, layer).items()}
         bands = {
             name: null_band(rows_RH @ resid_NH[first_N].T, rows_RH @ resid_NH[second_N].T) for name, rows_RH in drawn.items()

@@ -18,6 +18,7 @@ from engine.rollout.directions import prompt_streams, streams_at, transformers_m
 from engine.runs.inputs import DECLINED, given_layers
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
+from engine.study.estimates import OVER_PAIRS, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
 from engine.study.panel import Panel, make_panel, nothing, write_modules
@@ -57,7 +58,10 @@ class Regrowth:
         row["cosine_to_base"] = (units_LH * base_LH).sum(dim=-1).tolist()
         if removed_HK is not None:
             row["cosine_to_removed"] = (units_LH @ removed_HK).norm(dim=-1).tolist()
-            row["growth"] = [growth(self.train, train, layer, removed_HK) for layer in range(len(units_LH))]
+            row["growth"] = [
+                table_of(growth(self.train, train, layer, removed_HK), train.num_pairs, OVER_PAIRS)
+                for layer in range(len(units_LH))
+            ]
         return row, train
 
     def shuffled(self, layers: list[int]) -> Tensor:
@@ -122,7 +126,7 @@ def recovered(base: Row, row: Row) -> list[int]:
     return [
         layer
         for layer, (before, after, auroc) in enumerate(zip(base["cohens_d"], row["cohens_d"], row["auroc"], strict=True))
-        if after[0] >= RECOVERED * before[0] and auroc[1] > 0.5
+        if after["value"] >= RECOVERED * before["value"] and auroc["low"] > 0.5
     ]
 
 

@@ -1,6 +1,7 @@
 """From a finished search to its table, its files and its winner: test rates beside selection rates, p-values, controls."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
 from engine.sweep.search import Search, stage_row
-from judging.paired import holm, mcnemar_p, product_difference
+from judging.paired import PAIRED, holm, mcnemar_p, product_difference
+from judging.statistics import BOOTSTRAP, Estimate
 
 FIGURES = ("compliance", "coherence", "product")
 SWEEP_SCHEMA = pa.schema(
@@ -80,8 +82,8 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
         "selection_prompts": len(search.inputs.pairs),
         "test_prompts": len(search.inputs.test),
         "candidates": len(search.grid.singles()),
-        "confirm": [{name: _plain(value) for name, value in row.items()} for row in rows],
-        "stages": [{name: _plain(value) for name, value in row.items()} for row in search.stages],
+        "confirm": [nested(row) for row in rows],
+        "stages": [nested(row) for row in search.stages],
         "failures": _failures(search, tested),
     }
 
@@ -151,6 +153,19 @@ def _failures(search: Search, tested: Sequence[Candidate]) -> list[Mapping[str, 
     names = {row["variant_hash"]: row["variant"] for row in search.stages}
     names |= {candidate.variant.hash: candidate.name for candidate in tested}
     return [{"variant": names.get(key, key), "reason": reason} for key, reason in search.rollouts.failures.items()]
+
+
+def nested(row: Row) -> Row:
+    """A row of sweep.parquet for JSON: its flat columns NAME, NAME_low and NAME_high as one estimate."""
+    flat = {name: _plain(value) for name, value in row.items()}
+    names = [*FIGURES, *(["difference"] if "difference" in flat else [])]
+    bounds = {f"{name}{side}" for name in names for side in ("_low", "_high")}
+    found = {name: value for name, value in flat.items() if name not in bounds}
+    for name in names:
+        method = PAIRED if name == "difference" else BOOTSTRAP
+        figure = Estimate(flat.get(name), flat.get(f"{name}_low"), flat.get(f"{name}_high"), flat.get("n") or 0, method)
+        found[name] = asdict(figure)
+    return found
 
 
 def _plain(value: Any) -> Any:
