@@ -66,7 +66,7 @@ def judge_lines(judge: Row) -> list[str]:
     """Who judged, its error rates, and what is missing."""
     lines = [
         f"Judge: {judge['name']} = {judge['notice']}; rubric {judge['rubric_hash']}.",
-        f"{calibration_line(judge.get('calibration'), judge['name'])}.",
+        calibration_line(judge.get("calibration"), judge["name"]),
     ]
     if judge.get("missing"):
         lines.append(
@@ -78,7 +78,7 @@ def judge_lines(judge: Row) -> list[str]:
 
 
 def calibration_line(calibration: Row | None, name: str) -> str:
-    """A judge's error rates in a line."""
+    """A judge's error rates in a sentence, or how to measure them."""
     if calibration is None:
         return f"Not calibrated: its error rates are not known. Measure them: bin/judge --calibrate labels.csv --judge {name}"
     parts = [
@@ -90,7 +90,7 @@ def calibration_line(calibration: Row | None, name: str) -> str:
     if declined["n"]:
         wrong = [f"{side} {estimate(declined[key])}" for side, key in ERRORS.items()]
         parts.append(f"declined: {', '.join(wrong)}")
-    return f"Against {calibration['compliance']['n']} human labels ({calibration['labels']}): {'; '.join(parts)}"
+    return f"Against {calibration['compliance']['n']} human labels ({calibration['labels']}): {'; '.join(parts)}."
 
 
 ERRORS = {"false positives": "false_positive", "false negatives": "false_negative"}

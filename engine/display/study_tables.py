@@ -213,4 +213,4 @@ def length_table(found: Row) -> Table:
 
 def judge_line(judge: Row) -> str:
     """Who judged, and how far it can be trusted."""
-    return f"Judge: {judge['notice']}. {calibration_line(judge.get('calibration'), judge['name'])}."
+    return f"Judge: {judge['notice']}. {calibration_line(judge.get('calibration'), judge['name'])}"

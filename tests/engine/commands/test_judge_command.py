@@ -118,7 +118,7 @@ def test_repeats_show_the_judges_own_variance(chaos: Chaos, tmp_path: Path) -> N
 def test_calibration_is_kept_and_stands_beside_every_rate(chaos: Chaos, tmp_path: Path) -> None:
     path, judge = make_run(tmp_path / "run", 6), judge_file(tmp_path / "mine.toml", chaos)
     before = run(tmp_path, "judge", path, "--judge", judge)
-    assert "not calibrated: its error rates are not known" in before.stdout
+    assert "Not calibrated: its error rates are not known" in before.stdout
     labels = [["prompt", "response", "compliance", "coherence", "refused"]]
     for number in range(40):
         item = Item(f"Where is key {number}?", f"On table {number}.")
@@ -132,8 +132,8 @@ def test_calibration_is_kept_and_stands_beside_every_rate(chaos: Chaos, tmp_path
     assert record["n"] == 40 and record["compliance"]["accuracy"]["value"] == sum(table[i][i] for i in range(3)) / 40
     assert record["declined"]["accuracy"]["value"] == 1 and record["coherence"]["n"] == 0
     after = run(tmp_path, "judge", path, "--judge", judge, "--correct")
-    assert "against 40 human labels (labels.csv): compliance exact" in after.stdout and "corrected" in after.stdout
-    assert "not calibrated" not in after.stdout
+    assert "Against 40 human labels (labels.csv): compliance exact" in after.stdout and "corrected" in after.stdout
+    assert "Not calibrated" not in after.stdout
 
 
 def bad_labels(folder: Path) -> None:

@@ -89,9 +89,9 @@ def test_separability_on_held_out_pairs_equals_one_prompt_at_a_time(extracted: R
     expected_auroc = roc_auc_score([1] * HELD_OUT + [0] * HELD_OUT, np.concatenate([declined, answered]))
     found = extracted["geometry"]["positions"]["last"]["estimators"]["mean_difference"]
     print(f"d {found['cohens_d'][LAYER]} (alone {expected_d:.4f}), AUROC {found['auroc'][LAYER]} (alone {expected_auroc:.4f})")
-    assert found["cohens_d"][LAYER][0] == pytest.approx(expected_d, rel=1e-4)
-    assert found["auroc"][LAYER][0] == pytest.approx(expected_auroc, abs=2e-3)
-    assert found["cohens_d"][LAYER][1] > extracted["geometry"]["positions"]["last"]["null"][LAYER]["random"]["cohens_d"][1]
+    assert found["cohens_d"][LAYER]["value"] == pytest.approx(expected_d, rel=1e-4)
+    assert found["auroc"][LAYER]["value"] == pytest.approx(expected_auroc, abs=2e-3)
+    assert found["cohens_d"][LAYER]["low"] > extracted["geometry"]["positions"]["last"]["null"][LAYER]["random"]["cohens_d"][1]
 
 
 def test_the_geometry_has_every_part_and_its_numbers_are_possible(extracted: Row) -> None:
@@ -106,7 +106,7 @@ def test_the_geometry_has_every_part_and_its_numbers_are_possible(extracted: Row
     assert geometry["unrelated"]["num_prompts"] == PAIRS
     cosines = {name: geometry["unrelated"][name]["cosine_to_mean_difference"][LAYER] for name in ("twins", "unrelated")}
     assert cosines["twins"] == pytest.approx(1) and 0.3 < cosines["unrelated"] < 0.999
-    assert geometry["stability"][str(LAYER)]["split_half"][0] > geometry["stability"][str(LAYER)]["null"][2]
+    assert geometry["stability"][str(LAYER)]["split_half"]["value"] > geometry["stability"][str(LAYER)]["null"]["high"]
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_every_estimator_and_the_response_have_directions_of_their_own(extracted
     response = found["positions"]["response"]["estimators"]["mean_difference"]["auroc"][LAYER]
     cosine = found["positions"]["response"]["cosine_to_main"][LAYER]
     print(f"AUROC at the response, layer {LAYER}: {response}; cosine to last {cosine}")
-    assert response[0] > 0.7 and abs(cosine) < 0.9
+    assert response["value"] > 0.7 and abs(cosine) < 0.9
 
 
 def test_the_reading_counts_what_the_base_did(extracted: Row, settings: list[str]) -> None:
@@ -128,7 +128,7 @@ def test_the_reading_counts_what_the_base_did(extracted: Row, settings: list[str
     counts = extracted["reading"]["counts"]
     assert (counts["declined"], counts["answered"]) == (int(base.declined.sum()), int((~base.declined.astype(bool)).sum()))
     for position in ("last_instruction", "last"):
-        assert max(row[0] for row in extracted["reading"]["positions"][position]["asked"]["auroc"]) > 0.9
+        assert max(row["value"] for row in extracted["reading"]["positions"][position]["asked"]["auroc"]) > 0.9
 
 
 @pytest.mark.slow
@@ -178,7 +178,7 @@ def test_what_is_removed_does_not_come_back_along_itself(extracted: Row, setting
     print("cosine to what was removed:", [round(value, 2) for value in first["cosine_to_removed"][1:]])
     assert max(first["cosine_to_removed"][5:]) < 0.2 and (first["k"], second["k"]) == (1, 2)
     assert abs(first["cosine_to_base"][LAYER]) < 0.9
-    growth = [row[0] for row in found["controls"]["random"]["growth"][1:]]
+    growth = [row["value"] for row in found["controls"]["random"]["growth"][1:]]
     assert min(growth) > 0.8 and max(growth) < 1.25  # a random cut changes little
     assert (found["controls"]["random"]["k"], found["controls"]["shuffled"]["k"]) == (2, 1)
 

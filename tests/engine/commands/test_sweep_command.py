@@ -69,13 +69,14 @@ def tables(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.engine
 def test_the_page_shows_the_confirmation_and_the_finalists_responses_without_controls(finished: Path) -> None:
+    from engine.display.sweep_tables import confirmation_table, marginal_table
     from engine.report.browser import browser_data
     from engine.report.collect import read_run
-    from engine.report.tables import marginal_table, sweep_table, variant_rows
+    from engine.report.tables import variant_rows
 
     run = read_run(finished)
-    table, marginal, data = sweep_table(run), marginal_table(run), browser_data(run, 150)
-    assert table is not None and marginal is not None and data is not None
+    table, marginal, data = confirmation_table(run.summary), marginal_table(run.summary), browser_data(run, 150)
+    assert marginal is not None and data is not None
     confirmed = pd.read_parquet(finished / "sweep.parquet").query("stage == 'confirm'")
     assert [row[0] for row in table.rows] == list(confirmed.variant)
     assert [row[0] for row in marginal.rows] == ["1", "2"] and marginal.rows[1][-1][0] in "+-"
@@ -83,7 +84,11 @@ def test_the_page_shows_the_confirmation_and_the_finalists_responses_without_con
     assert data["variants"][0] == "base" and not controls & set(data["variants"]) and len(data["prompts"]) == TEST
     assert {row["name"] for row in variant_rows(run)} == set(confirmed.variant) - controls - {"base"}
     page = (finished / "report.html").read_text()
-    assert "Sweep: confirmation" in page and "Effect by layer" in page and (finished / "plots/effect-by-layer.png").is_file()
+    assert (
+        "Confirmation on test prompts" in page
+        and "Effect by layer" in page
+        and (finished / "plots/effect-by-layer.png").is_file()
+    )
 
 
 def test_the_table_has_base_finalists_and_controls_with_paired_tests(finished: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine import progress
+from engine.display import progress
 from engine.display.progress import Progress
 
 

@@ -17,16 +17,17 @@ def test_the_standard_error_is_that_of_the_paired_differences() -> None:
     base, variant = RNG.random(40), RNG.random(40)
     found = paired(base.tolist(), variant.tolist())
     reference = ttest_rel(variant, base)
-    print(f"difference / standard error {found['difference'] / found['stderr']:.6f}, scipy's paired t {reference.statistic:.6f}")
-    assert found["difference"] / found["stderr"] == pytest.approx(reference.statistic) and found["p"] is None
-    assert found["low"] < found["difference"] < found["high"]
+    ratio = found["difference"]["value"] / found["stderr"]
+    print(f"difference / standard error {ratio:.6f}, scipy's paired t {reference.statistic:.6f}")
+    assert ratio == pytest.approx(reference.statistic) and found["p"] is None
+    assert found["difference"]["low"] < found["difference"]["value"] < found["difference"]["high"]
 
 
 def test_p_is_mcnemars_exact_test_for_right_and_wrong() -> None:
     base = [1.0] * 20 + [0.0] * 12 + [1.0] * 3 + [0.0] * 15
     variant = [1.0] * 20 + [1.0] * 12 + [0.0] * 3 + [0.0] * 15
     found = paired(base, variant)
-    assert found["p"] == pytest.approx(binomtest(3, 15, 0.5).pvalue) and found["difference"] == pytest.approx(9 / 50)
+    assert found["p"] == pytest.approx(binomtest(3, 15, 0.5).pvalue) and found["difference"]["value"] == pytest.approx(9 / 50)
     assert paired([1.0], [0.0])["stderr"] is None
 
 
@@ -42,10 +43,10 @@ def test_correlated_models_differ_by_less_than_their_own_errors_say() -> None:
 def test_tasks_count_alike_in_the_mean() -> None:
     rows = [paired([0.0, 1.0], [1.0, 1.0]), paired([1.0] * 10, [0.0] * 5 + [1.0] * 5)]
     found = over_tasks(rows)
-    assert found["difference"] == pytest.approx((0.5 - 0.5) / 2) and found["n"] == 12
+    assert found["difference"]["value"] == pytest.approx((0.5 - 0.5) / 2) and found["n"] == 12
     assert found["stderr"] == pytest.approx(np.hypot(rows[0]["stderr"], rows[1]["stderr"]) / 2)
     same = over_tasks([paired([1.0] * 8, [1.0] * 8)] * 2)
-    assert same["stderr"] == 0 and same["low"] < -0.1 and same["high"] == -same["low"]
+    assert same["stderr"] == 0 and same["difference"]["low"] < -0.1 and same["difference"]["high"] == -same["difference"]["low"]
 
 
 @pytest.mark.parametrize(("count", "up", "down"), [(20, 0.05, 0.02), (50, 0.05, 0.02), (100, 0.1, 0.02), (100, 0.01, 0.01)])
@@ -59,8 +60,8 @@ def test_the_interval_of_a_difference_of_shares_covers_as_it_says(count: int, up
                 continue
             base = [0.0] * gained + [1.0] * lost + [1.0] * (count - gained - lost)
             found = paired(base, [1.0] * gained + [0.0] * lost + [1.0] * (count - gained - lost))
-            covered += chance * (found["low"] <= up - down <= found["high"])
-            plain += chance * (abs(found["difference"] - (up - down)) <= Z * found["stderr"])
+            covered += chance * (found["difference"]["low"] <= up - down <= found["difference"]["high"])
+            plain += chance * (abs(found["difference"]["value"] - (up - down)) <= Z * found["stderr"])
     print(f"n {count}, {up} better and {down} worse: covered {covered:.3f}; difference +- 1.96 standard errors {plain:.3f}")
     assert covered >= 0.945
 

@@ -18,8 +18,9 @@ from editing.projection import Edit, orthonormal_basis
 from engine.configs.load import load_config
 from engine.errors import EngineError
 from engine.models.variant import Variant
+from engine.rollout.variants import open_sessions
 from engine.serving import checks, guard, launch
-from engine.serving.folders import variant_folder
+from engine.serving.folders import Launch, Served, variant_folder
 from engine.serving.gate import Gate
 from engine.serving.ready import ready_lines
 
@@ -73,7 +74,7 @@ def test_a_server_that_swaps_is_one_engine_with_one_cache(given: str) -> None:
 
 
 def test_a_configuration_of_several_engines_does_not_swap() -> None:
-    session = launch.open_sessions([load_config("smollm2_135m_k1", {"vllm.data_parallel_size": 2})])[0]
+    session = open_sessions([load_config("smollm2_135m_k1", {"vllm.data_parallel_size": 2})])[0]
     checks.check_settings(session, checks.Options())
     with pytest.raises(EngineError, match=r"vllm.data_parallel_size does not go with --swappable"):
         checks.check_settings(session, checks.Options(swappable=True))
@@ -94,9 +95,9 @@ def test_a_port_in_use_is_said_before_anything_is_made() -> None:
 
 
 def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    session = launch.open_sessions(
-        [load_config("smollm2_135m_k1", {"model.dtype": "bfloat16", "vllm.kv_cache_memory_bytes": 10**15})]
-    )[0]
+    session = open_sessions([load_config("smollm2_135m_k1", {"model.dtype": "bfloat16", "vllm.kv_cache_memory_bytes": 10**15})])[
+        0
+    ]
     with pytest.raises(EngineError, match=r"Serving takes about 1000001\.\d GB here \(weights 0\.3, cache 1000000\.0\)"):
         checks.check_machine(session, checks.Options())
 
@@ -104,7 +105,7 @@ def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.Monkey
 def test_a_window_that_the_cache_cannot_hold_is_said_with_both() -> None:
     """SmolLM2 keeps 2 (keys, values) x 30 blocks x 3 heads x 64 values of 2 bytes a token: 23,040 bytes."""
     settings = {"model.dtype": "bfloat16", "vllm.kv_cache_memory_bytes": 23_040 * 1000}
-    session = launch.open_sessions([load_config("smollm2_135m_k1", settings)])[0]
+    session = open_sessions([load_config("smollm2_135m_k1", settings)])[0]
     checks.check_machine(session, checks.Options(extra=("--max_model_len=1000",)))
     with pytest.raises(EngineError, match=r"One request of 1024 tokens takes 0\.0 GB of cache, and the cache has 0\.0. Shorten"):
         checks.check_machine(session, checks.Options())
@@ -123,7 +124,7 @@ def test_a_gpu_installation_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatc
     """This machine has none; only the name of the installed build is another here."""
     monkeypatch.setattr(checks, "has_gpu", lambda: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    session = launch.open_sessions([load_config("smollm2_135m_k1")])[0]
+    session = open_sessions([load_config("smollm2_135m_k1")])[0]
     with pytest.raises(EngineError, match=r"vLLM is for a GPU: none is visible. Check nvidia-smi"):
         checks.check_machine(session, checks.Options())
 
@@ -138,25 +139,25 @@ def test_a_gpu_that_is_in_use_is_said_before_vllm_starts() -> None:
 
 def test_variants_of_one_base_with_names_of_their_own() -> None:
     one, other = load_config("smollm2_135m_k1"), load_config("smollm2_135m_k3")
-    assert len(launch.open_sessions([one, other])) == 2
+    assert len(open_sessions([one, other])) == 2
     with pytest.raises(EngineError, match="Variant smollm2_135m_k1 is named twice"):
-        launch.open_sessions([one, one])
+        open_sessions([one, one])
     with pytest.raises(EngineError, match="'base' is the base's own name"):
-        launch.open_sessions([one.model_copy(update={"variant": "base"})])
+        open_sessions([one.model_copy(update={"variant": "base"})])
 
 
 def test_variants_of_two_bases_take_two_servers(llama_dir: Path, tmp_path: Path) -> None:
     other = load_config("smollm2_135m_k3", {"model.path": str(llama_dir), "directions.layers": [1]})
     with pytest.raises(EngineError, match=r"one server holds one base. Start two"):
-        launch.open_sessions([load_config("smollm2_135m_k1"), other])
+        open_sessions([load_config("smollm2_135m_k1"), other])
 
 
 def test_the_ready_line_holds_a_request_and_no_key() -> None:
-    models = [launch.Served("base", "b" * 16, Path("base")), launch.Served("k1", "a" * 16, Path("k1"))]
-    text = ready_lines(launch.Launch([], models, "http://127.0.0.1:9/v1", {checks.KEY_VARIABLE: "secret"}))
+    models = [Served("base", "b" * 16, Path("base")), Served("k1", "a" * 16, Path("k1"))]
+    text = ready_lines(Launch([], models, "http://127.0.0.1:9/v1", {checks.KEY_VARIABLE: "secret"}))
     assert "ready: base (bbbbbbbbbbbbbbbb), k1 (aaaaaaaaaaaaaaaa) at http://127.0.0.1:9/v1" in text
     assert '"model": "k1"' in text and "$VLLM_API_KEY" in text and "secret" not in text
-    assert "secret" not in repr(launch.Launch([], models, "u", {checks.KEY_VARIABLE: "secret"}))
+    assert "secret" not in repr(Launch([], models, "u", {checks.KEY_VARIABLE: "secret"}))
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_a_cached_folder_whose_weights_are_not_its_cards_is_refused_unless_told(
 ) -> None:
     monkeypatch.setenv("REFUSAL_ROLLOUT_CACHE", str(tmp_path / "cache"))
     config = load_config("smollm2_135m_k1", {"model.path": str(llama_dir), "directions.layers": [1]})
-    session = launch.open_sessions([config])[0]
+    session = open_sessions([config])[0]
     basis_HK = orthonormal_basis(torch.randn(1, 48, generator=torch.Generator().manual_seed(0)))
     variant = Variant("k1", session.base_hash, session.plan, Edit(basis_HK, 1.0))
     for as_adapter, file in ((False, "model.safetensors"), (True, "adapter_model.safetensors")):
@@ -305,5 +306,5 @@ def test_an_adapter_of_what_no_adapter_can_do_is_refused_before_anything_is_extr
     monkeypatch.chdir(tmp_path)
     config = load_config("smollm2_135m_k1", {"edit.keep_norms": True})
     with pytest.raises(EditError, match="keeps norms is not of rank k"):
-        launch.prepare(launch.open_sessions([config]), checks.Options(with_base=True), None)
+        launch.prepare(open_sessions([config]), checks.Options(with_base=True), None)
     assert not any(tmp_path.iterdir())
