@@ -43,7 +43,8 @@ def extract(
 ) -> None:
     """Extract every layer's direction and measure it on pairs that did not make it: separability, stability, structure.
 
-    Writes directions.safetensors, geometry.json and, where asked for, reading.json and effect.json into the run directory.
+    Writes directions.safetensors, geometry.json and, where asked for, padded.json, reading.json and effect.json into the run
+    directory.
     """
     cli.keep_stdout_clean()
     with cli.user_errors():

@@ -29,8 +29,8 @@ def extract_view(found: Row) -> View:
     )
     compared = estimator_table(geometry)
     lines = [BRACKETS, structure_sentence(geometry)]
-    if geometry.get("padded"):
-        cosines = [value for value in geometry["padded"]["cosine"] if value is not None]
+    if "padded" in found:
+        cosines = [value for value in found["padded"]["cosine"] if value is not None]
         lines.append(f"Naive padded batches: cosine to exact extraction {min(cosines):.3f} to {max(cosines):.3f} over layers.")
     lines += reading_sentences(found["reading"]) if "reading" in found else []
     effect = [effect_table(found["effect"])] if "effect" in found else []

@@ -12,7 +12,7 @@ from engine.paths import file_hash
 from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, TIMING
 from engine.runs.run_dir import read_manifest
 
-STUDIES = ("geometry", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
+STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
 OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
 Row = dict[str, Any]
 

@@ -133,12 +133,10 @@ def spectrum(geometry: Row) -> Any:
     return figure
 
 
-def padded(geometry: Row) -> Any:
+def padded(found: Row) -> Any:
     """Cosine between exact directions and those of naive padded batches."""
-    if not geometry.get("padded"):
-        return None
     figure, axes = plotting.pyplot().subplots(figsize=(8, 3.2), layout="constrained")
-    cosines = geometry["padded"]["cosine"]
+    cosines = found["cosine"]
     line(axes, range(len(cosines)), cosines, "naive padded batch against exact", 1)
     axes.set_ylim(min(0.0, *(value for value in cosines if value is not None)) - 0.02, 1.02)
     axes.set_xlabel(LAYER_LABEL)

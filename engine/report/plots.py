@@ -63,8 +63,8 @@ PLOTS: dict[str, Sequence[Plot]] = {
             "Furthest left of its mark: most a direction of its own. At most 24 kinds.",
             of_geometry.kinds,
         ),
-        Plot("padded", "Naive padded extraction", "What attended padding does to the direction.", of_geometry.padded),
     ),
+    "padded": (Plot("padded", "Naive padded extraction", "What attended padding does to the direction.", of_geometry.padded),),
     "reading": (
         Plot("reading", "What is asked and what is done", "Two positions, on the run's test requests.", of_study.reading),
     ),

@@ -39,7 +39,6 @@ class Options:
     positions: tuple[str, ...] = ()
     estimators: tuple[str, ...] = tuple(ESTIMATORS)
     unrelated: str | None = None
-    padded: bool = False
 
 
 def make_geometry(study: Study, options: Options) -> Row:
@@ -69,8 +68,6 @@ def make_geometry(study: Study, options: Options) -> Row:
     found |= direction_parts(study, train[main])
     if options.unrelated is not None:
         found["unrelated"] = unrelated_part(study, model, options.unrelated, train[main], held[main])
-    if options.padded:
-        found["padded"] = padded_part(study, model)
     return found | describe()
 
 
@@ -206,15 +203,16 @@ def unrelated_directions(study: Study, model: Any, source: str, train: Streams) 
     return Directions(declined_mean_LH, streams.declined_LNH.double().mean(dim=1), len(prompts), position)
 
 
-def padded_part(study: Study, model: Any) -> Row:
-    """Cosine by layer between exact directions at the last token and those of naive padded batches (the study's comparison)."""
+def make_padded(study: Study) -> Row:
+    """padded.json: cosine by layer between exact directions and those of naive padded batches (the study's comparison)."""
     from extraction.directions import extract_directions
 
+    model = transformers_model(study.session)
     pairs, tokenizer = study.session.rendered_pairs(), study.session.renderer.tokenizer
     pad = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else 0
     sides = [padded_means(model, [getattr(pair, side) for pair in pairs], pad, PADDED_BATCH) for side in ("declined", "answered")]
     exact_LH = extract_directions(model, pairs).mean_difference_LH
-    return {"batch": PADDED_BATCH, "cosine": _cosines(sides[0] - sides[1], exact_LH)}
+    return {"batch": PADDED_BATCH, "cosine": _cosines(sides[0] - sides[1], exact_LH), **describe()}
 
 
 def _own_layers(study: Study) -> list[int]:

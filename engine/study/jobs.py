@@ -56,7 +56,7 @@ def opened(config: RunConfig, path: Path) -> Iterator[Study]:
 
 
 def extract(config: RunConfig, path: Path, asked: Extract) -> Row:
-    """geometry.json, and reading.json and effect.json where they are asked for."""
+    """geometry.json, and padded.json, reading.json and effect.json where they are asked for."""
     source = _check_extract(config, asked)
     judge = _judge(config) if asked.effect else None
     if asked.harmfulness:
@@ -65,6 +65,8 @@ def extract(config: RunConfig, path: Path, asked: Extract) -> Row:
         study.session.offsets([config.directions.position, *asked.positions])
         ensure_directions(study.whole, study.run_dir)
         found = {"geometry": _geometry(study, asked, source)}
+        if asked.padded:
+            found["padded"] = _padded(study)
         if asked.harmfulness:
             found["reading"] = _reading(study)
         if judge is not None:
@@ -98,16 +100,24 @@ def _geometry(study: Study, asked: Extract, source: str | None) -> Row:
         list(dict.fromkeys([*earlier.get(name, []), *getattr(asked, name)])) for name in ("positions", "estimators")
     )
     estimators = [name for name in estimators if name != "mean_difference"]  # which is always measured
-    padded = asked.padded or bool(earlier.get("padded"))
-    inputs = {"positions": positions, "estimators": estimators, "padded": padded, "unrelated": source}
+    inputs = {"positions": positions, "estimators": estimators, "unrelated": source}
     inputs["unrelated_hash"] = file_hash(resolve(source)) if source else None
 
     def work() -> Row:
         from engine.study.geometry import Options, make_geometry
 
-        return make_geometry(study, Options(tuple(positions), tuple(estimators), source, padded))
+        return make_geometry(study, Options(tuple(positions), tuple(estimators), source))
 
     return study.run("geometry", inputs, work)
+
+
+def _padded(study: Study) -> Row:
+    def work() -> Row:
+        from engine.study.geometry import make_padded
+
+        return make_padded(study)
+
+    return study.run("padded", {}, work)
 
 
 def _reading(study: Study) -> Row:
