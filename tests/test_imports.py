@@ -13,8 +13,8 @@ HEAVY = {"torch", "transformers", "vllm", "ray", "pyarrow", "pydantic", "numpy",
 
 # The rooms of engine/, bottom floor first. A room imports from lower floors only; the libraries stand below all.
 FLOORS = (
-    ("paths", "errors", "display"),
-    ("environment", "cluster", "vllm_compat"),
+    ("paths", "errors"),
+    ("display", "environment", "cluster", "vllm_compat"),
     ("configs",),
     ("models",),
     ("inference",),

@@ -146,7 +146,7 @@ def bench_cluster(load: Load) -> dict[str, Any]:
             found = generate(rollouts, candidates_of(session, load.variants), requests)
         finally:
             rollouts.close()
-        found |= count_rows(rollouts, load) | finish(rollouts, folder)
+        found |= rows_on_disk(rollouts, load) | finish(rollouts, folder)
     return {
         **vars(load),
         **found,
@@ -196,7 +196,7 @@ class TimedTable(ShardedTable):
             self.first, self.first_at = len(rows), self.last_at
 
 
-def count_rows(rollouts: Rollouts, load: Load) -> dict[str, Any]:
+def rows_on_disk(rollouts: Rollouts, load: Load) -> dict[str, Any]:
     """Whether every row is on disk once, by the shards themselves."""
     keys = merging.read_keys(rollouts.table.files(), ROLLOUT_KEY)
     once = len(merging.unique_places(keys, ROLLOUT_KEY))

@@ -19,8 +19,9 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.runs import parquet
+from engine.runs.reading import count_rows
 from engine.scoring.open import open_asker
-from engine.scoring.scores import batches, count_rows, item_of, score_run
+from engine.scoring.scores import batches, item_of, score_run
 from judging.cache import ReplyCache
 from judging.endpoint import Endpoint
 from judging.judgement import Item

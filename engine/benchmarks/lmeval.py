@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.export import export
-from engine.configs.load import save_config
+from engine.configs.load import config_toml
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.environment import describe, has_gpu
@@ -37,7 +37,9 @@ def bench_lmeval(config: RunConfig, limit: int) -> Row:
     configs = [config.model_copy(update={"variant": f"layer{layer}", "directions": _at(config, layer)}) for layer in layers]
     with tempfile.TemporaryDirectory(prefix="refusal-lmeval-") as name:
         folder = Path(name)
-        files = [save_config(one, folder / f"{one.variant}.toml") for one in configs]
+        files = [folder / f"{one.variant}.toml" for one in configs]
+        for one, file in zip(configs, files, strict=True):
+            file.write_text(config_toml(one))
         checkpoints = [session.checkpoint.directory, *_checkpoints(folder, configs)]
         ours = _timed(_our_command(files, limit, folder), folder)
         say(f"bench-lmeval: base and {len(layers)} variants in one engine {ours:.1f} s")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.configs.load import save_config
+from engine.configs.load import config_toml
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.environment import describe, has_gpu
@@ -44,7 +44,8 @@ def bench_serve(config: RunConfig, requests: int, output_tokens: int, concurrent
     figures: dict[str, list[float]] = {name: [] for name in ports}
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder, contextlib.ExitStack() as stack:
         prompts = _write_prompts(session, Path(folder), requests)
-        config_file = save_config(config, Path(folder) / f"{config.variant}.toml")
+        config_file = Path(folder) / f"{config.variant}.toml"
+        config_file.write_text(config_toml(config))
         for name, command in _commands(session, config_file, ports).items():
             stack.enter_context(_server(name, command, ports[name], Path(folder)))
             say(f"bench-serve: {name} is up")

@@ -26,7 +26,9 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub 
 PairsOption = Annotated[str | None, typer.Option("--pairs", help="Training pairs: JSON, JSONL, CSV, Parquet or embedded:NAME.")]
 RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
 AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]
-LayersOption = Annotated[str | None, typer.Option("--layers", help="Layers whose directions are removed, such as 16,15,17.")]
+LayersOption = Annotated[
+    str | None, typer.Option("--layers", help="Layers whose directions are removed, such as 16,15,17 or 4-20.")
+]
 DirectionsOption = Annotated[
     str | None, typer.Option("--directions", metavar="FILE", help="A directions.safetensors to use instead of extracting.")
 ]
@@ -107,21 +109,23 @@ def _alphas(text: str | None) -> dict[str, Any]:
     by_layer: dict[str, str] = {}
     for part in text.split(","):
         blocks, _, number = part.partition(":")
-        first, _, last = blocks.partition("-")
-        if not (first.isdigit() and (last or first).isdigit()):
-            raise EngineError(f"--alpha takes a number, or pairs such as 3-10:0.5,12:1; found '{part}'.")
-        by_layer |= {str(block): number for block in range(int(first), int(last or first) + 1)}
+        found = _numbers(blocks, "--alpha takes a number, or pairs such as 3-10:0.5,12:1")
+        by_layer |= {str(block): number for block in found}
     return {"edit.alpha_by_layer": by_layer}
 
 
-def parse_layers(text: str | None) -> list[int] | None:
-    """Layers from `16,15,17`."""
-    if text is None:
-        return None
+def _numbers(text: str, expected: str) -> list[int]:
+    from engine.configs.schema import parse_numbers
+
     try:
-        return [int(part) for part in text.split(",")]
+        return parse_numbers(text)
     except ValueError:
-        raise EngineError(f"--layers takes whole numbers with commas, such as 16,15,17; found '{text}'.") from None
+        raise EngineError(f"{expected}; found '{text}'.") from None
+
+
+def parse_layers(text: str | None) -> list[int] | None:
+    """Layers from `16,15,17` or `4-20`, in the order given."""
+    return None if text is None else _numbers(text, "--layers takes layers such as 16,15,17 or 4-20")
 
 
 def items(text: str | None) -> list[str]:

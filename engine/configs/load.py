@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from engine.configs.schema import RunConfig
 
 
+# The keys that name a file or folder.
+PATHS = (
+    ("model", "path"),
+    ("data", "train_pairs"),
+    ("data", "selection_pairs"),
+    ("data", "test_requests"),
+    ("data", "test_answerable"),
+    ("data", "unrelated"),
+    ("directions", "file"),
+    ("judge", "name"),
+    ("local", "model", "path"),
+)
 # vLLM arguments that would change which weights or prompts a row is about, behind the variant hash's back.
 OWNED_BY_US = {
     "model": "Set model.path.",
@@ -123,10 +135,32 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise EngineError(f"{path.name} is not valid TOML in UTF-8: {error}.") from error
+    _resolve_paths(table, path)
     base = table.pop("extends", None)
     if not isinstance(base, str | None):
         raise EngineError(f"{path.name}: extends = {base!r}; expected the path of a TOML file.")
     return table if base is None else _merge(read_extended(path.parent / base, (*seen, path)), table)
+
+
+def _resolve_paths(table: Mapping[str, Any], file: Path) -> None:
+    """Make a file's paths absolute: they are relative to the file, wherever a command is called from.
+
+    Raises EngineError for one that exists only from the current folder.
+    """
+    for *sections, key in PATHS:
+        part: Any = table
+        for section in sections:
+            part = part.get(section, {}) if isinstance(part, Mapping) else {}
+        value = part.get(key) if isinstance(part, dict) else None
+        if not isinstance(value, str) or value.startswith(("embedded:", "~", "/")) or (key == "name" and "." not in value):
+            continue
+        if (file.parent / value).exists():
+            part[key] = str((file.parent / value).resolve())
+        elif Path(value).exists():
+            raise EngineError(
+                f"{file.name}: {'.'.join([*sections, key])} = {value!r} exists in the current folder and not beside the file. A "
+                f"path in a file is relative to it ({file.parent}); give the path from there, or an absolute one."
+            )
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -193,16 +227,16 @@ def _check_vllm_keys(arguments: Mapping[str, Any], where: str) -> None:
             raise EngineError(f"{where}: unknown key 'vllm.{key}'. {_nearest(key, known)}")
 
 
-def save_config(config: "RunConfig", file: Path) -> Path:
-    """A configuration as a TOML file that `load_config` takes from any folder: paths are absolute; returns the file."""
+def config_toml(config: "RunConfig", changed: Mapping[str, Any] | None = None) -> str:
+    """A configuration as the TOML that `load_config` takes from any folder: paths are absolute.
+
+    `changed` replaces whole tables. The name, the study's figures and the sweep's settings are left out.
+    """
     import tomli_w
 
     table = config.model_dump(mode="json", exclude_none=True, exclude={"variant", "published", "sweep"})
-    for part in (table["model"], table["data"]):
-        part |= {key: str(Path(value).absolute()) for key, value in part.items() if _is_path(value)}
-    file.write_text(tomli_w.dumps(table))
-    return file
-
-
-def _is_path(value: Any) -> bool:
-    return isinstance(value, str) and bool(value) and Path(value).exists()
+    for section, *_, key in PATHS:
+        value = table.get(section, {}).get(key)
+        if isinstance(value, str) and Path(value).expanduser().exists():
+            table[section][key] = str(Path(value).expanduser().absolute())
+    return tomli_w.dumps(table | dict(changed or {}))

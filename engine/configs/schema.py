@@ -117,21 +117,21 @@ def _known_position(name: str) -> str:
         raise ValueError(str(error)) from None
 
 
-def parse_blocks(text: str) -> list[int]:
-    """Sorted numbers from 4-20,25."""
-    numbers: set[int] = set()
+def parse_numbers(text: str) -> list[int]:
+    """Whole numbers from 16,15,17 or 4-20,25, in the order given. Raises ValueError for anything else."""
+    numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
-            raise ValueError("expected blocks such as 4-20 or 4-20,25")
+            raise ValueError("expected numbers such as 16,15,17 or 4-20,25")
         if int(last or first) < int(first):
             raise ValueError(f"{part.strip()} runs backwards; expected the lower number first")
-        numbers.update(range(int(first), int(last or first) + 1))
-    return sorted(numbers)
+        numbers += range(int(first), int(last or first) + 1)
+    return numbers
 
 
 def _layer_list(value: Any) -> Any:
-    return parse_blocks(value) if isinstance(value, str) else value
+    return sorted(set(parse_numbers(value))) if isinstance(value, str) else value
 
 
 class EditConfig(Section):
@@ -168,7 +168,7 @@ class SamplingConfig(Section):
 
 
 class SweepConfig(Section):
-    """What bin/sweep tries, and how it chooses. Other commands do not read it."""
+    """What bin/sweep tries, and how it chooses. Of it, the studies read `seed`, and no other command reads anything."""
 
     layers: Annotated[list[int] | None, BeforeValidator(_layer_list)] = None
     """Layers whose directions are tried one by one, such as "4-20,25"; None tries 1 to L."""
@@ -199,7 +199,7 @@ class SweepConfig(Section):
     random_directions: int = Field(5, ge=0)
     """Controls: random subspaces of the winner's dimension and alpha. A shuffled-label direction comes with them."""
     seed: int = 0
-    """Of the random directions and the shuffled labels."""
+    """Of the random directions and the shuffled labels, in sweeps and in every study."""
 
     @field_validator("positions")
     @classmethod
@@ -211,7 +211,7 @@ class SweepConfig(Section):
     def _subspaces_known(cls, names: list[str]) -> list[str]:
         for name in names:
             if not re.fullmatch(r"top([2-9]|[1-9]\d+)", name):
-                parse_blocks(name)
+                parse_numbers(name)
         return names
 
     @model_validator(mode="after")

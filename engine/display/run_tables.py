@@ -24,7 +24,7 @@ def summary_view(summary: Row) -> View:
 
 def judged_view(summary: Row) -> View:
     """What bin/judge found: a run's summary, or a sweep's test responses."""
-    if "layers" in summary:
+    if summary["kind"] == "run":
         return summary_view(summary)
     return [f"{summary['variant']}: {summary['model']}, the test responses of a sweep", *judges_view(summary)]
 

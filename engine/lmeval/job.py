@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.lmeval import bench
@@ -16,6 +14,7 @@ from engine.lmeval.endpoint import Served, served_models
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
+from engine.runs import reading
 from engine.runs.files import MANIFEST, ROLLOUTS, SUMMARY, headed
 from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
@@ -74,7 +73,7 @@ def _check_run(folder: Path, hashes: Mapping[str, str | None]) -> None:
     if not (folder / ROLLOUTS).is_file():
         return
     keys = ["variant", "variant_hash"]
-    for row in pq.read_table(folder / ROLLOUTS, columns=keys).group_by(keys).aggregate([]).to_pylist():
+    for row in reading.read_table(folder / ROLLOUTS, keys).group_by(keys).aggregate([]).to_pylist():
         if (ours := hashes.get(row["variant"])) and ours != row["variant_hash"]:
             raise EngineError(
                 f"{folder} holds rollouts of another {row['variant']} ({row['variant_hash']}; this one is {ours}). Name another "

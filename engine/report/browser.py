@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from engine.report.collect import RunData
-from engine.runs import parquet
+from engine.runs import parquet, reading
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import DECLINED
 from engine.scoring.summary import mean_of_repeats, read_scores
@@ -88,13 +87,12 @@ def _test_rows(
     path: Path, wanted: set[str] | None, columns: Sequence[str], prompts: Sequence[str] | None = None
 ) -> Iterator[Row]:
     """Rows of the test split; of some variants and prompts where they are given."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(parquet.ROWS_A_BATCH, columns=list(columns)):
-            chosen = pc.equal(batch["split"], "test")
-            for name, values in (("variant_hash", wanted), ("prompt_id", prompts)):
-                if values is not None:
-                    chosen = pc.and_(chosen, pc.is_in(batch[name], pa.array(list(values), pa.string())))
-            yield from batch.filter(chosen).to_pylist()
+    for batch in reading.read_batches(path, columns, parquet.ROWS_A_BATCH):
+        chosen = pc.equal(batch["split"], "test")
+        for name, values in (("variant_hash", wanted), ("prompt_id", prompts)):
+            if values is not None:
+                chosen = pc.and_(chosen, pc.is_in(batch[name], pa.array(list(values), pa.string())))
+        yield from batch.filter(chosen).to_pylist()
 
 
 def _variants(run: RunData) -> set[str] | None:

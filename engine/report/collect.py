@@ -8,12 +8,11 @@ from typing import Any
 
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.paths import file_hash
-from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, TIMING
+from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, SWEEP_RUN, TIMING
 from engine.runs.run_dir import read_manifest
 
 STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
-OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
+SHOWN = (ROLLOUTS, SCORES, SUMMARY, TIMING, *(f"{name}.json" for name in STUDIES))  # the files that a page is made of
 Row = dict[str, Any]
 
 
@@ -39,7 +38,7 @@ class RunData:
 
     @property
     def is_sweep(self) -> bool:
-        return "confirm" in self.summary
+        return bool(self.manifest["kind"] == SWEEP_RUN)
 
     @property
     def base_hash(self) -> str:
@@ -70,12 +69,6 @@ def read_run(path: Path) -> RunData:
         )
     timing = _read(path / TIMING) if (path / TIMING).is_file() else None
     return RunData(path, manifest, summary, studies, timing)
-
-
-def inputs_of(path: Path) -> Row:
-    """Hashes of what a report of this run is made of: it is made again where one has changed."""
-    names = [*OTHERS, *(f"{name}.json" for name in STUDIES)]
-    return {name: file_hash(path / name) for name in names if (path / name).is_file()}
 
 
 def _studies(path: Path) -> Iterator[tuple[str, Row]]:

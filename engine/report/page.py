@@ -19,7 +19,7 @@ from engine.environment import commit
 from engine.paths import write_text
 from engine.report import tables
 from engine.report.browser import as_script, browser_data
-from engine.report.collect import RunData, inputs_of, read_run
+from engine.report.collect import SHOWN, RunData, read_run
 from engine.report.plots import Plot, plots_of
 from engine.runs.files import PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
 from engine.runs.run_dir import RunDir
@@ -56,8 +56,7 @@ def write_report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) ->
 
 def refresh(run_dir: RunDir) -> None:
     """report.html of a run directory, made again where what it shows has changed."""
-    inputs = inputs_of(run_dir.path) | {"page": CHANGED}
-    run_dir.run_stage("report", inputs, [REPORT], lambda: _write(run_dir.path))
+    run_dir.run_stage("report", lambda: _write(run_dir.path), reads=SHOWN, settings={"page": CHANGED}, writes=[REPORT])
 
 
 def make_section(run: RunData, number: int, folder: Path, prompts: int, *, several: bool) -> Section:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +26,8 @@ SHARE_FOR_WEIGHTS = 0.8  # of a GPU
 
 def ensure_directions(session: Session, run_dir: RunDir) -> None:
     """directions.safetensors of the run directory."""
-    inputs = session.directions_inputs()
-    run_dir.run_stage("directions", inputs, [DIRECTIONS], lambda: make_directions(session, run_dir))
+    work = partial(make_directions, session, run_dir)
+    run_dir.run_stage("directions", work, settings=session.directions_inputs(), writes=[DIRECTIONS])
 
 
 def check_given_directions(session: Session) -> None:
@@ -75,7 +76,8 @@ def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
 
     Mean differences at prompt tokens are streamed; other estimators, and the response's mean, need every prompt's stream.
     """
-    from extraction.directions import Extraction, directions_from, extract_at, swapped_pairs
+    from engine.rollout.controls import shuffled_labels
+    from extraction.directions import Extraction, directions_from, extract_at
 
     estimator, seed = session.config.directions.estimator, session.config.sweep.seed
     if estimator == "mean_difference" and RESPONSE not in positions:
@@ -85,10 +87,9 @@ def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
             return extract_at(model, pairs, positions, seed=seed, on_prompt=lambda done: progress.advance())
     responses = pair_responses(session) if RESPONSE in positions else None
     streams = streams_at(session, transformers_model(session), positions, responses)
-    shuffled = {name: found.swapped(swapped_pairs(found.num_pairs, seed)) for name, found in streams.items()}
     return Extraction(
         {name: directions_from(found, name, estimator) for name, found in streams.items()},
-        {name: directions_from(found, name, estimator) for name, found in shuffled.items()},
+        {name: shuffled_labels(found, name, estimator, seed) for name, found in streams.items()},
     )
 
 

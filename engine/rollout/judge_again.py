@@ -16,13 +16,13 @@ from engine.errors import EngineError
 from engine.paths import write_json
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
-from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN
+from engine.runs.reading import count_rows
 from engine.runs.run_dir import RunDir, read_manifest
 from engine.scoring import calibrations
 from engine.scoring.grader import TEXT_ONLY, Grader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from engine.scoring.run_judge import RunJudge
-from engine.scoring.scores import count_rows
 from engine.scoring.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
 from judging.budget import Budget
 from judging.calibration import corrected_share
@@ -122,7 +122,7 @@ def _as_calibrated(one: RunJudge, labels: Labels) -> Grader:
 
 def _summarise(run_dir: RunDir) -> dict[str, Any]:
     identity = run_dir.manifest["identity"]["config"]
-    if "directions" in identity:
+    if run_dir.manifest["kind"] == RUN:
         return summarise_run(RunConfig.model_validate(identity), run_dir)
     rollouts, scores = read_rollouts(run_dir.file(ROLLOUTS)), read_scores(run_dir.file(SCORES))
     shown = [row["variant"] for row in read_summary(run_dir).get("confirm", [])] if run_dir.file(SUMMARY).is_file() else []
@@ -131,6 +131,7 @@ def _summarise(run_dir: RunDir) -> dict[str, Any]:
     places = pc.index_in(tested["variant"].cast(pa.string()), pa.array(shown, pa.string())).to_pylist()
     tested = tested.take(sorted(range(len(places)), key=lambda row: len(shown) if places[row] is None else places[row]))
     summary = {
+        "kind": SWEEP_RUN,
         "variant": identity["variant"],
         "model": rollouts["model"][0].as_py(),
         "judges": [judge_entry(name, rows, run_dir.manifest) for name, rows in scores.items()],

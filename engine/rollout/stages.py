@@ -9,16 +9,17 @@ from engine.configs.schema import RunConfig, SamplingConfig
 from engine.display.progress import Progress, say
 from engine.environment import versions
 from engine.errors import EngineError
-from engine.paths import file_hash, write_json
+from engine.paths import write_json
 from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.inputs import Request, model_name
-from engine.runs.run_dir import RunDir
+from engine.runs.reading import count_rows
+from engine.runs.run_dir import COSMETIC, RunDir, without_spelling
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
-from engine.scoring.scores import count_rows, count_scored, score_run
+from engine.scoring.scores import count_scored, score_run
 from engine.scoring.summary import calibrations_of, make_summary
 
 if TYPE_CHECKING:
@@ -28,20 +29,19 @@ if TYPE_CHECKING:
 
 def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any]:
     """Every stage that is not done yet; returns the summary."""
-    config = run_dir.manifest["identity"]["config"]
     reads_likelihoods = judge.file is None  # a language model reads fluency for itself
     try:
         ensure_directions(session, run_dir)
-        inputs = {
-            "directions": file_hash(run_dir.file(DIRECTIONS)),
-            **_without(config, "judge", "published", "description"),
-        }
         run_dir.run_stage(
-            "rollouts", inputs, [ROLLOUTS], lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods)
+            "rollouts",
+            lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods),
+            reads=[DIRECTIONS],
+            settings=generated_from(session),
+            writes=[ROLLOUTS],
         )
         if reads_likelihoods:
-            inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS))}
-            run_dir.run_stage("likelihoods", inputs, [LIKELIHOODS], lambda: make_likelihoods(session, run_dir))
+            work = partial(make_likelihoods, session, run_dir)
+            run_dir.run_stage("likelihoods", work, reads=[ROLLOUTS], writes=[LIKELIHOODS])
     finally:
         session.close()
     judge_run(run_dir, [judge])
@@ -50,12 +50,12 @@ def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any
 
 def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
     """Scores by each judge: those that are missing, and all of them where responses, judge or rubric have changed."""
-    inputs = {name: file_hash(run_dir.file(name)) for name in (ROLLOUTS, LIKELIHOODS) if run_dir.file(name).is_file()}
     for judge in judges:
         stage = f"scores by {judge.name}"
         if count_scored(run_dir.file(SCORES), judge.name) < judge.config.repeat * count_rows(run_dir.file(ROLLOUTS)):
             run_dir.manifest["stages"].pop(stage, None)  # what failed is tried again, and what somebody removed
-        run_dir.run_stage(stage, inputs | judge.identity, [SCORES], partial(make_scores, run_dir, judge))
+        work = partial(make_scores, run_dir, judge)
+        run_dir.run_stage(stage, work, reads=[ROLLOUTS, LIKELIHOODS], settings=judge.identity, writes=[SCORES])
 
 
 def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
@@ -68,13 +68,13 @@ def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
 
 def summarise_run(config: RunConfig, run_dir: RunDir) -> dict[str, Any]:
     """summary.json of every judge's scores, made again where they have changed."""
-    inputs = {"scores": file_hash(run_dir.file(SCORES)), "published": run_dir.manifest["identity"]["config"]["published"]}
-    inputs["calibrations"] = calibrations_of(run_dir.file(SCORES))
+    published = run_dir.manifest["identity"]["config"]["published"]
     run_dir.run_stage(
         "summary",
-        inputs,
-        [SUMMARY],
         lambda: write_json(run_dir.file(SUMMARY), make_summary(config, run_dir.path, run_dir.manifest)),
+        reads=[SCORES],
+        settings={"published": published, "calibrations": calibrations_of(run_dir.file(SCORES))},
+        writes=[SUMMARY],
     )
     return read_summary(run_dir)
 
@@ -191,5 +191,8 @@ def make_likelihoods(session: Session, run_dir: RunDir) -> None:
     parquet.write_table(run_dir.file(LIKELIHOODS), scored, parquet.LIKELIHOOD_SCHEMA)
 
 
-def _without(table: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if key not in keys}
+def generated_from(session: Session) -> dict[str, Any]:
+    """What decides responses, but for the directions: the configuration without names of files, and what the files hold."""
+    identity = without_spelling(session.identity)
+    config = {key: value for key, value in identity["config"].items() if key not in COSMETIC}
+    return {**identity, "config": config}

@@ -22,6 +22,7 @@ DIGITS = 6
 
 
 RUN_FORMAT = "refusal-run/1"
+RUN, SWEEP_RUN = "run", "sweep"  # the kinds of run directories
 STUDY_FORMAT = 4  # raise where a study's file changes its content: older ones are left out of reports, and made again
 
 

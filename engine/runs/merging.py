@@ -6,7 +6,7 @@ is a distribution sort: every row goes to the part of the result that it belongs
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.errors import EngineError
+from engine.runs.reading import named, read_table
 
 PART_ROWS = 32_768  # of a merge, in memory at once; a response of 200 tokens takes some 2 kB
 PLACE = "place"
 Order = Mapping[str, Sequence[Any] | None]
 
 
-@contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Raises EngineError with the file's name for one that is no Parquet."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        raise EngineError(f"{path} cannot be read as Parquet ({error}). Remove it and run again.") from error
-
-
 def read_keys(files: Sequence[Path], columns: Sequence[str]) -> pa.Table:
     """Some columns of every row, with its place."""
     parts = []
     for file in files:
-        with named(file):
-            parts.append(pq.read_table(file, columns=list(columns)))
+        parts.append(read_table(file, list(columns)))
     if not parts:
         return pa.table({PLACE: pa.array([], pa.int64())})
     table = pa.concat_tables(parts)

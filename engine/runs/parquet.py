@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.paths import replace_atomically
-from engine.runs import merging
+from engine.runs import merging, reading
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -158,5 +158,4 @@ def write_table(path: Path, rows: Iterable[Row] | pa.Table, schema: pa.Schema) -
 
 def read_rows(path: Path, columns: list[str] | None = None) -> list[Row]:
     """Every row of a Parquet file. Raises EngineError where it cannot be read."""
-    with merging.named(path):
-        return list(pq.read_table(path, columns=columns).to_pylist())
+    return list(reading.read_table(path, columns).to_pylist())

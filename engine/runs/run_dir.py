@@ -11,7 +11,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,17 @@ from engine.configs.load import differing_keys
 from engine.display.progress import say
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.paths import hash_of, write_json
-from engine.runs.files import MANIFEST, RUN_FORMAT, SUMMARY
+from engine.paths import file_hash, hash_of, write_json
+from engine.runs.files import MANIFEST, RUN, RUN_FORMAT, SUMMARY, SWEEP_RUN
 
 # Keys that change what is printed or added, not what is there. A sweep, whose judge decides, names it beside its configuration.
 COSMETIC = ("description", "published", "judge")
+# How a model, a file of prompts or directions is called: what they hold is in the hashes.
+SPELLING = {
+    "model": {"path", "revision"},
+    "data": {"train_pairs", "selection_pairs", "test_requests", "test_answerable", "unrelated"},
+    "directions": {"file"},
+}
 
 
 class RunDir:
@@ -37,11 +43,22 @@ class RunDir:
     def file(self, name: str) -> Path:
         return self.path / name
 
-    def run_stage(self, name: str, inputs: Mapping[str, Any], outputs: list[str], work: Callable[[], None]) -> bool:
-        """Run `work` unless this stage has been done on the same inputs and its outputs exist; tells whether it ran."""
-        inputs_hash = hash_of(inputs)
+    def run_stage(
+        self,
+        name: str,
+        work: Callable[[], None],
+        *,
+        reads: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        writes: Sequence[str] = (),
+    ) -> bool:
+        """Run `work` unless it has been done on the same inputs and what it writes is there; tells whether it ran.
+
+        The inputs are the content of the files that it `reads`, as far as they are there, and its `settings`.
+        """
+        inputs_hash = hash_of({**self.hashes(reads), **(settings or {})})
         done = self.manifest["stages"].get(name, {})
-        if done.get("inputs_hash") == inputs_hash and all(self.file(output).exists() for output in outputs):
+        if done.get("inputs_hash") == inputs_hash and all(self.file(file).exists() for file in writes):
             return False
         say(f"stage: {name}")
         started = time.monotonic()
@@ -54,6 +71,10 @@ class RunDir:
         }
         self.save()
         return True
+
+    def hashes(self, names: Sequence[str]) -> dict[str, str]:
+        """The hash of each file that is there, by name."""
+        return {name: file_hash(self.file(name)) for name in names if self.file(name).is_file()}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -69,8 +90,8 @@ class RunDir:
         write_json(self.file(MANIFEST), self.manifest)
 
 
-def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False) -> RunDir:
-    """Open or make a run directory for `identity` (configuration and input hashes).
+def open_run_dir(path: Path, identity: Mapping[str, Any], *, kind: str = RUN, clean: bool = False) -> RunDir:
+    """Open or make a run directory for `identity` (configuration and input hashes); `kind` is RUN or SWEEP_RUN.
 
     Raises EngineError for a folder that is not a run directory, and for one of another identity, with the keys that
     differ and the ways out. `clean` empties a run directory first, never another folder.
@@ -86,10 +107,10 @@ def open_run_dir(path: Path, identity: Mapping[str, Any], *, clean: bool = False
     if (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         _check_same(path, manifest["identity"], identity)
-        if manifest["identity"] == identity:
+        if without_spelling(manifest["identity"]) == without_spelling(identity):
             return RunDir(path, manifest)
     else:
-        manifest = {"format": RUN_FORMAT, "stages": {}}
+        manifest = {"format": RUN_FORMAT, "kind": kind, "stages": {}}
     path.mkdir(parents=True, exist_ok=True)
     run_dir = RunDir(path, manifest | {"identity": dict(identity)})
     run_dir.save()
@@ -105,7 +126,7 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
         return open_run_dir(path, identity)
     manifest = read_manifest(path)
     elsewhere = "Name another run directory (--out; bin/edit: --run)."
-    if "directions" not in manifest["identity"]["config"]:
+    if manifest["kind"] == SWEEP_RUN:
         raise EngineError(f"{path} is a sweep's directory, which has directions of its own. {elsewhere}")
     if differing := differing_keys(_of_directions(manifest["identity"]), _of_directions(identity)):
         raise EngineError(f"{path} holds or awaits other directions:\n  " + "\n  ".join(differing) + f"\n{elsewhere}")
@@ -128,7 +149,7 @@ def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
     if not (path / SUMMARY).is_file() or not (path / MANIFEST).is_file():
         return False
     manifest = read_manifest(path)
-    return "summary" in manifest["stages"] and manifest["identity"] == identity
+    return "summary" in manifest["stages"] and without_spelling(manifest["identity"]) == without_spelling(identity)
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -136,7 +157,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         if manifest["format"] == RUN_FORMAT and manifest["identity"]["config"] and isinstance(manifest["stages"], dict):
-            return dict(manifest)
+            # Before the field was written, only a sweep's configuration had no directions.
+            return {"kind": RUN if "directions" in manifest["identity"]["config"] else SWEEP_RUN, **manifest}
     except (ValueError, KeyError, TypeError):
         pass
     raise EngineError(
@@ -172,5 +194,16 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
 
 
 def _computed(identity: Mapping[str, Any]) -> dict[str, Any]:
-    config = {key: value for key, value in identity["config"].items() if key not in COSMETIC}
+    found = without_spelling(identity)
+    return {**found, "config": {key: value for key, value in found["config"].items() if key not in COSMETIC}}
+
+
+def without_spelling(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """An identity without the names of files and models: two spellings of one path are one run."""
+    config = {
+        name: {key: value for key, value in part.items() if key not in SPELLING.get(name, ())}
+        if isinstance(part, Mapping)
+        else part
+        for name, part in identity["config"].items()
+    }
     return {**identity, "config": config}

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from engine.configs.judges import OFFLINE
 from engine.paths import replace_atomically
-from engine.runs import parquet
+from engine.runs import parquet, reading
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from judging.judgement import Item, Judgement
@@ -69,7 +69,7 @@ def scored_before(scores: Path, judge: Grader) -> dict[Key, Row]:
     if not scores.is_file():
         return {}
     wanted = [(name, "=", value) for name, value in _identity(judge).items()]
-    rows = pq.read_table(scores, filters=wanted).to_pylist()
+    rows = reading.read_table(scores, filters=wanted).to_pylist()
     return {parquet.key_of(row, SCORE_KEY): row for row in rows if row["error"] is None}
 
 
@@ -104,9 +104,8 @@ def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | Non
 
 def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[Row]]:
     """The responses of a run, some at a time."""
-    with pq.ParquetFile(rollouts) as file:
-        for batch in file.iter_batches(parquet.ROWS_A_BATCH, columns=list(columns)):
-            yield batch.to_pylist()
+    for batch in reading.read_batches(rollouts, columns, parquet.ROWS_A_BATCH):
+        yield batch.to_pylist()
 
 
 def logprobs_of(folder: Path) -> dict[Key, float | None]:
@@ -119,13 +118,12 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
     """What is in scores.parquet of judges other than `replaced`."""
     if not scores.is_file():
         return
-    with pq.ParquetFile(scores) as file:
-        for batch in file.iter_batches(parquet.ROWS_A_BATCH):
-            table = pa.Table.from_batches([batch])
-            if "judge_model" not in table.column_names:
-                table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
-            wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
-            yield table.filter(wanted).select(parquet.SCORE_SCHEMA.names).cast(parquet.SCORE_SCHEMA)
+    for batch in reading.read_batches(scores, None, parquet.ROWS_A_BATCH):
+        table = pa.Table.from_batches([batch])
+        if "judge_model" not in table.column_names:
+            table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
+        wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
+        yield table.filter(wanted).select(parquet.SCORE_SCHEMA.names).cast(parquet.SCORE_SCHEMA)
 
 
 def item_of(row: Mapping[str, Any], mean_logprob: float | None = None, repeat: int = 0) -> Item:
@@ -141,10 +139,5 @@ def count_scored(scores: Path, judge: str) -> int:
     """Responses, repeats counted apart, that a judge has scored."""
     if not scores.is_file():
         return 0
-    table = pq.read_table(scores, columns=["judge", "error"])
+    table = reading.read_table(scores, ["judge", "error"])
     return int(table.filter(pc.is_in(table["judge"], pa.array(names_of(judge))))["error"].null_count)
-
-
-def count_rows(path: Path) -> int:
-    """Rows of a Parquet file."""
-    return int(pq.read_metadata(path).num_rows)

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from engine.configs.schema import RunConfig
-from engine.runs.files import ROLLOUTS, SCORES
+from engine.runs import reading
+from engine.runs.files import ROLLOUTS, RUN, SCORES
 from engine.runs.inputs import DECLINED
 from engine.scoring import calibrations
 from judging import agreement, statistics
@@ -40,6 +40,7 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
         mine = published is not None and figure["form"] != "base" and figure["kind"] == DECLINED
         figure["published"] = published if mine else None
     return {
+        "kind": RUN,
         "variant": config.variant,
         "model": rollouts["model"][0].as_py(),
         "layers": config.directions.layers,
@@ -70,8 +71,7 @@ def read_scores(path: Path) -> dict[str, pa.Table]:
 
 def _batches(path: Path, columns: Sequence[str], names: list[str]) -> Iterator[pa.RecordBatch]:
     """A file's columns, some rows at a time; `names` as numbers with a dictionary."""
-    with pq.ParquetFile(path, read_dictionary=names) as file:
-        yield from file.iter_batches(ROWS_A_BATCH, columns=list(columns))
+    return reading.read_batches(path, columns, ROWS_A_BATCH, names)
 
 
 def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]:
@@ -181,9 +181,8 @@ def agreements(scores: Mapping[str, pa.Table]) -> list[Row]:
 
 def calibrations_of(scores: Path) -> list[Any]:
     """The calibrations of every judge in a table of scores: a summary is made again when one is added."""
-    judges = pq.read_table(scores, columns=["judge", "judge_model", "rubric_hash"]).group_by(
-        ["judge", "judge_model", "rubric_hash"]
-    )
+    names = ["judge", "judge_model", "rubric_hash"]
+    judges = reading.read_table(scores, names).group_by(names)
     return [calibrations.lookup(**calibrations.identity_of(row)) for row in judges.aggregate([]).to_pylist()]
 
 

@@ -6,23 +6,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from editing.projection import orthonormal_basis
 from engine.display.progress import Progress
 from engine.environment import describe
+from engine.evaluate.candidates import RANDOM, SHUFFLED
+from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import ANSWERABLE, DECLINED, given_layers
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study
 from engine.study.panel import INPUTS, Panel, make_panel, nothing, write_modules
-from extraction.directions import Streams, directions_from, swapped_pairs, unit_directions
+from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
 from extraction.positions import RESPONSE
 
-DIRECTION, RANDOM, SHUFFLED = "direction", "random", "shuffled"
+DIRECTION = "direction"
 Row = dict[str, Any]
 
 
@@ -82,11 +83,10 @@ def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:
     directions = directions_from(streams, position, estimator)
     added_H = directions.steering_LH[layers[0]]
     yield Subject(DIRECTION, orthonormal_basis(unit_directions(directions, layers), k=size), added_H, layers[0])
-    generator = torch.Generator().manual_seed(config.sweep.seed)
-    random_KH = torch.randn(size or len(layers), added_H.shape[0], generator=generator, dtype=torch.float64)
+    seed = config.sweep.seed
+    random_KH = next(random_directions(1, size or len(layers), added_H.shape[0], seed))
     yield Subject(RANDOM, orthonormal_basis(random_KH), _as_long(random_KH[0], added_H), layers[0])
-    swapped = streams.swapped(swapped_pairs(streams.num_pairs, config.sweep.seed))
-    units_KH = unit_directions(directions_from(swapped, position, estimator), layers)
+    units_KH = shuffled_units(streams, layers, position, estimator, seed)
     yield Subject(SHUFFLED, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
@@ -15,6 +14,7 @@ from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine
 from engine.models.variant import Variant
+from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, Request, given_layers
 from engine.runs.run_dir import RunDir
@@ -23,7 +23,7 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import Grader
 from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
-from extraction.directions import directions_from, swapped_pairs, unit_directions
+from extraction.directions import directions_from, unit_directions
 from extraction.positions import RESPONSE
 from judging.paired import Grades, holm, mcnemar_p, product_difference
 from judging.statistics import of_grades
@@ -73,13 +73,11 @@ def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None) 
         named["against unrelated"] = unit_directions(unrelated_directions(study, model, unrelated, train), layers)
     size = session.config.directions.k
     candidates = [make_candidate(session, SINGLE, name, units_KH, size) for name, units_KH in named.items()]
-    generator = torch.Generator().manual_seed(session.config.sweep.seed)
-    for number in range(NUM_RANDOM):
-        random_KH = torch.randn(candidates[0].k, session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
-        candidates.append(make_candidate(session, RANDOM, f"random{number + 1}", random_KH))
-    swapped = train.swapped(swapped_pairs(train.num_pairs, session.config.sweep.seed))
-    shuffled = directions_from(swapped, position, session.config.directions.estimator)
-    return [*candidates, make_candidate(session, SHUFFLED, "shuffled", unit_directions(shuffled, layers), size)]
+    seed = session.config.sweep.seed
+    drawn = random_directions(NUM_RANDOM, candidates[0].k, session.checkpoint.hidden_size, seed)
+    candidates += [make_candidate(session, RANDOM, f"random{number}", random_KH) for number, random_KH in enumerate(drawn, 1)]
+    shuffled_KH = shuffled_units(train, layers, position, session.config.directions.estimator, seed)
+    return [*candidates, make_candidate(session, SHUFFLED, "shuffled", shuffled_KH, size)]
 
 
 def make_candidate(session: Session, kind: str, name: str, directions_KH: Tensor, k: int | None = None) -> Candidate:

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from engine.display.progress import Progress
 from engine.environment import describe
+from engine.rollout.controls import shuffled_labels
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import given_layers, model_name
 from engine.study.estimates import OVER_LABELS, OVER_PAIRS, OVER_SPLITS, table_of
 from engine.study.opening import Study
-from extraction.directions import CONVENTION, Directions, Streams, directions_from, swapped_pairs, unit_rows
+from extraction.directions import CONVENTION, Directions, Streams, directions_from, unit_rows
 from extraction.estimators import ESTIMATORS, estimate
 from extraction.positions import RESPONSE
 from extraction.prompts import load_prompts
@@ -128,10 +129,8 @@ def probe_part(train: Streams, held: Streams) -> Row:
 def direction_parts(study: Study, train: Streams) -> Row:
     """Stability, cosines and structure of the mean differences."""
     seed, own = study.session.config.sweep.seed, _own_layers(study)
-    mean_LH, shuffled_LH = (
-        directions_from(streams, "").mean_difference_LH
-        for streams in (train, train.swapped(swapped_pairs(train.num_pairs, seed)))
-    )
+    mean_LH = directions_from(train, "").mean_difference_LH
+    shuffled_LH = shuffled_labels(train, "", MEAN, seed).mean_difference_LH
     layers = range(1 if float(mean_LH[0].norm()) == 0 else 0, len(mean_LH))
     differences_NLH = np.stack([train.differences(layer).numpy() for layer in layers], axis=1)
     kinds = [pair.category for pair in study.session.pairs]

@@ -202,8 +202,8 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
             found = make_behaviour(session, run_dir, rows, num_prompts)
             write_json(run_dir.file(BEHAVIOUR), headed(config.variant, options, found))
 
-        inputs = {"rollouts": file_hash(run_dir.file(ROLLOUTS)), "format": STUDY_FORMAT, **options}
-        run_dir.run_stage("behaviour", inputs, [BEHAVIOUR], work)
+        settings = {"format": STUDY_FORMAT, **options}
+        run_dir.run_stage("behaviour", work, reads=[ROLLOUTS], settings=settings, writes=[BEHAVIOUR])
         refresh(run_dir)
     return dict(json.loads(run_dir.file(BEHAVIOUR).read_text()))
 

@@ -94,7 +94,7 @@ class Study:
             content = headed(self.session.config.variant, inputs, work()) | {"made_from": hash_of(shared)}
             write_json(self.run_dir.file(file), content)
 
-        self.run_dir.run_stage(name, {**inputs, **shared}, [file], make)
+        self.run_dir.run_stage(name, make, settings={**inputs, **shared}, writes=[file])
         return dict(json.loads(self.run_dir.file(file).read_text()))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from editing.projection import orthonormal_basis
 from engine.environment import describe
+from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, given_layers
 from engine.scoring.calibrations import judge_of
@@ -22,7 +23,7 @@ from engine.study.estimates import OVER_PAIRS, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
 from engine.study.panel import Panel, make_panel, nothing, write_modules
-from extraction.directions import Streams, directions_from, swapped_pairs, unit_directions
+from extraction.directions import Streams, directions_from, unit_directions
 from extraction.estimators import estimate
 from extraction.intervention import ablation
 from extraction.stability import signal_and_noise
@@ -67,8 +68,7 @@ class Regrowth:
     def shuffled(self, layers: list[int]) -> Tensor:
         """Shuffled labels' directions at the same layers, as a basis."""
         config, seed = self.study.session.config.directions, self.study.session.config.sweep.seed
-        swapped = self.train.swapped(swapped_pairs(self.train.num_pairs, seed))
-        return orthonormal_basis(unit_directions(directions_from(swapped, self.position, config.estimator), layers), k=config.k)
+        return orthonormal_basis(shuffled_units(self.train, layers, self.position, config.estimator, seed), k=config.k)
 
     def _edit(self, removed_HK: Tensor) -> AbstractContextManager[None]:
         return ablation(self.model, self.writers, removed_HK, biases=self.study.session.plan.scope.biases)
@@ -96,8 +96,7 @@ def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) 
         basis_HK = orthonormal_basis(torch.cat([basis_HK, new_HK], dim=1).T)
         row, streams = regrowth.row(basis_HK, f"round {number}")
         found.append(row | {"round": number, "k": basis_HK.shape[1], "recovered": recovered(found[0], row)})
-    generator = torch.Generator().manual_seed(study.session.config.sweep.seed)
-    random_KH = torch.randn(basis_HK.shape[1], hidden_size, generator=generator, dtype=torch.float64)
+    random_KH = next(random_directions(1, basis_HK.shape[1], hidden_size, study.session.config.sweep.seed))
     controls = {"random": orthonormal_basis(random_KH), "shuffled": regrowth.shuffled(layers)}
     rows = {name: regrowth.row(control_HK, name)[0] | {"k": control_HK.shape[1]} for name, control_HK in controls.items()}
     return {"rounds": found, "controls": rows, "layers": layers, "judge": judge_of(OfflineGrader()), **describe()}

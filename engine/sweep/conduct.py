@@ -1,5 +1,7 @@
 """Carries a sweep out: directions, screen, race, selection, confirmation, and the files that come of them."""
 
+from functools import partial
+
 from engine.evaluate.candidates import Candidate
 from engine.evaluate.ray_engines import RayEngines
 from engine.evaluate.rollouts import Rollouts
@@ -42,5 +44,5 @@ def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candi
     draw_screen(search.stages, session.config.sweep, run_dir.file(SCREEN))
     summary = result.summarise(search, tested, rows)
     write_json(run_dir.file(TIMING), result.timing(search.rollouts))
-    inputs = {"summary": hash_of(summary)}
-    run_dir.run_stage("summary", inputs, [SUMMARY], lambda: write_json(run_dir.file(SUMMARY), summary))
+    work = partial(write_json, run_dir.file(SUMMARY), summary)
+    run_dir.run_stage("summary", work, settings={"summary": hash_of(summary)}, writes=[SUMMARY])

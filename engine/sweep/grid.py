@@ -12,6 +12,7 @@ from engine.configs.schema import SweepConfig
 from engine.display.progress import say
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, SUBSPACE, Candidate
 from engine.models.variant import Variant
+from engine.rollout.controls import random_directions
 from engine.runs.session import Session
 from engine.sweep.inputs import grid_layers, listed_subspaces, top_sizes
 from extraction.directions import Directions, unit_directions
@@ -72,11 +73,11 @@ class Grid:
 
     def controls(self, winner: Candidate) -> list[Candidate]:
         """Random subspaces and a shuffled-label direction of the winner's dimension, layers and alpha."""
-        generator = torch.Generator().manual_seed(self.config.seed)
-        found = []
-        for number in range(self.config.random_directions):
-            random_KH = torch.randn(winner.k, self.session.checkpoint.hidden_size, generator=generator, dtype=torch.float64)
-            found.append(self._control(RANDOM, f"random{number + 1}", random_KH, winner))
+        size, config = self.session.checkpoint.hidden_size, self.config
+        found = [
+            self._control(RANDOM, f"random{number}", random_KH, winner)
+            for number, random_KH in enumerate(random_directions(config.random_directions, winner.k, size, config.seed), 1)
+        ]
         if self.config.random_directions:
             found.append(self._control(SHUFFLED, "shuffled", self._units(self.shuffled, winner.sources), winner))
         return found

@@ -5,7 +5,7 @@ Imports nothing heavy: a finished sweep is printed, and a hopeless one refused, 
 
 from dataclasses import dataclass
 
-from engine.configs.schema import RunConfig, SweepConfig, parse_blocks
+from engine.configs.schema import RunConfig, SweepConfig, parse_numbers
 from engine.errors import EngineError
 from engine.runs.inputs import DECLINED, Request, RunInputs
 from engine.runs.selection import check_apart, texts_of
@@ -65,7 +65,7 @@ def grid_layers(session: RunInputs) -> list[int]:
 
 def listed_subspaces(config: SweepConfig) -> dict[str, list[int]]:
     """The subspaces named by their layers, and those layers."""
-    return {name: parse_blocks(name) for name in config.subspaces if not name.startswith("top")}
+    return {name: sorted(set(parse_numbers(name))) for name in config.subspaces if not name.startswith("top")}
 
 
 def top_sizes(config: SweepConfig) -> list[int]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.configs.load import config_toml
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
-from engine.runs.files import SCORES, SWEEP, WINNER
+from engine.runs.files import SCORES, SWEEP, SWEEP_RUN, WINNER
 from engine.runs.inputs import model_name, with_dtype
 from engine.runs.run_dir import RunDir
 from engine.scoring.calibrations import judge_of
@@ -74,6 +75,7 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
     config, rollouts = search.session.config, search.rollouts
     winner = next(candidate for candidate in tested if candidate.kind not in (BASE, RANDOM, SHUFFLED))
     return {
+        "kind": SWEEP_RUN,
         "variant": config.variant,
         "model": model_name(config, search.session.base_hash),
         "judge": {**judge_of(rollouts.scoring.grader), **rollouts.scoring.totals()},
@@ -135,18 +137,13 @@ def score_rows(rollouts: Rollouts) -> Iterator[list[Row]]:
 
 def winner_toml(search: Search, winner: Candidate) -> str:
     """The winner as a configuration file that `bin/rollout --variant` accepts."""
-    import tomli_w
-
     session = search.session
     config = with_dtype(session.config, session.arithmetic.asked)  # the file may go to another machine
     position = winner.sources[0][0]
-    table = config.model_dump(mode="json", exclude_none=True, exclude={"sweep", "published", "variant"})
-    table["description"] = (
-        f"{winner.name}: chosen by bin/sweep --variant {config.variant} on {len(search.inputs.pairs)} selection prompts"
-    )
-    table["directions"] = {"layers": winner.layers, "position": position, "estimator": config.directions.estimator}
-    table["edit"]["alpha"] = winner.alpha
-    return tomli_w.dumps(table)
+    chosen = f"{winner.name}: chosen by bin/sweep --variant {config.variant} on {len(search.inputs.pairs)} selection prompts"
+    directions = {"layers": winner.layers, "position": position, "estimator": config.directions.estimator}
+    edit = config.edit.model_dump(mode="json", exclude_none=True) | {"alpha": winner.alpha}
+    return config_toml(config, {"description": chosen, "directions": directions, "edit": edit})
 
 
 def _failures(search: Search, tested: Sequence[Candidate]) -> list[Mapping[str, str]]:

@@ -12,7 +12,7 @@ from engine.evaluate.placement import choose_engines
 from engine.paths import file_hash
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
-from engine.runs.files import TIMING
+from engine.runs.files import SWEEP_RUN, TIMING
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import check_space, is_finished, open_run_dir
 from engine.runs.selection import with_selection
@@ -46,7 +46,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
         session.check_prompts()
         session.render(inputs.selection, "selection prompts")
         check_space(path, BYTES_PER_ROW * 40 * (len(inputs.pairs) + len(inputs.test)) + session.directions_bytes)
-    run_dir = open_run_dir(path, identity, clean=clean)
+    run_dir = open_run_dir(path, identity, kind=SWEEP_RUN, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked():
         if not is_finished(path, identity) or _has_gaps(read_summary(run_dir)):

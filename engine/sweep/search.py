@@ -193,7 +193,8 @@ def directions_of_sweep(session: Session, run_dir: RunDir) -> Grid:
             save_directions(files[name, "true"], extraction.directions[name], provenance(session))
             save_directions(files[name, "shuffled"], extraction.shuffled[name], {**provenance(session), "labels": "shuffled"})
 
-    run_dir.run_stage("directions", inputs, [str(file.relative_to(run_dir.path)) for file in files.values()], work)
+    written = [str(file.relative_to(run_dir.path)) for file in files.values()]
+    run_dir.run_stage("directions", work, settings=inputs, writes=written)
     loaded = {key: load_directions(file) for key, file in files.items()}
     true, shuffled = ({name: loaded[name, kind] for name in positions} for kind in ("true", "shuffled"))
     return Grid(session, true, shuffled)

@@ -8,10 +8,10 @@ import pytest
 
 from engine.configs.judges import JUDGE_DIR, judge_names, load_judge
 from engine.configs.load import (
+    config_toml,
     differing_keys,
     find_config,
     load_config,
-    save_config,
     variant_names,
 )
 from engine.errors import EngineError
@@ -107,7 +107,7 @@ def test_flags_win_over_the_file_and_the_file_over_what_it_extends(tmp_path: Pat
         ("vllm.model", "other", "vllm.model is not yours to set. Set model.path."),
         ("variant", "../x", "should match pattern"),
         ("model.path.x", 1, "'path' is a value, not a table"),
-        ("edit.layers", "4-", "expected blocks such as 4-20"),
+        ("edit.layers", "4-", "expected numbers such as 16,15,17 or 4-20"),
         ("edit.keep_norms", True, ""),
     ],
 )
@@ -124,12 +124,50 @@ def test_a_saved_configuration_is_the_same_from_any_folder(tmp_path: Path, monke
     (tmp_path / "pairs.json").write_text("[]")
     config = load_config("llama32_3b_k5", {"data.train_pairs": "pairs.json", "edit.alpha": 0.5})
     (tmp_path / "elsewhere").mkdir()
-    file = save_config(config, tmp_path / "elsewhere" / "llama32_3b_k5.toml")
+    file = tmp_path / "elsewhere" / "llama32_3b_k5.toml"
+    file.write_text(config_toml(config))
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = load_config(str(file))
     assert again.data.train_pairs == str(tmp_path / "pairs.json")
     drop = {"data": {"train_pairs"}, "published": True}
     assert again.model_dump(exclude=drop) == config.model_dump(exclude=drop)
+
+
+RELATIVE = 'extends = "base/base.toml"\n[data]\ntrain_pairs = "pairs.json"\n[directions]\nlayers = [1]\n'
+
+
+def write_relative(folder: Path) -> Path:
+    """A file that names pairs beside it, and extends one in a folder of its own that names requests beside that."""
+    (folder / "base").mkdir(parents=True)
+    for file in ("pairs.json", "base/requests.json"):
+        (folder / file).write_text("[]")
+    (folder / "base" / "base.toml").write_text('[model]\npath = "org/name"\n[data]\ntest_requests = "requests.json"\n')
+    (folder / "mine.toml").write_text(RELATIVE)
+    return folder / "mine.toml"
+
+
+def test_a_path_in_a_file_is_relative_to_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_relative(tmp_path / "project")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_config(str(file)).data.train_pairs == str(tmp_path / "project" / "pairs.json")
+
+
+def test_a_path_in_an_extended_file_is_relative_to_the_extended_one(tmp_path: Path) -> None:
+    file = write_relative(tmp_path / "project")
+    assert load_config(str(file)).data.test_requests == str(tmp_path / "project" / "base" / "requests.json")
+
+
+def test_a_repository_is_no_path(tmp_path: Path) -> None:
+    assert load_config(str(write_relative(tmp_path / "project"))).model.path == "org/name"
+
+
+def test_a_path_from_the_current_folder_is_refused_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_relative(tmp_path / "project")
+    (tmp_path / "project" / "pairs.json").rename(tmp_path / "pairs.json")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(EngineError, match=r"'pairs.json' exists in the current folder and not beside the file"):
+        load_config(str(file))
 
 
 def test_an_unknown_variant_lists_the_nearest() -> None:

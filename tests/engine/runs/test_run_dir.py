@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError
+from engine.runs.files import SWEEP_RUN
 from engine.runs.run_dir import open_for_directions, open_run_dir
 
 IDENTITY = {"config": {"sampling": {"seed": 0}, "description": "a"}, "base_hash": "x"}
@@ -20,7 +21,7 @@ def test_a_stage_runs_again_only_for_other_inputs_or_missing_outputs(tmp_path: P
         run_dir.file("out").write_text("done")
 
     def stage(inputs: dict[str, int]) -> bool:
-        return open_run_dir(tmp_path / "run", IDENTITY).run_stage("s", inputs, ["out"], work)
+        return open_run_dir(tmp_path / "run", IDENTITY).run_stage("s", work, settings=inputs, writes=["out"])
 
     assert [stage({"a": 1}), stage({"a": 1}), stage({"a": 2})] == [True, False, True]
     run_dir.file("out").unlink()
@@ -31,7 +32,7 @@ def test_a_stage_that_fails_is_not_done(tmp_path: Path) -> None:
     run_dir = open_run_dir(tmp_path / "run", IDENTITY)
     run_dir.file("out").write_text("half")
     with pytest.raises(ZeroDivisionError):
-        run_dir.run_stage("s", {}, ["out"], lambda: print(1 / 0))
+        run_dir.run_stage("s", lambda: print(1 / 0), writes=["out"])
     assert "s" not in run_dir.manifest["stages"]
 
 
@@ -80,7 +81,7 @@ def test_two_processes_do_not_work_in_one_directory(tmp_path: Path) -> None:
 
 def test_a_stage_records_what_made_it_and_reading_changes_nothing(tmp_path: Path) -> None:
     run_dir = open_run_dir(tmp_path / "run", IDENTITY)
-    run_dir.run_stage("s", {}, [], lambda: None)
+    run_dir.run_stage("s", lambda: None)
     assert {"versions", "hardware", "commit"} <= run_dir.manifest["stages"]["s"].keys()
     before = run_dir.file("manifest.json").stat().st_mtime_ns
     open_run_dir(tmp_path / "run", IDENTITY)
@@ -100,6 +101,6 @@ def test_directions_of_a_run_serve_whatever_else_it_was_configured_to_do(tmp_pat
             open_for_directions(tmp_path / "run", other)
     sweep = identity()
     del sweep["config"]["directions"]
-    open_run_dir(tmp_path / "sweep", sweep)
+    open_run_dir(tmp_path / "sweep", sweep, kind=SWEEP_RUN)
     with pytest.raises(EngineError, match="is a sweep's directory, which has directions of its own"):
         open_for_directions(tmp_path / "sweep", identity())

@@ -115,7 +115,7 @@ def test_a_grid_that_cannot_be_tried_is_refused_before_a_model_loads(sweep: dict
         ({"layers": []}, "layers is empty, so there is nothing to try"),
         ({"alphas": []}, "alphas is empty"),
         ({"positions": ["first"]}, "unknown position 'first'"),
-        ({"subspaces": ["best3"]}, "expected blocks such as 4-20"),
+        ({"subspaces": ["best3"]}, "expected numbers such as 16,15,17 or 4-20"),
         ({"alphas": [float("nan")]}, "expected a finite number"),
         ({"alphas": [1, 1]}, "alphas names one more than once"),
         ({"subspaces": ["15-1"]}, "15-1 runs backwards"),

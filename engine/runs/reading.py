@@ -1,0 +1,50 @@
+"""The one reader of our Parquet files: damage is one message that names the file."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.errors import EngineError
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Raise EngineError with the file's name for one that is no Parquet, or a damaged one."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        said = str(error).splitlines()[0]
+        raise EngineError(f"{path} cannot be read as Parquet ({said}). Remove it and run again.") from error
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+    """A Parquet file's columns. Raises EngineError for a damaged file, and for one without a column."""
+    with _opened(path, columns):
+        return pq.read_table(path, columns=None if columns is None else list(columns), **options)
+
+
+def read_batches(
+    path: Path, columns: Sequence[str] | None, size: int, dictionaries: Sequence[str] = ()
+) -> Iterator[pa.RecordBatch]:
+    """The same, at most `size` rows at a time; `dictionaries` are columns whose values are numbered."""
+    with _opened(path, columns), pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
+        yield from file.iter_batches(size, columns=None if columns is None else list(columns))
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file."""
+    with _opened(path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+@contextmanager
+def _opened(path: Path, columns: Sequence[str] | None = None) -> Iterator[None]:
+    with named(path):
+        absent = [name for name in columns or () if name not in pq.read_schema(path).names]
+        if absent:
+            raise EngineError(f"{path} has no column '{absent[0]}', so it is not one of ours. Remove it and run again.")
+        yield
