@@ -14,6 +14,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def bench(
+    context: typer.Context,
     variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several.")],
     tasks: Annotated[
         str, typer.Option(help="lm-eval tasks with commas, mmlu_* and YAML files too; everyday ships with this project.")
@@ -50,6 +51,8 @@ def bench(
     os.environ.setdefault("TQDM_DISABLE", "1")  # of datasets and others; what is wanted is asked for by name
     with cli.user_errors():
         form = cli.check_form(form, as_json)
+        if server is None:
+            cli.refuse_unread(context, "bin/bench without --server", ["concurrent"])
         from engine.configs.load import load_config
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)

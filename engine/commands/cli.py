@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -149,6 +149,15 @@ def existing_or_embedded(path: str | None) -> str | None:
     if path is None or path.startswith("embedded:") or not Path(path).expanduser().exists():
         return path
     return str(Path(path).expanduser().resolve())
+
+
+def refuse_unread(context: typer.Context, mode: str, unread: Iterable[str]) -> None:
+    """Raise EngineError for an option that was given and that this mode of the command does not read."""
+    for name in unread:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = next(part.opts[0] for part in context.command.params if part.name == name)
+            raise EngineError(f"{mode} does not read {flag}. Leave it out.")
 
 
 def check_form(form: str, as_json: bool = False) -> str:

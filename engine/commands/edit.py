@@ -9,9 +9,22 @@ from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
+OF_CHECKPOINTS = ("merge", "verify", "base")
+OF_VARIANTS = ("variant", "layers", "alpha", "model", "pairs", "settings")
+OF_EDITS = ("layers_edited", "embeddings", "biases", "untie", "keep_norms")
+OF_WRITING = ("run", "directions", "allow_other_base", "adapter")
+UNREAD = {
+    "--verify": (*OF_VARIANTS, *OF_EDITS, *OF_WRITING, "plan", "out", "merge", "dry_run"),
+    "--merge": (*OF_VARIANTS, *OF_EDITS, *OF_WRITING, "plan", "dry_run"),
+    "--plan": (*OF_WRITING, *OF_CHECKPOINTS, "out"),
+    "Writing a variant": OF_CHECKPOINTS,
+}
+"""The options that each of the command's jobs has no use for: giving one is an error, not a wish that goes unheard."""
+
 
 @app.command()
 def edit(
+    context: typer.Context,
     variant: Annotated[str | None, typer.Option("--variant", metavar="NAME", help="A name in configs/, or a TOML file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; it must not exist yet.")] = None,
     layers: cli.LayersOption = None,
@@ -41,6 +54,8 @@ def edit(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
+        job = "--verify" if verify else "--merge" if merge else "--plan" if plan else "Writing a variant"
+        cli.refuse_unread(context, job, UNREAD[job])
         if verify or merge:
             _existing(verify, merge, base, out, as_json)
             return

@@ -12,6 +12,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def extract(
+    context: typer.Context,
     variant: cli.VariantOption,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
@@ -49,6 +50,8 @@ def extract(
     cli.keep_stdout_clean()
     with cli.user_errors():
         form = cli.check_form(form, as_json)
+        if not (effect or harmfulness):
+            cli.refuse_unread(context, "bin/extract without --effect and --harmfulness", ["judge"])
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 

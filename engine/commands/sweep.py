@@ -23,8 +23,13 @@ CheckOption = Annotated[
 ]
 
 
+OF_SEARCH = ("selection", "layers", "alphas", "positions", "subspaces", "exhaustive", "max_kl", "min_induce", "max_depth")
+UNREAD_BY_CHECK = ("variant", "engines", "judge", "out", "clean", "dry_run", *OF_SEARCH)
+
+
 @app.command()
 def sweep(
+    context: typer.Context,
     variant: VariantOption = None,
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
@@ -77,6 +82,7 @@ def sweep(
             sweep__max_depth=max_depth,
         )
         if check_export is not None:
+            cli.refuse_unread(context, "--check-export", UNREAD_BY_CHECK)
             _check_export(check_export, overrides, form)
             return
         _sweep(variant, overrides, dry_run=dry_run, form=form, out=out, engines=_count(engines), clean=clean)

@@ -12,6 +12,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def transfer(
+    context: typer.Context,
     variant: cli.VariantOption,
     to: Annotated[str | None, typer.Option(help="Another model of the same width: a folder or a hub repository.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT LoRA whose writes are compared with the directions.")] = None,
@@ -32,6 +33,8 @@ def transfer(
     cli.keep_stdout_clean()
     with cli.user_errors():
         form = cli.check_form(form, as_json)
+        if adapter is not None:
+            cli.refuse_unread(context, "--adapter", ("judge",))
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 

@@ -89,14 +89,17 @@ class RunJudge:
         likely = [likely_cost(self.endpoint, call.messages) for call in missing] if self.endpoint.price else None
         return plan | {"calls": len(missing), "cached": len(answered), "likely_cost": None if likely is None else sum(likely)}
 
-    def check(self, *, in_sweep: bool = False) -> None:
-        """Raise for what would fail later: a missing key or price, a local model in a sweep, an endpoint that refuses."""
-        if in_sweep and self.config.repeat > 1:
-            raise EngineError("A sweep asks its judge once about each response: leave judge.repeat at 1.")
-        if self.file is not None and self.file.local is not None and in_sweep:
+    def check(self, *, beside: str | None = None) -> None:
+        """Raise for what would fail later: a missing key or price, an endpoint that refuses.
+
+        `beside` names the work whose engine runs while it judges, such as "A sweep": no judge in an engine of our own goes then.
+        """
+        if beside is not None and self.config.repeat > 1:
+            raise EngineError(f"{beside} asks its judge once about each response: leave judge.repeat at 1.")
+        if self.file is not None and self.file.local is not None and beside is not None:
             raise EngineError(
-                "A sweep needs its judge while its engine runs, and a judge in an engine of our own would need the same memory. "
-                "Serve the model with `vllm serve` and use --judge vllm, or sweep with the offline judge and run bin/judge after."
+                f"{beside} needs its judge while its engine runs, and a judge in an engine of our own would need its memory. "
+                "Serve the model with `vllm serve` and use --judge vllm, or use the offline judge and run bin/judge after."
             )
         self.check_at_hand()
         if self.endpoint is not None:

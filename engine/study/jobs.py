@@ -58,7 +58,7 @@ def opened(config: RunConfig, path: Path) -> Iterator[Study]:
 def extract(config: RunConfig, path: Path, asked: Extract) -> Row:
     """geometry.json, and padded.json, reading.json and effect.json where they are asked for."""
     source = _check_extract(config, asked)
-    judge = _judge(config) if asked.effect else None
+    judge = _judge(config, "bin/extract --effect") if asked.effect else None
     if asked.harmfulness:
         run(config, path)  # which requests the base declines
     with opened(config, path) as study:
@@ -177,7 +177,7 @@ def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | N
             return study.run("adapter", {"adapter": digest}, lambda: _compare_adapter(study, adapter))
     assert to is not None
     _check_prompt_position(config)
-    judge = _judge(config)
+    judge = _judge(config, "bin/transfer")
     with opened(config, path) as study:
         from engine.study.transfer import make_transfer, open_other
 
@@ -208,9 +208,9 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
     return dict(json.loads(run_dir.file(BEHAVIOUR).read_text()))
 
 
-def _judge(config: RunConfig) -> RunJudge:
+def _judge(config: RunConfig, study: str) -> RunJudge:
     judge = RunJudge(config.judge, EFFECT_RESPONSES)
-    judge.check(in_sweep=True)
+    judge.check(beside=study)
     return judge
 
 

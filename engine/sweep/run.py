@@ -42,7 +42,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     if not is_finished(path, identity):
         check_machine(session)
         say(f"engines: {chosen.count} of {chosen.width} {'GPU(s)' if has_gpu() else 'CPU share'}; {chosen.reason}")
-        judge.check(in_sweep=True)
+        judge.check(beside="A sweep")
         session.check_prompts()
         session.render(inputs.selection, "selection prompts")
         check_space(path, BYTES_PER_ROW * 40 * (len(inputs.pairs) + len(inputs.test)) + session.directions_bytes)

@@ -36,7 +36,7 @@ SMOLLM2 = ["--variant", "smollm2_135m_k1"]
         (["--variant", "smollm2_k1"], ["Unknown variant 'smollm2_k1'", "smollm2_135m_k1"]),
         ([*SMOLLM2, "--set", "sampling.max_tokn=1"], ["unknown key 'sampling.max_tokn'", "max_tokens"]),
         ([*SMOLLM2, "--alpha", "all"], ["edit.alpha = 'all'", "expected a number"]),
-        ([*SMOLLM2, "--layers", "one"], ["--layers takes whole numbers"]),
+        ([*SMOLLM2, "--layers", "one"], ["--layers takes layers such as 16,15,17"]),
         ([*SMOLLM2, "--layers", "31"], ["Layer 31 is out of range", "layers 0 to 30"]),
         ([*SMOLLM2, "--set", "directions.k=2"], ["k = 2 is larger than the number of layers given (1)"]),
         ([*SMOLLM2, "--set", "nonsense"], ["--set takes KEY=VALUE"]),

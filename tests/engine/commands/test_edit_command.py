@@ -105,6 +105,10 @@ def test_alphas_by_layer_reach_the_plan(tmp_path: Path) -> None:
     [
         (["--variant", "smollm2_135m_k1"], "Name the folder to write with --out DIR"),
         (["--out", "x"], "Name a variant with --variant"),
+        (["--verify", "k3", "--alpha", "0.5"], "--verify does not read --alpha. Leave it out."),
+        (["--merge", "k3", "--plan"], "--merge does not read --plan"),
+        (["--variant", "smollm2_135m_k1", "--plan", "--out", "x"], "--plan does not read --out"),
+        (["--variant", "smollm2_135m_k1", "--out", "x", "--base", "y"], "Writing a variant does not read --base"),
         (["--verify", "k3"], "Name the base checkpoint with --base DIR"),
         (["--variant", "smollm2_135m_k1", "--out", "x", "--layers-edited", "28-31"], "Block 30 cannot be edited"),
         (["--variant", "smollm2_135m_k1", "--out", "x", "--layers-edited", "28-"], "expected numbers such as 16,15,17 or 4-20"),
