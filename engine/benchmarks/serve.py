@@ -25,7 +25,7 @@ from engine.paths import PROJECT_DIR
 from engine.rollout.variants import open_sessions
 from engine.runs.inputs import model_name
 from engine.runs.session import Session
-from engine.serving.checks import KEY_VARIABLE, Options
+from engine.serving.checks import KEY_VARIABLE, ServeOptions
 from engine.serving.launch import SWAPPABLE, prepare
 from engine.serving.ready import is_healthy
 
@@ -91,7 +91,7 @@ def _commands(session: Session, config_file: Path, ports: Mapping[str, int]) -> 
     """Bare vLLM on the folder that `bin/serve` would serve, and `bin/serve` itself with a key, twice."""
     # Three servers share the card, or the memory.
     share = ["--gpu-memory-utilization", "0.25"] if has_gpu() else ["--kv-cache-memory-bytes", str(CACHE_BYTES)]
-    plain = prepare([session], Options(port=ports[PLAIN], extra=tuple(share)), None).command
+    plain = prepare([session], ServeOptions(port=ports[PLAIN], extra=tuple(share)), None).command
     serve = [sys.executable, "-m", "engine.commands.serve", "--variant", str(config_file)]
     return {
         PLAIN: plain,

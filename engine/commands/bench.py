@@ -65,10 +65,10 @@ def bench(
             return
         from engine.display.ability import bench_view
         from engine.display.console import show
-        from engine.lmeval.bench import Options
+        from engine.lmeval.bench import BenchOptions
         from engine.lmeval.job import run_bench
 
-        result = run_bench(configs, asked, Options(limit, num_fewshot, chat_template), concurrent=concurrent, out=out)
+        result = run_bench(configs, asked, BenchOptions(limit, num_fewshot, chat_template), concurrent=concurrent, out=out)
         show(bench_view(result), form, result)
 
 

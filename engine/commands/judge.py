@@ -45,10 +45,10 @@ def judge(
     cli.keep_stdout_clean()
     with cli.user_errors():
         from engine.errors import EngineError
-        from engine.rollout.judge_again import Options
+        from engine.rollout.judge_again import JudgingOptions
 
         form = cli.check_form(form, as_json)
-        options = Options(repeat, max_cost, cli.parse_settings(settings))
+        options = JudgingOptions(repeat, max_cost, cli.parse_settings(settings))
         if (run_dir is None) == (calibrate is None):
             raise EngineError("Give a run directory to judge, or --calibrate FILE to measure a judge; one of the two.")
         names = judges or [_default_judge()]

@@ -49,7 +49,7 @@ def serve(
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
         configs = [load_config(name, overrides) for name in variant]
         extra = tuple(context.args)
-        options = checks.Options(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)
+        options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)
         checks.check_extra(options)
         sessions = open_sessions(configs)
         if dry_run:

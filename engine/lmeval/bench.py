@@ -12,7 +12,7 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.lmeval.compare import over_tasks
 from engine.lmeval.documents import BENCH_SCHEMA, compare, document_rows
-from engine.lmeval.endpoint import Served
+from engine.lmeval.endpoint import EndpointModel
 from engine.lmeval.injection import Engine, engine_model, server_model, without_bars
 from engine.models.variant import Variant
 from engine.paths import PROJECT_DIR, write_json
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """How lm-eval asks: documents a task (None: all), examples before each question (None: the task's own), chat template."""
 
     limit: int | None
@@ -45,7 +45,9 @@ class Scored:
     seconds: float
 
 
-def bench(session: Session, variants: Sequence[Variant], tasks: Mapping[str, Any], options: Options) -> tuple[Row, list[Row]]:
+def bench(
+    session: Session, variants: Sequence[Variant], tasks: Mapping[str, Any], options: BenchOptions
+) -> tuple[Row, list[Row]]:
     """The result and a row a document: each of `variants`, the base first, by hot swap in the same engine."""
     replica = session.replica()
     model = engine_model(replica, session.checkpoint.directory, _template(session, options))
@@ -57,7 +59,7 @@ def bench(session: Session, variants: Sequence[Variant], tasks: Mapping[str, Any
 
 
 def bench_server(
-    session: Session, url: str, models: Sequence[Served], tasks: Mapping[str, Any], options: Options, concurrent: int
+    session: Session, url: str, models: Sequence[EndpointModel], tasks: Mapping[str, Any], options: BenchOptions, concurrent: int
 ) -> tuple[Row, list[Row]]:
     """The same through an OpenAI-compatible endpoint, which serves `models`, the base first."""
     scored = []
@@ -72,11 +74,11 @@ def bench_server(
     return _result(session, scored, options) | {"server": url}, [row for one in scored for row in one.rows]
 
 
-def _template(session: Session, options: Options) -> Mapping[str, Any] | None:
+def _template(session: Session, options: BenchOptions) -> Mapping[str, Any] | None:
     return session.config.model.chat_template_kwargs if options.chat_template else None
 
 
-def _score(name: str, digest: str | None, model: Any, tasks: Mapping[str, Any], options: Options) -> Scored:
+def _score(name: str, digest: str | None, model: Any, tasks: Mapping[str, Any], options: BenchOptions) -> Scored:
     started = time.monotonic()
     with without_bars() if isinstance(model.model, Engine) else contextlib.nullcontext():
         found = evaluate(model, tasks, options)
@@ -85,7 +87,7 @@ def _score(name: str, digest: str | None, model: Any, tasks: Mapping[str, Any], 
     return Scored(name, digest, document_rows(name, digest, found["samples"]), found["results"], seconds)
 
 
-def evaluate(model: Any, tasks: Mapping[str, Any], options: Options) -> Row:
+def evaluate(model: Any, tasks: Mapping[str, Any], options: BenchOptions) -> Row:
     """lm-eval's result: `samples` and `results` by task."""
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
@@ -124,7 +126,7 @@ def write(out: Path, result: Row, rows: Sequence[Row]) -> None:
     write_json(out / BENCH, result)
 
 
-def _result(session: Session, scored: Sequence[Scored], options: Options) -> Row:
+def _result(session: Session, scored: Sequence[Scored], options: BenchOptions) -> Row:
     names, rows = [one.name for one in scored], [row for one in scored for row in one.rows]
     by_variant = {name: compare(rows, names[0], name) for name in names[1:]}
     return {

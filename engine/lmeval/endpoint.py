@@ -13,7 +13,7 @@ DEFAULT_LENGTH = 2048
 
 
 @dataclass(frozen=True)
-class Served:
+class EndpointModel:
     """A model that an endpoint lists: its variant's hash, where its folder tells, and the most tokens it takes."""
 
     name: str
@@ -26,7 +26,7 @@ def endpoint_key() -> str | None:
     return next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
 
 
-def served_models(url: str, names: Sequence[str]) -> list[Served]:
+def served_models(url: str, names: Sequence[str]) -> list[EndpointModel]:
     """`names` as the endpoint lists them. Raises EngineError where it does not answer, wants a key, or lacks one of them."""
     import httpx
     import openai
@@ -51,9 +51,9 @@ def served_models(url: str, names: Sequence[str]) -> list[Served]:
     return [_served(name, listed) for name in names]
 
 
-def _served(name: str, listed: Mapping[str, Mapping[str, object]]) -> Served:
+def _served(name: str, listed: Mapping[str, Mapping[str, object]]) -> EndpointModel:
     card = listed[name]
     found = HASH.search(str(card.get("root") or ""))
     base = listed.get(str(card.get("parent")), {})  # an adapter takes what its base takes
     length = card.get("max_model_len") or base.get("max_model_len") or DEFAULT_LENGTH
-    return Served(name, found[1] if found else None, int(str(length)))
+    return EndpointModel(name, found[1] if found else None, int(str(length)))

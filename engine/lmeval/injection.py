@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.display.progress import Progress
 from engine.inference.replica import Replica
-from engine.lmeval.endpoint import Served, endpoint_key
+from engine.lmeval.endpoint import EndpointModel, endpoint_key
 
 
 class Engine:
@@ -65,7 +65,7 @@ def without_bars() -> Iterator[None]:
         yield
 
 
-def server_model(url: str, served: Served, directory: Path, concurrent: int, template: Mapping[str, Any] | None) -> Any:
+def server_model(url: str, served: EndpointModel, directory: Path, concurrent: int, template: Mapping[str, Any] | None) -> Any:
     """lm-eval's `local-completions` model on an OpenAI-compatible endpoint; `url` ends in /v1, `directory` has the tokenizer.
 
     `template` are the chat template's arguments, None where prompts are no chat.

@@ -10,7 +10,7 @@ from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.lmeval import bench
 from engine.lmeval.catalogue import check_few_shot, load_tasks
-from engine.lmeval.endpoint import Served, served_models
+from engine.lmeval.endpoint import EndpointModel, served_models
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def run_bench(
-    configs: Sequence[RunConfig], asked: Mapping[str, Any], options: bench.Options, *, concurrent: int, out: Path | None
+    configs: Sequence[RunConfig], asked: Mapping[str, Any], options: bench.BenchOptions, *, concurrent: int, out: Path | None
 ) -> Row:
     """The result, which is also in bench.json."""
     for config in configs:
@@ -59,7 +59,7 @@ def run_bench(
     return result
 
 
-def _check_base(session: Session, base: Served) -> None:
+def _check_base(session: Session, base: EndpointModel) -> None:
     """Raise EngineError where an endpoint tells that its base is another model."""
     if base.variant_hash not in (None, session.base.hash):
         raise EngineError(

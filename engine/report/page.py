@@ -30,7 +30,7 @@ CHANGED = 3  # raise where the page itself changes: finished runs then get a new
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A run on the page."""
 
     run: RunData
@@ -59,7 +59,7 @@ def refresh(run_dir: RunDir) -> None:
     run_dir.run_stage("report", lambda: _write(run_dir.path), reads=SHOWN, settings={"page": CHANGED}, writes=[REPORT])
 
 
-def make_section(run: RunData, number: int, folder: Path, prompts: int, *, several: bool) -> Section:
+def make_section(run: RunData, number: int, folder: Path, prompts: int, *, several: bool) -> PageSection:
     """Everything a page says of a run; its plots are written into `folder`/plots."""
     data = browser_data(run, prompts)
     note = ""
@@ -71,10 +71,10 @@ def make_section(run: RunData, number: int, folder: Path, prompts: int, *, sever
     identity = json.dumps(run.manifest["identity"], indent=2)
     script = as_script(data) if data else None
     timing = tables.timing_table(run)
-    return Section(run, number, _sentences(run), _tables(run), _details(run), timing, figures, script, note, identity)
+    return PageSection(run, number, _sentences(run), _tables(run), _details(run), timing, figures, script, note, identity)
 
 
-def render(sections: Sequence[Section], models: Table) -> str:
+def render(sections: Sequence[PageSection], models: Table) -> str:
     """The page's HTML."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

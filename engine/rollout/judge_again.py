@@ -30,7 +30,7 @@ from judging.statistics import MISSING
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class JudgingOptions:
     """What bin/judge was asked for beside the judges' names."""
 
     repeat: int = 1
@@ -50,7 +50,7 @@ def open_run(path: Path) -> RunDir:
     return RunDir(path, read_manifest(path))
 
 
-def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
+def judge(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str, Any]:
     """Judge a run by each judge and summarise all scores there are; `stopped` says why a judge gave up before the end."""
     run_dir = open_run(path)
     expected = count_rows(path / ROLLOUTS)
@@ -71,7 +71,7 @@ def judge(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
     return summary | {"stopped": stopped}
 
 
-def measure(name: str, source: str, options: Options) -> dict[str, Any]:
+def measure(name: str, source: str, options: JudgingOptions) -> dict[str, Any]:
     """Measure a judge against human labels, and keep the result for every later run."""
     labels = load_labels(source)
     one = _judge(name, len(labels.rows), options)
@@ -85,7 +85,7 @@ def measure(name: str, source: str, options: Options) -> dict[str, Any]:
     return record
 
 
-def plan(path: Path, names: Sequence[str], options: Options) -> dict[str, Any]:
+def plan(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str, Any]:
     """How many calls judging would make, and about what they would cost; nothing is sent."""
     open_run(path)
     responses = count_rows(path / ROLLOUTS)
@@ -109,7 +109,7 @@ def add_corrections(summary: dict[str, Any]) -> None:
             figure[f"{name}_corrected"] = dataclasses.asdict(corrected)
 
 
-def _judge(name: str, expected: int, options: Options, budget: Budget | None = None) -> RunJudge:
+def _judge(name: str, expected: int, options: JudgingOptions, budget: Budget | None = None) -> RunJudge:
     config = JudgeConfig(name=name, repeat=options.repeat, max_cost=options.max_cost)
     return RunJudge(config, expected, options.overrides, budget)
 

@@ -51,7 +51,7 @@ MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activati
 
 
 @dataclass(frozen=True)
-class Options:
+class ServeOptions:
     """Where to listen, with which key, and what is passed on to vLLM after ours."""
 
     host: str = "127.0.0.1"
@@ -64,7 +64,7 @@ class Options:
     extra: tuple[str, ...] = ()
 
 
-def check_extra(options: Options) -> None:
+def check_extra(options: ServeOptions) -> None:
     """Raise EngineError where what follows -- takes back what bin/serve promises; vLLM takes the start of a flag for the flag."""
     for flag in _flags(options):
         reasons = [why for name, why in NOT_PASSED_ON.items() if len(flag) > len("--") and name.startswith(flag)]
@@ -73,7 +73,7 @@ def check_extra(options: Options) -> None:
             raise EngineError(f"{flag} is not passed on to vLLM. {reasons[0]}")
 
 
-def check_settings(session: RunInputs, options: Options) -> None:
+def check_settings(session: RunInputs, options: ServeOptions) -> None:
     """Raise EngineError for a configuration's [vllm] table that --swappable cannot keep."""
     for name in session.config.vllm if options.swappable else ():
         flag = f"--{name.replace('_', '-')}"
@@ -81,7 +81,7 @@ def check_settings(session: RunInputs, options: Options) -> None:
             raise EngineError(f"vllm.{name} does not go with --swappable. {NOT_SWAPPABLE[refused]}")
 
 
-def _flags(options: Options) -> dict[str, str]:
+def _flags(options: ServeOptions) -> dict[str, str]:
     """vLLM's flags after the --, in their plain form, with what follows each: --a_b=1 and --a-b 1 are the same."""
     found = {}
     for part, after in zip_longest(options.extra, options.extra[1:], fillvalue=""):
@@ -91,12 +91,12 @@ def _flags(options: Options) -> dict[str, str]:
     return found
 
 
-def given_key(options: Options) -> str | None:
+def given_key(options: ServeOptions) -> str | None:
     """The user's own key."""
     return options.api_key or os.environ.get(KEY_VARIABLE) or None
 
 
-def check_address(options: Options) -> str | None:
+def check_address(options: ServeOptions) -> str | None:
     """The key that clients must give, None for none.
 
     Raises EngineError for an address beyond this machine without a key, and for a port that is taken.
@@ -119,7 +119,7 @@ def check_address(options: Options) -> str | None:
     return key
 
 
-def check_machine(session: RunInputs, options: Options) -> None:
+def check_machine(session: RunInputs, options: ServeOptions) -> None:
     """Raise EngineError where the GPU that this installation is for is missing, or memory for weights and cache is."""
     weights = session.engine_bytes
     if has_gpu():
@@ -169,7 +169,7 @@ def check_gpu_memory(weights: int, free: int, claimed: int) -> None:
         )
 
 
-def _claimed(session: RunInputs, options: Options, total: int) -> int:
+def _claimed(session: RunInputs, options: ServeOptions, total: int) -> int:
     """Bytes that vLLM wants free at its start: its share of the card, unless the cache has a size of its own or the command line
     says otherwise."""
     if any(flag.startswith(MEMORY_FLAGS) for flag in _flags(options)) or "kv_cache_memory_bytes" in session.config.vllm:
@@ -177,7 +177,7 @@ def _claimed(session: RunInputs, options: Options, total: int) -> int:
     return int(total * memory_share(session.config.vllm))
 
 
-def share_for_swaps(session: RunInputs, options: Options) -> dict[str, float]:
+def share_for_swaps(session: RunInputs, options: ServeOptions) -> dict[str, float]:
     """vLLM's share of the GPU that holds, the user's or vLLM's own, less what swaps keep there."""
     names = ("gpu_memory_utilization", "tensor_parallel_size", "kv_cache_memory_bytes")
     given = {name: _setting(session, options, name, "-tp" if name.startswith("tensor") else "") for name in names}
@@ -186,7 +186,7 @@ def share_for_swaps(session: RunInputs, options: Options) -> dict[str, float]:
     return share_beside_swaps(config, session.checkpoint.directory, device_bytes())
 
 
-def _setting(session: RunInputs, options: Options, name: str, short: str = "") -> str | None:
+def _setting(session: RunInputs, options: ServeOptions, name: str, short: str = "") -> str | None:
     """A vLLM argument as given after the --, else in the configuration; None where it is in neither."""
     given = _flags(options)
     found = given.get(f"--{name.replace('_', '-')}", given.get(short, session.config.vllm.get(name)))

@@ -23,7 +23,7 @@ VERIFIED = "verified_folders.json"
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedModel:
     """A name that the server answers to, the variant's hash (the base's own for `base`), and its folder."""
 
     name: str
@@ -31,7 +31,7 @@ class Served:
     folder: Path
 
 
-def variant_folder(session: RunInputs, variant: Variant, *, as_adapter: bool, allow_changed: bool) -> Served:
+def variant_folder(session: RunInputs, variant: Variant, *, as_adapter: bool, allow_changed: bool) -> ServedModel:
     """The variant's checkpoint or adapter, written if it is not there.
 
     Raises EngineError where a folder of the cache holds other weights than its card says, unless `allow_changed`.
@@ -44,7 +44,7 @@ def variant_folder(session: RunInputs, variant: Variant, *, as_adapter: bool, al
     export(session, variant, folder, as_adapter=as_adapter)
     if there:
         _check_weights(session, variant, folder, allow_changed=allow_changed)
-    return Served(variant.name, variant.hash, folder)
+    return ServedModel(variant.name, variant.hash, folder)
 
 
 def base_folder(session: RunInputs) -> Path:
@@ -96,6 +96,6 @@ class Launch:
     """A command that serves, what it serves, and where."""
 
     command: list[str]
-    models: list[Served]
+    models: list[ServedModel]
     url: str
     environment: dict[str, str] = field(repr=False, default_factory=dict)  # holds the key

@@ -11,7 +11,7 @@ from engine.serving.checks import KEY_VARIABLE
 
 ADMIN_ROUTE = "/admin/variant"  # takes a key of its own: see engine.serving.swap
 OPEN = ("/health", "/ping", ADMIN_ROUTE)
-Scope = dict[str, Any]
+AsgiScope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
@@ -23,7 +23,7 @@ class KeyMiddleware:
         self.app = app
         self.key = os.environ[KEY_VARIABLE]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         guarded = scope["type"] in ("http", "websocket") and scope.get("method") != "OPTIONS" and scope["path"] not in OPEN
         if not guarded or bears(scope, self.key):
             await self.app(scope, receive, send)
@@ -33,7 +33,7 @@ class KeyMiddleware:
             await respond(send, 401, {"error": "Give the key: Authorization: Bearer KEY."})
 
 
-def bears(scope: Scope, key: str) -> bool:
+def bears(scope: AsgiScope, key: str) -> bool:
     """Whether a request's Authorization header holds the key."""
     scheme, _, given = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
     return bool(scheme.lower() == b"bearer") and secrets.compare_digest(given, key.encode())

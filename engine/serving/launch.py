@@ -20,8 +20,8 @@ from engine.models.variant import Variant
 from engine.paths import cache_dir, hash_of, write_json
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.session import Session
-from engine.serving.checks import KEY_VARIABLE, Options, share_for_swaps
-from engine.serving.folders import Launch, Served, base_folder, variant_folder
+from engine.serving.checks import KEY_VARIABLE, ServeOptions, share_for_swaps
+from engine.serving.folders import Launch, ServedModel, base_folder, variant_folder
 from engine.vllm_compat import WORKER_EXTENSION, adapter_ranks
 
 SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
@@ -31,7 +31,7 @@ DEFAULTS = {"VLLM_NO_USAGE_STATS": "1"}
 NEEDED = {"VLLM_USE_RUST_FRONTEND": "0", "VLLM_ENABLE_RESPONSES_API_STORE": "0"}
 
 
-def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
+def prepare(sessions: Sequence[Session], options: ServeOptions, key: str | None) -> Launch:
     """Make what is missing (directions, checkpoint or adapters) and put the command together."""
     as_adapters = options.with_base or len(sessions) > 1
     for session in sessions if as_adapters else ():
@@ -41,14 +41,14 @@ def prepare(sessions: Sequence[Session], options: Options, key: str | None) -> L
     models = [variant_folder(session, variant, as_adapter=as_adapters, allow_changed=allowed) for session, variant in made]
     first = sessions[0]
     weights = base_folder(first) if as_adapters else models[0].folder
-    served = [Served(BASE, first.base.hash, weights), *models] if as_adapters else models
+    served = [ServedModel(BASE, first.base.hash, weights), *models] if as_adapters else models
     command = _command(first, weights, served[0].name, options)
     if as_adapters:
         command += _lora_flags(sessions, models)
     return Launch([*command, *_around(key), *options.extra], served, _url(options), {KEY_VARIABLE: key} if key else {})
 
 
-def _command(session: Session, weights: Path, name: str, options: Options) -> list[str]:
+def _command(session: Session, weights: Path, name: str, options: ServeOptions) -> list[str]:
     """vLLM's server on a folder of weights, with the configuration's engine arguments."""
     hardware: dict[str, Any] = hardware_arguments(has_gpu=has_gpu())
     session.arithmetic.say()
@@ -66,12 +66,12 @@ def _around(key: str | None, *middleware: str) -> list[str]:
     return [part for name in (*middleware, *([GUARD] if key else [])) for part in ("--middleware", name)]
 
 
-def _url(options: Options) -> str:
+def _url(options: ServeOptions) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
     return f"http://{host}:{options.port}/v1"
 
 
-def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | None) -> Launch:
+def prepare_swappable(sessions: Sequence[Session], options: ServeOptions, key: str | None) -> Launch:
     """The base's weights in one engine that takes up any of the variants on an admin's word; see `engine.serving.swap`."""
     from engine.serving import swap
 
@@ -87,7 +87,7 @@ def prepare_swappable(sessions: Sequence[Session], options: Options, key: str | 
         command += flags_of(share_for_swaps(sessions[0], options))
     admin_key = os.environ.get(swap.KEY_VARIABLE) or secrets.token_urlsafe(24)
     environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key} | ({KEY_VARIABLE: key} if key else {})
-    models = [Served(SWAPPABLE, f"{len(variants)} variants, now base", weights)]
+    models = [ServedModel(SWAPPABLE, f"{len(variants)} variants, now base", weights)]
     return Launch(command, models, _url(options), environment)
 
 
@@ -142,7 +142,7 @@ def _variants(sessions: Sequence[Session]) -> list[Variant]:
     return variants_of(sessions)
 
 
-def _lora_flags(sessions: Sequence[Session], models: Sequence[Served]) -> list[str]:
+def _lora_flags(sessions: Sequence[Session], models: Sequence[ServedModel]) -> list[str]:
     """One adapter a variant, on the projections that it edits and on nothing else."""
     say("serve: adapters on one copy of the base; their weights equal the folded model's to rounding, not bit for bit")
     rank = max(session.config.directions.k or len(session.layers()) for session in sessions)

@@ -19,7 +19,7 @@ from typing import Any
 
 from engine.inference.answers import checked_answers
 from engine.serving.gate import Gate
-from engine.serving.guard import ADMIN_ROUTE, Receive, Scope, Send, bears, respond
+from engine.serving.guard import ADMIN_ROUTE, AsgiScope, Receive, Send, bears, respond
 from engine.vllm_compat import served_engine
 
 CATALOGUE_VARIABLE, KEY_VARIABLE = "REFUSAL_SWAP_CATALOGUE", "REFUSAL_ADMIN_KEY"
@@ -40,7 +40,7 @@ class SwapMiddleware:
         self.current: str | None = "base"  # None after a swap that failed
         self.opened = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # one connection makes many responses, which could not be told apart
             await send({"type": "websocket.close", "code": 1008})
         elif scope["type"] != "http":
@@ -82,7 +82,7 @@ class SwapMiddleware:
 
         return listed
 
-    async def _admin(self, scope: Scope, receive: Receive) -> tuple[int, dict[str, Any]]:
+    async def _admin(self, scope: AsgiScope, receive: Receive) -> tuple[int, dict[str, Any]]:
         if not _from_here(scope):
             return 403, {"error": "The admin route answers this machine alone."}
         if not bears(scope, self.key):
@@ -136,7 +136,7 @@ class SwapMiddleware:
         }
 
 
-def _from_here(scope: Scope) -> bool:
+def _from_here(scope: AsgiScope) -> bool:
     """Whether a request comes from this machine: by loopback, or from the very address that it came to."""
     if not scope.get("client") or not scope.get("server"):
         return False

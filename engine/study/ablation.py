@@ -18,7 +18,7 @@ from engine.runs.inputs import ANSWERABLE, DECLINED, given_layers
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study
-from engine.study.panel import INPUTS, Panel, make_panel, nothing, write_modules
+from engine.study.panel import INPUTS, RequestPanel, make_panel, nothing, write_modules
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
 from extraction.positions import RESPONSE
@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class AblationOptions:
     """Shares removed, at which sites; multiples of the mean difference added; how many requests, how long."""
 
     alphas: tuple[float, ...]
@@ -49,7 +49,7 @@ class Subject:
     layer: int
 
 
-def make_ablation(study: Study, options: Options) -> Row:
+def make_ablation(study: Study, options: AblationOptions) -> Row:
     """Rates by site, subject and alpha on test requests of the declined kind; and with vectors added on answerable ones."""
     session, position = study.session, study.session.config.directions.position
     responses = pair_responses(session) if position == RESPONSE else None
@@ -91,8 +91,8 @@ def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:
 
 
 def _settings(
-    study: Study, model: Any, subjects: Sequence[Subject], panels: Sequence[Panel], options: Options
-) -> Iterator[tuple[Row, Panel, AbstractContextManager[None]]]:
+    study: Study, model: Any, subjects: Sequence[Subject], panels: Sequence[RequestPanel], options: AblationOptions
+) -> Iterator[tuple[Row, RequestPanel, AbstractContextManager[None]]]:
     """Every row's heading, the requests it is measured on, and the intervention."""
     biases = study.session.plan.scope.biases
     for panel, side in zip(panels, ("declined", "answered"), strict=True):

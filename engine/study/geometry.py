@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Options:
+class GeometryOptions:
     """What is measured beside the run's own position and the mean difference."""
 
     positions: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Options:
     unrelated: str | None = None
 
 
-def make_geometry(study: Study, options: Options) -> Row:
+def make_geometry(study: Study, options: GeometryOptions) -> Row:
     """Everything but what needs generation with an edit."""
     session, main = study.session, study.session.config.directions.position
     positions = session.offsets([main, *options.positions])

@@ -104,9 +104,9 @@ def _geometry(study: Study, asked: Extract, source: str | None) -> Row:
     inputs["unrelated_hash"] = file_hash(resolve(source)) if source else None
 
     def work() -> Row:
-        from engine.study.geometry import Options, make_geometry
+        from engine.study.geometry import GeometryOptions, make_geometry
 
-        return make_geometry(study, Options(tuple(positions), tuple(estimators), source))
+        return make_geometry(study, GeometryOptions(tuple(positions), tuple(estimators), source))
 
     return study.run("geometry", inputs, work)
 
@@ -139,14 +139,14 @@ def _effect(study: Study, judge: RunJudge, estimators: Sequence[str], source: st
 
 
 def ablate(config: RunConfig, path: Path, **options: Any) -> Row:
-    """ablation.json; options as `engine.study.ablation.Options`."""
+    """ablation.json; options as `engine.study.ablation.AblationOptions`."""
     given_layers(config)
     with opened(config, path) as study:
 
         def work() -> Row:
-            from engine.study.ablation import Options, make_ablation
+            from engine.study.ablation import AblationOptions, make_ablation
 
-            return make_ablation(study, Options(**options))
+            return make_ablation(study, AblationOptions(**options))
 
         return study.run("ablation", options, work)
 

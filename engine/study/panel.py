@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Panel:
+class RequestPanel:
     """Requests, rendered, and the median log-probability (nats a token) of the base's own responses to them."""
 
     session: Session
@@ -42,11 +42,12 @@ class Panel:
         return figures(OfflineGrader(self.reference).grade(items))
 
 
-def make_panel(session: Session, model: Any, texts: Sequence[str], max_tokens: int) -> Panel:
+def make_panel(session: Session, model: Any, texts: Sequence[str], max_tokens: int) -> RequestPanel:
     """Lay requests out and have the untouched model answer them."""
     prompts = session.render_texts(texts, "test requests")
     responses = greedy(model, prompts, max_tokens)
-    return Panel(session, model, list(texts), prompts, max_tokens, reference_logprob(mean_logprobs(model, prompts, responses)))
+    reference = reference_logprob(mean_logprobs(model, prompts, responses))
+    return RequestPanel(session, model, list(texts), prompts, max_tokens, reference)
 
 
 def nothing() -> AbstractContextManager[None]:

@@ -22,7 +22,7 @@ from engine.scoring.grader import OfflineGrader
 from engine.study.estimates import OVER_PAIRS, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
-from engine.study.panel import Panel, make_panel, nothing, write_modules
+from engine.study.panel import RequestPanel, make_panel, nothing, write_modules
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.estimators import estimate
 from extraction.intervention import ablation
@@ -45,7 +45,7 @@ class Regrowth:
         self.writers = write_modules(session, self.model)
         self.train, self.held = self._streams(nothing(), "directions of the base")
         texts = [request.text for request in study.requests(DECLINED, num_prompts)]
-        self.panel: Panel = make_panel(session, self.model, texts, max_tokens)
+        self.panel: RequestPanel = make_panel(session, self.model, texts, max_tokens)
 
     def row(self, removed_HK: Tensor | None, label: str) -> tuple[Row, Streams]:
         """What is left by layer with a subspace removed, and the streams that say so."""

@@ -16,7 +16,7 @@ from engine.configs.load import load_config
 from engine.errors import EngineError
 from engine.lmeval import job
 from engine.lmeval.catalogue import OWN
-from engine.lmeval.endpoint import Served
+from engine.lmeval.endpoint import EndpointModel
 from engine.runs.session import Session
 
 ROOT = Path(__file__).parents[3]
@@ -80,10 +80,10 @@ def test_a_run_of_other_variants_and_a_server_of_another_base_are_named(tmp_path
     with pytest.raises(EngineError, match=r"holds rollouts of another k1 \(a{16}; this one is c{16}\). Name another folder"):
         job._check_run(tmp_path, {"k1": "c" * 16})
     session = Session(load_config("smollm2_135m_k1"))
-    job._check_base(session, Served("base", session.base.hash, 1024))
-    job._check_base(session, Served("base", None, 1024))  # a server that is not ours tells no hash
+    job._check_base(session, EndpointModel("base", session.base.hash, 1024))
+    job._check_base(session, EndpointModel("base", None, 1024))  # a server that is not ours tells no hash
     with pytest.raises(EngineError, match=r"The server's base is c{16}, and this variant's is \w{16}"):
-        job._check_base(session, Served("base", "c" * 16, 1024))
+        job._check_base(session, EndpointModel("base", "c" * 16, 1024))
 
 
 @pytest.mark.parametrize(

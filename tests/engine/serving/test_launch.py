@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from engine.models.variant import Variant
 from engine.rollout.variants import open_sessions
 from engine.serving import checks, guard, launch
-from engine.serving.folders import Launch, Served, variant_folder
+from engine.serving.folders import Launch, ServedModel, variant_folder
 from engine.serving.gate import Gate
 from engine.serving.ready import ready_lines
 
@@ -38,13 +38,13 @@ def test_engine_arguments_become_vllms_flags() -> None:
 def test_another_address_needs_a_key_and_gets_one_made_only_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     with pytest.raises(EngineError, match=r"0\.0\.0\.0 can be reached from other machines.*--new-key"):
-        checks.check_address(checks.Options(host="0.0.0.0", port=0))
-    made = checks.check_address(checks.Options(host="0.0.0.0", port=0, new_key=True))
+        checks.check_address(checks.ServeOptions(host="0.0.0.0", port=0))
+    made = checks.check_address(checks.ServeOptions(host="0.0.0.0", port=0, new_key=True))
     assert made is not None and len(made) >= 32
-    assert checks.check_address(checks.Options(port=0)) is None
-    assert checks.check_address(checks.Options(port=0, api_key="k")) == "k"
+    assert checks.check_address(checks.ServeOptions(port=0)) is None
+    assert checks.check_address(checks.ServeOptions(port=0, api_key="k")) == "k"
     monkeypatch.setenv("VLLM_API_KEY", "from the environment")
-    assert checks.check_address(checks.Options(host="0.0.0.0", port=0)) == "from the environment"
+    assert checks.check_address(checks.ServeOptions(host="0.0.0.0", port=0)) == "from the environment"
 
 
 @pytest.mark.parametrize(
@@ -63,25 +63,27 @@ def test_another_address_needs_a_key_and_gets_one_made_only_where_asked_for(monk
 )
 def test_what_follows_the_dashes_cannot_open_the_server_or_make_another_model(given: str, named: str) -> None:
     with pytest.raises(EngineError, match=f"{named} is not passed on to vLLM"):
-        checks.check_extra(checks.Options(extra=("--max-model-len", "2048", given)))
+        checks.check_extra(checks.ServeOptions(extra=("--max-model-len", "2048", given)))
 
 
 @pytest.mark.parametrize("given", ["--api-server-count=2", "-dp", "--data_parallel_size", "--kv-offloading-size"])
 def test_a_server_that_swaps_is_one_engine_with_one_cache(given: str) -> None:
-    checks.check_extra(checks.Options(extra=(given, "2")))
+    checks.check_extra(checks.ServeOptions(extra=(given, "2")))
     with pytest.raises(EngineError, match="is not passed on to vLLM"):
-        checks.check_extra(checks.Options(swappable=True, extra=(given, "2")))
+        checks.check_extra(checks.ServeOptions(swappable=True, extra=(given, "2")))
 
 
 def test_a_configuration_of_several_engines_does_not_swap() -> None:
     session = open_sessions([load_config("smollm2_135m_k1", {"vllm.data_parallel_size": 2})])[0]
-    checks.check_settings(session, checks.Options())
+    checks.check_settings(session, checks.ServeOptions())
     with pytest.raises(EngineError, match=r"vllm.data_parallel_size does not go with --swappable"):
-        checks.check_settings(session, checks.Options(swappable=True))
+        checks.check_settings(session, checks.ServeOptions(swappable=True))
 
 
 def test_other_flags_of_vllm_are_passed_on() -> None:
-    checks.check_extra(checks.Options(extra=("--max-model-len", "2048", "--model-impl", "vllm", "--max-num-seqs=8", "-1", "--")))
+    checks.check_extra(
+        checks.ServeOptions(extra=("--max-model-len", "2048", "--model-impl", "vllm", "--max-num-seqs=8", "-1", "--"))
+    )
 
 
 def test_a_port_in_use_is_said_before_anything_is_made() -> None:
@@ -91,7 +93,7 @@ def test_a_port_in_use_is_said_before_anything_is_made() -> None:
         with pytest.raises(
             EngineError, match=r"Cannot listen on 127\.0\.0\.1:\d+ \(Address already in use\)\. Choose another --port"
         ):
-            checks.check_address(checks.Options(port=taken.getsockname()[1]))
+            checks.check_address(checks.ServeOptions(port=taken.getsockname()[1]))
 
 
 def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,22 +101,22 @@ def test_too_little_memory_is_said_with_what_it_takes(monkeypatch: pytest.Monkey
         0
     ]
     with pytest.raises(EngineError, match=r"Serving takes about 1000001\.\d GB here \(weights 0\.3, cache 1000000\.0\)"):
-        checks.check_machine(session, checks.Options())
+        checks.check_machine(session, checks.ServeOptions())
 
 
 def test_a_window_that_the_cache_cannot_hold_is_said_with_both() -> None:
     """SmolLM2 keeps 2 (keys, values) x 30 blocks x 3 heads x 64 values of 2 bytes a token: 23,040 bytes."""
     settings = {"model.dtype": "bfloat16", "vllm.kv_cache_memory_bytes": 23_040 * 1000}
     session = open_sessions([load_config("smollm2_135m_k1", settings)])[0]
-    checks.check_machine(session, checks.Options(extra=("--max_model_len=1000",)))
+    checks.check_machine(session, checks.ServeOptions(extra=("--max_model_len=1000",)))
     with pytest.raises(EngineError, match=r"One request of 1024 tokens takes 0\.0 GB of cache, and the cache has 0\.0. Shorten"):
-        checks.check_machine(session, checks.Options())
-    checks.check_machine(session, checks.Options(extra=("--kv-cache-memory-bytes", str(10**9))))
+        checks.check_machine(session, checks.ServeOptions())
+    checks.check_machine(session, checks.ServeOptions(extra=("--kv-cache-memory-bytes", str(10**9))))
 
 
 def test_a_new_key_is_the_users_own_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "the user's")
-    options = checks.Options(port=0, new_key=True)
+    options = checks.ServeOptions(port=0, new_key=True)
     assert checks.check_address(options) == checks.given_key(options) == "the user's"
     monkeypatch.delenv("VLLM_API_KEY")
     assert checks.check_address(options) and checks.given_key(options) is None
@@ -126,7 +128,7 @@ def test_a_gpu_installation_without_a_gpu_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     session = open_sessions([load_config("smollm2_135m_k1")])[0]
     with pytest.raises(EngineError, match=r"vLLM is for a GPU: none is visible. Check nvidia-smi"):
-        checks.check_machine(session, checks.Options())
+        checks.check_machine(session, checks.ServeOptions())
 
 
 def test_a_gpu_that_is_in_use_is_said_before_vllm_starts() -> None:
@@ -153,7 +155,7 @@ def test_variants_of_two_bases_take_two_servers(llama_dir: Path, tmp_path: Path)
 
 
 def test_the_ready_line_holds_a_request_and_no_key() -> None:
-    models = [Served("base", "b" * 16, Path("base")), Served("k1", "a" * 16, Path("k1"))]
+    models = [ServedModel("base", "b" * 16, Path("base")), ServedModel("k1", "a" * 16, Path("k1"))]
     text = ready_lines(Launch([], models, "http://127.0.0.1:9/v1", {checks.KEY_VARIABLE: "secret"}))
     assert "ready: base (bbbbbbbbbbbbbbbb), k1 (aaaaaaaaaaaaaaaa) at http://127.0.0.1:9/v1" in text
     assert '"model": "k1"' in text and "$VLLM_API_KEY" in text and "secret" not in text
@@ -306,5 +308,5 @@ def test_an_adapter_of_what_no_adapter_can_do_is_refused_before_anything_is_extr
     monkeypatch.chdir(tmp_path)
     config = load_config("smollm2_135m_k1", {"edit.keep_norms": True})
     with pytest.raises(EditError, match="keeps norms is not of rank k"):
-        launch.prepare(open_sessions([config]), checks.Options(with_base=True), None)
+        launch.prepare(open_sessions([config]), checks.ServeOptions(with_base=True), None)
     assert not any(tmp_path.iterdir())
