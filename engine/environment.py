@@ -1,4 +1,4 @@
-"""What this machine is: versions, hardware, the project's commit."""
+"""This machine: versions, hardware, the project's commit, and the environment variables that libraries read."""
 
 import functools
 import gc

@@ -1,4 +1,4 @@
-"""What we know of vLLM's insides, in one place: private names, ids, layers, defaults. An upgrade of vLLM is tried here first.
+"""vLLM's insides as far as we rely on them: private names, ids, layers, defaults. An upgrade of vLLM is tried here first.
 
 Written for vLLM 0.26 to 0.33. vLLM is imported inside the functions: it takes ten seconds.
 """
@@ -125,7 +125,7 @@ def runs_elsewhere() -> bool:
 
 
 def engine_failures() -> tuple[type[Exception], ...]:
-    """What vLLM raises when an engine has died or broken off."""
+    """The exceptions that vLLM raises when an engine has died or broken off."""
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
     return (EngineDeadError, EngineGenerateError)
@@ -166,7 +166,7 @@ def last_logprobs(table: Any, tokens: Sequence[int]) -> list[float]:
 
 
 def wire_types() -> SimpleNamespace:
-    """What passes between vLLM's front end and its engine core, and the coders of it: `bin/bench-overhead` answers as a core."""
+    """The types that pass between vLLM's front end and its engine core, with their coders: `bin/bench-overhead` is a core."""
     from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs, EngineCoreRequest, FinishReason
     from vllm.v1.outputs import LogprobsTensors
     from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
@@ -234,5 +234,5 @@ def exchange_weight(module: Any, weight_HI: Any, *, repacks: bool) -> None:
 
 
 def layer_output(module: Any, input_PI: Any) -> Any:
-    """What a layer gives for inputs, by the kernel that generation uses; (P, H) of the engine's type, without ranks' sum."""
+    """A layer's output for inputs, by the kernel that generation uses; (P, H) of the engine's type, without ranks' sum."""
     return module.quant_method.apply(module, input_PI)

@@ -1,1 +1,1 @@
-"""What `bin/bench-*` runs: each measures beside its named anchor in the same process or machine."""
+"""Benchmarks behind `bin/bench-*`: each measures beside a named anchor, in the same process or on the same machine."""

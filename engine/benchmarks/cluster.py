@@ -42,7 +42,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Load:
-    """What the driver is given: `rate` in rows a second and engine, `killed` the share of engines killed on the way.
+    """The load on the driver: `rate` in rows a second and engine, `killed` the share of engines killed on the way.
 
     `per_process` engines share a process (0.4 GB), and die together.
     """

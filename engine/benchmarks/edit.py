@@ -1,4 +1,4 @@
-"""What an edit costs: `bin/edit`'s writer against `cp -r` of the same folder, in turns, on a random Llama-shaped checkpoint."""
+"""The cost of an edit: `bin/edit`'s writer against `cp -r` of the same folder, in turns, on a random Llama-shaped checkpoint."""
 
 import json
 import os

@@ -53,7 +53,7 @@ def batched(model: Any, prompts: Sequence[Sequence[int]], sides: Sequence[tuple[
 
 
 def one_by_one(model: Any, prompts: Sequence[Sequence[int]], sides: Sequence[tuple[int]]) -> Tensor:
-    """The same, a pass a prompt, nothing shared and nothing padded: the reference."""
+    """Directions by one forward pass a prompt, nothing shared and nothing padded: the reference."""
     sums: list[Any] = [0.0, 0.0]
     body, device = decoder_body(model), next(model.parameters()).device
     with torch.inference_mode(), ResidualCapture(model) as capture:

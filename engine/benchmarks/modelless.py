@@ -1,4 +1,4 @@
-"""What bin/bench-cluster has in a model's place: a replica that answers at a set rate, its actor, rules that grade nothing."""
+"""Stand-ins for a model in bin/bench-cluster: a replica that answers at a set rate, its actor, rules that grade nothing."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What our Python costs beside vLLM's: a real `LLM` over an engine core that holds no model and answers at once.
+"""The cost of our Python beside vLLM's: a real `LLM` over an engine core that holds no model and answers at once.
 
 Requests and answers go through vLLM's own msgpack encoding, as they do between processes on a GPU; vLLM's output processor
 and detokeniser are real. A slow machine hides this cost behind its model; a GPU does not. Times are CPU seconds of this
@@ -100,7 +100,7 @@ class AnsweringCore:
 
 
 def prompt_logprobs(token_ids: Sequence[int]) -> Any:
-    """What a worker sends of a prompt: its own tokens' log-probabilities, from the second on."""
+    """A prompt's log-probabilities as a worker sends them: its own tokens', from the second on."""
     import torch
 
     tokens = torch.tensor(token_ids[1:], dtype=torch.int32)[:, None]

@@ -1,4 +1,4 @@
-"""What streaming to Parquet costs: our rollout against plain `LLM.generate` on the same engine and prompts, in turns."""
+"""The cost of streaming to Parquet: our rollout against plain `LLM.generate` on the same engine and prompts, in turns."""
 
 import statistics
 import tempfile

@@ -1,4 +1,4 @@
-"""What a sweep costs: exhaustive and screened, against plain `LLM.generate`, hooks in transformers, and an engine a variant."""
+"""The cost of a sweep: exhaustive and screened, against plain `LLM.generate`, hooks in transformers, and an engine a variant."""
 
 import tempfile
 import time

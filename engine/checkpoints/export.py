@@ -83,7 +83,7 @@ def _read_record(out: Path) -> dict[str, Any]:
 
 
 def edit_record(session: RunInputs, variant: Variant, layers: Sequence[int]) -> dict[str, Any]:
-    """What was removed, from what, by what: the content of edit.json."""
+    """The content of edit.json: what was removed, from which tensors, and by which versions."""
     assert variant.edit is not None
     scope = variant.plan.scope
     return {

@@ -1,4 +1,4 @@
-"""What `bin/edit --verify`, `--merge` and `bin/audit` do: look at checkpoints that are there already."""
+"""Checks of checkpoints that are there already, for `bin/edit --verify`, `--merge` and `bin/audit`."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the commands share: options that several have, and errors that exit with 2 and no traceback."""
+"""Shared by the commands: options that several have, and errors that exit with 2 and no traceback."""
 
 import contextlib
 import errno

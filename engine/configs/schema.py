@@ -168,7 +168,7 @@ class SamplingConfig(Section):
 
 
 class SweepConfig(Section):
-    """What bin/sweep tries, and how it chooses. Of it, the studies read `seed`, and no other command reads anything."""
+    """Candidates of bin/sweep, and how it chooses among them. The studies read `seed` of it."""
 
     layers: Annotated[list[int] | None, BeforeValidator(_layer_list)] = None
     """Layers whose directions are tried one by one, such as "4-20,25"; None tries 1 to L."""

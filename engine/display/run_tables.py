@@ -1,4 +1,4 @@
-"""What a run or its judges found: figures by variant and kind, how far judges can be trusted, and how far they agree."""
+"""Tables of a run and of its judges: figures by variant and kind, how far judges can be trusted, and how far they agree."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def summary_view(summary: Row) -> View:
 
 
 def judged_view(summary: Row) -> View:
-    """What bin/judge found: a run's summary, or a sweep's test responses."""
+    """A view of what bin/judge found: a run's summary, or a sweep's test responses."""
     if summary["kind"] == "run":
         return summary_view(summary)
     return [f"{summary['variant']}: {summary['model']}, the test responses of a sweep", *judges_view(summary)]
@@ -63,7 +63,7 @@ def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
 
 
 def judge_lines(judge: Row) -> list[str]:
-    """Who judged, its error rates, and what is missing."""
+    """Sentences on a judge: its name, its error rates, and what is missing."""
     lines = [
         f"Judge: {judge['name']} = {judge['notice']}; rubric {judge['rubric_hash']}.",
         calibration_line(judge.get("calibration"), judge["name"]),

@@ -1,4 +1,4 @@
-"""What the studies found, as tables: for the terminal and for the report."""
+"""Tables of the studies, for the terminal and for the report."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -130,7 +130,7 @@ def ablation_view(found: Row) -> View:
 
 
 def regrowth_table(found: Row) -> Table:
-    """What is left in each round."""
+    """A table of what is left after each round."""
     rows = []
     for row in regrowth_rows(found):
         layer = strongest(row)
@@ -158,7 +158,7 @@ def regrowth_table(found: Row) -> Table:
 
 
 def transfer_view(found: Row) -> View:
-    """What another model makes of the run's directions, or a LoRA's writes beside them."""
+    """A view of the run's directions on another model, or beside a LoRA's writes."""
     return _adapter(found) if "rows" in found else _transfer(found)
 
 
@@ -212,5 +212,5 @@ def length_table(found: Row) -> Table:
 
 
 def judge_line(judge: Row) -> str:
-    """Who judged, and how far it can be trusted."""
+    """A sentence on a judge: its name, and how far it can be trusted."""
     return f"Judge: {judge['notice']}. {calibration_line(judge.get('calibration'), judge['name'])}"

@@ -1,4 +1,4 @@
-"""What a study found, in sentences: for the terminal and for the report."""
+"""Sentences on what a study found, for the terminal and for the report."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a sweep found, in the form of the study's tables."""
+"""Tables of a sweep, in the form of the study's."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -57,7 +57,7 @@ def origin(row: Row) -> str:
 
 
 def marginal_table(summary: Row) -> Table | None:
-    """What each further direction adds: topN subspaces beside the winner; None where one size was tested."""
+    """A table of what each further direction adds to the winner; None where one size was tested."""
     tested = [row for row in summary["confirm"] if row["kind"] in ("single", "subspace") and row["product"]["value"] is not None]
     best: dict[int, Row] = {}
     for row in sorted(tested, key=lambda row: -(row.get("selection_product") or 0)):

@@ -174,7 +174,7 @@ class Rollouts:
         return [(candidate.variant.hash, request.prompt_id) for candidate in candidates for request in requests]
 
     def working(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that no engine gave up on. Raises EngineError where the base is not among them: nothing could be compared."""
+        """The candidates that no engine gave up on. Raises EngineError where the base is not among them."""
         if reason := self.failures.get(self.session.base.hash):
             raise EngineError(f"The base failed twice: {reason}")
         return [candidate for candidate in candidates if candidate.variant.hash not in self.failures]

@@ -1,4 +1,4 @@
-"""Who applies the offline rules: this process, or tasks on the Ray cluster's idle cores.
+"""The offline rules, applied in this process or by tasks on the Ray cluster's idle cores.
 
 One core grades a few hundred responses of 200 tokens a second, an engine on an H100 makes 140: several engines need other cores.
 """

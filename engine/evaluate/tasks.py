@@ -40,7 +40,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a task: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), or mean log-probabilities.
+    """A task's outcome: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), or mean log-probabilities.
 
     `seconds` are with the swap.
     """

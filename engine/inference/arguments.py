@@ -39,7 +39,7 @@ def engine_arguments(
 
 
 def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
-    """What an engine needs on a machine without a GPU."""
+    """vLLM's arguments for a machine without a GPU; none where there is one."""
     if has_gpu:
         return {}
     # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
@@ -47,7 +47,7 @@ def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
 
 
 def gpu_arguments(config: RunConfig, model_dir: Path) -> dict[str, Any]:
-    """What follows from the GPU that this process sees: vLLM's share of it, and CUDA graphs for the whole batch."""
+    """vLLM's arguments for the GPU that this process sees: its share of it, and CUDA graphs for the whole batch."""
     total = device_bytes()
     return share_beside_swaps(config, model_dir, total) | graphs_for_batch(config, total)
 
@@ -66,7 +66,7 @@ def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[s
 
 
 def kept_bytes(checkpoint: Checkpoint, plan: EditPlan) -> int:
-    """What a hot swap keeps beside the model: the base's weights of the layers that it exchanges, in bytes as stored."""
+    """Bytes that a hot swap keeps beside the model: the base's weights of the layers that it exchanges, as stored."""
     entries = [checkpoint.tensors[tensor.name] for tensor in plan.edited]
     return sum(entry.end - entry.begin for entry in entries)
 

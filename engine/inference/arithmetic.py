@@ -62,7 +62,7 @@ def resolve(asked: str, stored: str, native: Iterable[str], machine: str) -> Ari
 
 
 def arithmetic_of(asked: str, checkpoint: Checkpoint) -> Arithmetic:
-    """What a checkpoint runs in on this machine; `asked` is a type or `auto`."""
+    """The type that a checkpoint runs in on this machine; `asked` is a type or `auto`."""
     return resolve(asked, stored_type(checkpoint), native_types(), "GPU" if has_gpu() else "CPU")
 
 

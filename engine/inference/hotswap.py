@@ -86,7 +86,7 @@ class HotSwap:
         return worst
 
     def probe(self, edits: Edits) -> float:
-        """What `swap` compares, for weights that are loaded already: fixed random vectors pushed through every layer."""
+        """The largest probe error of weights that are loaded already: fixed random vectors pushed through every layer."""
         return self._compare(edits, [_product(site, self.weight(site, edits)) for site in self.sites])
 
     def weight(self, site: Site, edits: Edits) -> Tensor:
@@ -158,7 +158,7 @@ def _apply(module: Any, probe_PI: Tensor) -> Tensor:
 
 
 def _product(site: Site, weight_HI: Tensor) -> Tensor:
-    """What the layer must give for the probe vectors with these weights, in the engine's type: (P, H) float64."""
+    """The layer's output for the probe vectors with these weights, in the engine's type: (P, H) float64."""
     in_engine_HI = weight_HI.to(site.probe_PI.dtype)
     return (site.probe_PI.float() @ in_engine_HI.float().T).to(torch.float64)
 

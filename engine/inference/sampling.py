@@ -1,4 +1,4 @@
-"""What is asked of vLLM for each prompt."""
+"""vLLM's sampling parameters for each prompt."""
 
 import hashlib
 from collections.abc import Sequence

@@ -61,7 +61,7 @@ def bench(
 def bench_server(
     session: Session, url: str, models: Sequence[EndpointModel], tasks: Mapping[str, Any], options: BenchOptions, concurrent: int
 ) -> tuple[Row, list[Row]]:
-    """The same through an OpenAI-compatible endpoint, which serves `models`, the base first."""
+    """The same result through an OpenAI-compatible endpoint, which serves `models`, the base first."""
     scored = []
     for served in models:
         model = server_model(url, served, session.checkpoint.directory, concurrent, _template(session, options))

@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible endpoint serves, asked before it is benchmarked."""
+"""The models that an OpenAI-compatible endpoint serves, asked for before it is benchmarked."""
 
 import os
 import re

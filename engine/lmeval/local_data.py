@@ -12,7 +12,7 @@ EVALUATED = "test"  # the split that a single file becomes
 
 
 def with_data(name: str, stock: Mapping[str, Any], data: Path) -> dict[str, Any]:
-    """What lm-eval loads for the task `name`, whose own configuration is `stock`, with `data` in the place of its documents."""
+    """A configuration for lm-eval's task `name`: its own one (`stock`) with `data` in the place of its documents."""
     from datasets import Dataset
 
     if not data.exists():

@@ -68,7 +68,7 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
 
 
 def remembered(store_name: str, directory: Path, files: Sequence[Path], compute: Callable[[], str]) -> str:
-    """What `compute` says of a folder, from the cache as long as none of `files` changes size or time."""
+    """The answer of `compute` on a folder, from the cache as long as none of `files` changes size or time."""
     state = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     store = cache_dir() / store_name
     known = json.loads(store.read_text()) if store.is_file() else {}

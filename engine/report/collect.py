@@ -1,4 +1,4 @@
-"""What a report reads of a run directory: the manifest, the summary, and whichever studies are there."""
+"""A run directory as a report reads it: the manifest, the summary, and whichever studies are there."""
 
 import json
 from collections.abc import Iterator

@@ -106,7 +106,7 @@ def _figures(run: RunData, folder: Path, prefix: str) -> list[tuple[Plot, str]]:
 
 
 def _sweep_figures(run: RunData) -> list[tuple[Plot, bytes]]:
-    """What a sweep drew itself."""
+    """The plots that a sweep drew itself."""
     plots = {
         PRODUCTS: Plot("effect-by-layer", "Effect by layer", "Compliance x coherence on the selection prompts.", dict),
         SCREEN: Plot("screen-by-layer", "Screen by layer", "bypass, induce and KL, with the filters' limits.", dict),

@@ -54,7 +54,7 @@ def alpha_curves(found: Row) -> Any:
 
 
 def regrowth(found: Row) -> Any:
-    """What separates after each round, and how much longer the rest of the mean difference became."""
+    """A plot of what separates after each round, and of how much longer the rest of the mean difference became."""
     figure, (top, bottom) = plotting.pyplot().subplots(2, 1, figsize=(8, 6.4), sharex=True, layout="constrained")
     for number, row in enumerate(found["rounds"]):
         label = "base" if not row["k"] else f"{row['k']} removed"

@@ -97,6 +97,6 @@ def sufficient(singles: Sequence[Row]) -> tuple[str, Row | None]:
 
 
 def chosen_by(row: Row) -> float:
-    """What variants are ranked by: the product on selection prompts, where a sweep chose; else on the test requests."""
+    """The figure that ranks variants: the product on selection prompts, where a sweep chose; else on the test requests."""
     selection = row.get("selection")
     return float((row["product"]["value"] if selection is None else selection) or 0)

@@ -176,7 +176,7 @@ def base_responses(session: Session, prompts: Sequence[Sequence[int]]) -> list[l
 
 
 def provenance(session: Session) -> dict[str, str]:
-    """What a direction file says of its origin."""
+    """A direction file's metadata on its origin."""
     return {"model": model_name(session.config, session.base_hash), "base_hash": session.base_hash, **versions()}
 
 

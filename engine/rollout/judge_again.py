@@ -31,7 +31,7 @@ from judging.statistics import MISSING
 
 @dataclasses.dataclass(frozen=True)
 class JudgingOptions:
-    """What bin/judge was asked for beside the judges' names."""
+    """Options of bin/judge beside the judges' names."""
 
     repeat: int = 1
     max_cost: float | None = None

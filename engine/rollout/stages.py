@@ -192,7 +192,7 @@ def make_likelihoods(session: Session, run_dir: RunDir) -> None:
 
 
 def generated_from(session: Session) -> dict[str, Any]:
-    """What decides responses, but for the directions: the configuration without names of files, and what the files hold."""
+    """The settings that decide responses, beside the directions: configuration and hashes, without names of files."""
     identity = without_spelling(session.identity)
     config = {key: value for key, value in identity["config"].items() if key not in COSMETIC}
     return {**identity, "config": config}

@@ -144,7 +144,7 @@ class RunInputs:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What makes a run this run: the resolved configuration and the hashes of the files it reads."""
+        """A run's identity: the resolved configuration and the hashes of the files it reads."""
         from engine.paths import file_hash
 
         data = self.config.data
@@ -168,7 +168,7 @@ class RunInputs:
         }
 
     def directions_inputs(self) -> dict[str, Any]:
-        """What the directions depend on, and nothing else of the configuration."""
+        """The settings that directions depend on, and nothing else of the configuration."""
         if "directions" in self.identity["data_hashes"]:
             return {"base": self.base_hash, "file": self.identity["data_hashes"]["directions"]}
         response = self.config.directions.position == RESPONSE
@@ -255,7 +255,7 @@ def given_layers(config: RunConfig) -> list[int]:
 
 
 def scope_of(config: RunConfig) -> Scope:
-    """What the configured edit reaches."""
+    """The reach of the configured edit: which tensors of which blocks."""
     edit = config.edit
     return Scope(
         embeddings=edit.embeddings,

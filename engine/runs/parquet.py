@@ -70,7 +70,7 @@ ROLLOUT_KEY = ("variant_hash", "prompt_id")
 
 
 def key_of(row: Row, columns: Sequence[str] = ROLLOUT_KEY) -> tuple[Any, ...]:
-    """What makes a row unique; a rollout's key by default."""
+    """A row's key, which makes it unique; a rollout's by default."""
     return tuple(row[column] for column in columns)
 
 

@@ -30,7 +30,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, **options: Any)
 def read_batches(
     path: Path, columns: Sequence[str] | None, size: int, dictionaries: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
-    """The same, at most `size` rows at a time; `dictionaries` are columns whose values are numbered."""
+    """A file's columns, at most `size` rows at a time; `dictionaries` are columns whose values are numbered."""
     with _opened(path, columns), pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
         yield from file.iter_batches(size, columns=None if columns is None else list(columns))
 

@@ -1,4 +1,4 @@
-"""What the stages of one run share: its inputs, and the one engine, which starts when a stage needs it."""
+"""A run's inputs with the one engine that its stages share; it starts when a stage needs it."""
 
 from typing import TYPE_CHECKING
 

@@ -19,22 +19,22 @@ Record = dict[str, Any]
 
 
 def identity_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """Who gave a score."""
+    """The identity of the judge that gave a score: name, model and rubric hash."""
     return {"name": row["judge"], "model": row["judge_model"], "rubric_hash": row["rubric_hash"]}
 
 
 def identity_of_grader(grader: Grader) -> dict[str, str]:
-    """Who a judge is."""
+    """A judge's identity: name, model and rubric hash."""
     return {"name": grader.name, "model": grader.model, "rubric_hash": grader.rubric_hash}
 
 
 def notice_of(row: Mapping[str, Any]) -> str:
-    """What to say of a judge."""
+    """The notice that stands beside a judge's rates."""
     return f"language model {row['judge_model']}" if row["judge_model"] else NOTICE
 
 
 def judge_of(grader: Grader) -> Record:
-    """What a summary says of the judge that its rates come from."""
+    """A summary's entry on the judge that its rates come from."""
     identity = identity_of_grader(grader)
     return {**identity, "notice": grader.notice, "calibration": lookup(**identity)}
 

@@ -1,4 +1,4 @@
-"""What a grader is, and the offline one."""
+"""The protocol of a grader, and the offline one."""
 
 import statistics
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ class Grader(Protocol):
 
     @property
     def report(self) -> dict[str, Any]:
-        """What was asked, and what it took."""
+        """Counts of calls and tokens, and their cost."""
 
     def submit(self, items: Sequence[Item]) -> None:
         """Have items judged, in the background where that takes a while."""

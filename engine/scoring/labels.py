@@ -37,7 +37,7 @@ class Labels:
     rows: list[Label]
 
     def heldout(self) -> "Labels":
-        """What the rules were not written with in view, where the file says which that is."""
+        """The held-out labels, which the rules were not written with in view, where the file says which those are."""
         rows = [row for row in self.rows if row.split in ("", HELDOUT)]
         return Labels(self.source, self.hash, rows or self.rows)
 

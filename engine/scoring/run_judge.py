@@ -56,7 +56,7 @@ class RunJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides its scores."""
+        """The settings that decide its scores."""
         if self.file is None:
             return {"judge": "offline", "rubric": rubric_hash()}
         asked = self.endpoint.sampling if self.endpoint is not None else local_identity(self.file)

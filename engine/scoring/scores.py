@@ -89,7 +89,7 @@ def names_of(judge: str) -> tuple[str, ...]:
 
 
 def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | None]) -> list[tuple[Grader, Callable[[Row], bool]]]:
-    """Who judges which rows: the rules read likelihoods where there are any, and the text alone elsewhere."""
+    """The judges, each with the rows that are its: the rules read likelihoods where there are any, else the text alone."""
     if grader.name != OFFLINE:
         return [(grader, lambda row: True)]
     of_base: list[float | None] = []
@@ -115,7 +115,7 @@ def logprobs_of(folder: Path) -> dict[Key, float | None]:
 
 
 def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
-    """What is in scores.parquet of judges other than `replaced`."""
+    """The rows of scores.parquet of judges other than `replaced`."""
     if not scores.is_file():
         return
     for batch in reading.read_batches(scores, None, parquet.ROWS_A_BATCH):
@@ -127,7 +127,7 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
 
 
 def item_of(row: Mapping[str, Any], mean_logprob: float | None = None, repeat: int = 0) -> Item:
-    """What a judge is shown of a rollout."""
+    """A rollout as a judge is shown it."""
     return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat)
 
 

@@ -53,7 +53,7 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
 
 
 def read_rollouts(path: Path) -> pa.Table:
-    """What the figures need of each response, in the order of the file; of its text only whether there is any (`empty`)."""
+    """The columns that figures need, in the order of the file; of a response's text only whether there is any (`empty`)."""
     parts = []
     for batch in _batches(path, [*ROLLOUT_COLUMNS, "response"], ROLLOUT_COLUMNS):
         empty = [not text.strip() for text in batch["response"].to_pylist()]
@@ -151,7 +151,7 @@ def figures_of(rows: pa.Table) -> Row:
 
 
 def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row:
-    """Who judged, how far it can be trusted, what is missing and what it cost."""
+    """A summary's entry on a judge: how far it can be trusted, what is missing and what it cost."""
     first = scores.slice(0, 1).to_pylist()[0]
     costs = scores["cost"].drop_null().to_pylist()
     return {

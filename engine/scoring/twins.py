@@ -25,7 +25,7 @@ SPARE_TOKENS = 200  # for the form and the reason
 
 @dataclass
 class Twins:
-    """What was found: twins by the prompt's index, and why the others have none."""
+    """Twins that were found, by the prompt's index, and why the others have none."""
 
     found: dict[int, str] = field(default_factory=dict)
     rejected: dict[int, str] = field(default_factory=dict)

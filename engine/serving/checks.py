@@ -1,4 +1,4 @@
-"""What is asked of a server, and what is refused before anything is made for it: an open address, a port, memory, a GPU."""
+"""A server's options, and the checks before anything is made for it: an open address, a port, memory, a GPU."""
 
 import os
 import secrets

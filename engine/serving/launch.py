@@ -92,7 +92,7 @@ def prepare_swappable(sessions: Sequence[Session], options: ServeOptions, key: s
 
 
 def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> Path:
-    """What the middleware reads: the base's folder and each variant's hash, basis file and alphas."""
+    """The file that the middleware reads: the base's folder and each variant's hash, basis file and alphas."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

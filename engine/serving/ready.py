@@ -36,7 +36,7 @@ def is_healthy(url: str) -> bool:
 
 
 def ready_lines(launch: "Launch") -> str:
-    """What is served, and a request to try. The key is not printed again."""
+    """Lines that say what is served, with a request to try. The key is not printed again."""
     body = json.dumps({"model": launch.models[-1].name, "messages": [{"role": "user", "content": "What time is it?"}]})
     key = ' -H "Authorization: Bearer $VLLM_API_KEY"' if "VLLM_API_KEY" in launch.environment else ""
     names = ", ".join(f"{model.name} ({model.variant_hash})" for model in launch.models)

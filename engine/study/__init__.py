@@ -1,2 +1,2 @@
-"""What the directions of a run are worth: geometry, runtime ablation, regrowth, transfer, behaviour. One module a question;
+"""Studies of what a run's directions are worth: geometry, runtime ablation, regrowth, transfer, behaviour. One module a question;
 each writes one JSON file into the run directory, which engine.report draws."""

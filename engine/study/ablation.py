@@ -41,7 +41,7 @@ class AblationOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is removed or added: a basis, and the vector that is added at `layer`."""
+    """A thing that is removed or added: a basis, and the vector that is added at `layer`."""
 
     kind: str
     basis_HK: Tensor

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class GeometryOptions:
-    """What is measured beside the run's own position and the mean difference."""
+    """Measurements beside the run's own position and the mean difference."""
 
     positions: tuple[str, ...] = ()
     estimators: tuple[str, ...] = tuple(ESTIMATORS)
@@ -101,7 +101,7 @@ def by_layer(units_LH: Tensor, train: Streams, held: Streams) -> Row:
 
 
 def nulls(train: Streams, held: Streams, layer: int) -> Row:
-    """What directions that mean nothing reach on the held-out pairs of a layer: random ones, and shuffled labels'."""
+    """Null bands of a layer on the held-out pairs: of random directions, and of shuffled labels'."""
     drawn = null_directions(train, layer)
     return {name: null_band(*_projections(held, layer, drawn_RH.T)) for name, drawn_RH in drawn.items()}
 
@@ -165,7 +165,7 @@ def curve_of(differences_NH: np.ndarray) -> list[Row]:
 
 
 def structure_of(differences_NLH: np.ndarray, layers: Sequence[int]) -> Row | None:
-    """What the layers' directions span, with the layers' own numbers; None where too few have a reliable direction."""
+    """The structure of the layers' directions, with the layers' own numbers; None where too few have a reliable direction."""
     found, count = structure(differences_NLH), len(differences_NLH)
     if found is None:
         return None

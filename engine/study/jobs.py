@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Extract:
-    """What `bin/extract` was asked for beside the run's own direction."""
+    """Options of `bin/extract` beside the run's own direction."""
 
     positions: Sequence[str]
     estimators: Sequence[str]

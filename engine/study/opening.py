@@ -41,7 +41,7 @@ class Study:
 
     @property
     def shared_inputs(self) -> dict[str, Any]:
-        """What every study depends on."""
+        """The settings that every study depends on."""
         config = self.session.config
         return {
             "format": STUDY_FORMAT,

@@ -48,7 +48,7 @@ class Regrowth:
         self.panel: RequestPanel = make_panel(session, self.model, texts, max_tokens)
 
     def row(self, removed_HK: Tensor | None, label: str) -> tuple[Row, Streams]:
-        """What is left by layer with a subspace removed, and the streams that say so."""
+        """Separability by layer with a subspace removed, and the streams that it was measured on."""
         train, held = self.train, self.held
         if removed_HK is not None:
             train, held = self._streams(self._edit(removed_HK), label)

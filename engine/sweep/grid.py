@@ -1,4 +1,4 @@
-"""What a sweep tries: single directions over layers, alphas and positions, subspaces of them, and controls."""
+"""The candidates of a sweep: single directions over layers, alphas and positions, subspaces of them, and controls."""
 # H = hidden size, K = directions of a subspace
 
 from collections.abc import Mapping, Sequence

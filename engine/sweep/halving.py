@@ -16,7 +16,7 @@ from judging.statistics import Estimate
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a round decided of one candidate."""
+    """A round's decision on one candidate."""
 
     name: str
     kept: bool

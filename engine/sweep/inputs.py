@@ -1,4 +1,4 @@
-"""What goes into a sweep: pairs that choose, requests that test, layers to try; and what cannot be tried is refused.
+"""A sweep's inputs: pairs that choose, requests that test, layers to try. What cannot be tried is refused here.
 
 Imports nothing heavy: a finished sweep is printed, and a hopeless one refused, in a second.
 """

@@ -71,7 +71,7 @@ def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
 
 
 def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) -> dict[str, Any]:
-    """What bin/sweep prints and --json gives."""
+    """A sweep's summary, which bin/sweep prints and --json gives."""
     config, rollouts = search.session.config, search.rollouts
     winner = next(candidate for candidate in tested if candidate.kind not in (BASE, RANDOM, SHUFFLED))
     return {

@@ -58,7 +58,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
 
 
 def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:
-    """What makes a sweep this sweep: the run's identity, with what is tried and who chooses."""
+    """A sweep's identity: the run's, with what is tried and who chooses."""
     data = session.config.data
     identity = session.identity
     hashes = dict(identity["data_hashes"])

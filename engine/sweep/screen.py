@@ -70,7 +70,7 @@ class Probe:
     tokens: RefusalTokens
 
     def base_row(self, base: Candidate) -> Row:
-        """What the base itself reads, with nothing added or removed; it must be folded in."""
+        """The screen's row of the base itself, with nothing added or removed; it must be folded in."""
         scores = [ablation_scores(self.folded.model, panel, self.tokens.token_ids) for panel in self.halves]
         induce = [induction_scores(self.folded.model, panel, self.tokens.token_ids) for panel in self.halves]
         figures = {"bypass": torch.cat([part.bypass_N for part in scores]), "kl": torch.cat([part.kl_N for part in scores])}

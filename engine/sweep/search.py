@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Search:
-    """What a search has found so far. `stages` holds a row per candidate and stage, for sweep.parquet."""
+    """A search and its findings so far. `stages` holds a row per candidate and stage, for sweep.parquet."""
 
     session: Session
     inputs: SweepInputs
@@ -133,7 +133,7 @@ class Search:
         return list(best.values())
 
     def _working(self, stage: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that no engine gave up on; the others get a row that says why."""
+        """The candidates that no engine gave up on; the others get a row that says why."""
         for candidate in candidates:
             if reason := self.rollouts.failures.get(candidate.variant.hash):
                 self._note(stage, candidate, kept=False, reason=f"failed: {reason}")
