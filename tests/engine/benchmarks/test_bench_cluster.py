@@ -10,6 +10,7 @@ from engine.evaluate.rules import LocalRules, RayRules
 from judging.judgement import Item
 
 
+@pytest.mark.slow
 def test_four_engines_of_which_one_is_killed_give_every_row_once(smollm2_dir: Path) -> None:
     found = bench_cluster(Load(engines=4, variants=12, rows=20, rate=40, killed=0.25))
     assert found["lost_actors"] == 1 and found["rows_once"] and found["duplicates"] == 0

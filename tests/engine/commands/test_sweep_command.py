@@ -20,10 +20,10 @@ SMALL = [
     "--layers=14,21-22",
     "--subspaces=top2",
     f"--num-requests={TEST}",
-    "--set=data.num_pairs=32",
-    "--set=sampling.max_tokens=16",
-    "--set=sweep.short_tokens=16",
-    "--set=sweep.screen_prompts=16",
+    "--set=data.num_pairs=24",
+    "--set=sampling.max_tokens=12",
+    "--set=sweep.short_tokens=12",
+    "--set=sweep.screen_prompts=12",
     "--set=sweep.first_round=8",
     "--set=sweep.finalists=1",
     "--set=sweep.random_directions=2",
@@ -220,7 +220,7 @@ def test_a_model_without_a_file_takes_its_name_and_its_flags() -> None:
 @pytest.mark.engine
 def test_the_benchmark_prints_its_ratios_with_what_they_were_measured_on() -> None:
     command = [sys.executable, "-m", "engine.commands.bench_sweep", "--layers=21-22", "--num-prompts=24", "--json"]
-    settings = ["sampling.max_tokens=12", "data.num_pairs=32", "sweep.first_round=8", "sweep.screen_prompts=16"]
+    settings = ["sampling.max_tokens=12", "data.num_pairs=32", "sweep.first_round=8", "sweep.screen_prompts=12"]
     done = run([*command, *(f"--set={setting}" for setting in settings)])
     result = json.loads(done.stdout)
     print(result)
@@ -232,7 +232,7 @@ def test_the_benchmark_prints_its_ratios_with_what_they_were_measured_on() -> No
 @pytest.mark.slow
 @pytest.mark.engine
 def test_a_hot_swap_and_its_checkpoint_give_the_same_greedy_tokens() -> None:
-    done = run(sweep("--check-export=smollm2_135m_k3", "--num-requests=64", "--set=data.num_pairs=32", "--json"))
+    done = run(sweep("--check-export=smollm2_135m_k3", "--num-requests=64", "--set=data.num_pairs=24", "--json"))
     report = json.loads(done.stdout)
     print(report)
     assert done.returncode == 0 and report["equal"] == report["prompts"] == 64 + 200

@@ -25,12 +25,12 @@ def test_the_embedded_model_grades_by_odds_and_the_second_time_from_the_cache(
     file = load_judge("local", {"local.model.path": str(smollm2_dir)})
     assert file is not None and file.local is not None
     monkeypatch.setenv("REFUSAL_ROLLOUT_CACHE", str(tmp_path / "cache"))
-    items = [Item(f"Where is my key {n}?", "I'm sorry, I can't see it.", "stop") for n in range(3)] + [Item("Say hello.", "")]
+    items = [Item(f"Where is my key {n}?", "I'm sorry, I can't see it.", "stop") for n in range(1)] + [Item("Say hello.", "")]
     grader = LocalGrader("local", file.local, Rubric())
     grader.submit(items)
     grader.drain()
     first = grader.grade(items)
-    assert grader.report == {"judged": 4}
+    assert grader.report == {"judged": 2}
     neutral = grader._log_odds([Item("N/A", "N/A")])
     [odds] = grader._log_odds([items[0]])["compliance"]
     weights = [2.718281828459045 ** (a - b) for a, b in zip(odds, neutral["compliance"][0], strict=True)]
