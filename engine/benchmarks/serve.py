@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from engine.configs.load import config_toml
 from engine.configs.schema import RunConfig
@@ -24,6 +23,7 @@ from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.rollout.variants import open_sessions
 from engine.runs.inputs import model_name
+from engine.runs.rows import Row
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, ServeOptions
 from engine.serving.launch import SWAPPABLE, prepare
@@ -33,7 +33,6 @@ PATIENCE_S = 600.0
 CACHE_BYTES = 2**29
 KEY = "bench-serve"
 PLAIN, FOLDED = "vllm", "folded"
-Row = dict[str, Any]
 
 
 def bench_serve(config: RunConfig, requests: int, output_tokens: int, concurrent: int, rounds: int) -> Row:

@@ -1,14 +1,10 @@
 """How lm-eval results look: base and variants, document by document."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from engine.display.numbers import estimate, number, p_value
-from engine.display.table import Table, View
+from engine.display.table import Row, Table, View
 
 HOW_TO_READ = "In brackets: the difference's 95 % interval. p: McNemar's exact test, each row by itself."
 COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]
-Row = Mapping[str, Any]
 
 
 def bench_view(result: Row) -> View:

@@ -1,10 +1,9 @@
 """Tables of a run and of its judges: figures by variant and kind, how far judges can be trusted, and how far they agree."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from engine.display.numbers import estimate, number, published
-from engine.display.table import Table, View
+from engine.display.table import Row, Table, View
 
 ACTING = ("compliance", "coherence", "product")
 RATES = ("declined", *ACTING)
@@ -12,7 +11,6 @@ CORRECTED = ("declined_corrected", "complied_corrected")
 COUNTS = {"cut": "truncated", "empty": "empty", "unscored": "missing"}
 BRACKETS = "In brackets: 95 % intervals (Wilson for shares, bootstrap for means). cut: stopped at the token limit."
 UNLIKE = "Published: the study's prompts and judge. This run used the embedded harmless requests; do not compare."
-Row = Mapping[str, Any]
 
 
 def summary_view(summary: Row) -> View:

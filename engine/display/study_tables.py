@@ -1,8 +1,5 @@
 """Tables of the studies, for the terminal and for the report."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from engine.display.numbers import estimate, layer_ranges, number, p_value
 from engine.display.run_tables import ACTING, calibration_line
 from engine.display.study_words import (
@@ -13,11 +10,10 @@ from engine.display.study_words import (
     strongest,
     structure_sentence,
 )
-from engine.display.table import Table, View
+from engine.display.table import Row, Table, View
 
 BRACKETS = "In brackets: 95 % intervals. Layers: resid_pre; the last is the last block's output."
 MOST_LAYERS = 3
-Row = Mapping[str, Any]
 
 
 def extract_view(found: Row) -> View:

@@ -1,11 +1,10 @@
 """Sentences on what a study found, for the terminal and for the report."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from engine.display.numbers import estimate
+from engine.display.table import Row
 
-Row = Mapping[str, Any]
 MEANINGS = {
     "one direction": "the layers share one direction",
     "low rank": "the layers' directions span a small subspace, not one direction",

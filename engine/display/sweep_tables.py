@@ -1,14 +1,10 @@
 """Tables of a sweep, in the form of the study's."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from engine.display.numbers import estimate, number, p_value
 from engine.display.run_tables import ACTING, judge_lines
-from engine.display.table import Table, View
+from engine.display.table import Row, Table, View
 
 NAMED = {"base": "no edit", "random": "control: random", "shuffled": "control: shuffled labels"}
-Row = Mapping[str, Any]
 
 
 def sweep_view(summary: Row, winner_file: str) -> View:

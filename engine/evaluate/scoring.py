@@ -11,12 +11,12 @@ from typing import Any
 from engine.errors import EngineError
 from engine.evaluate.keyed import Key, Keyed
 from engine.evaluate.rules import Graded, LocalRules, Rules
+from engine.runs.rows import RolloutRow
 from engine.scoring.grader import Grader
 from engine.scoring.scores import item_of
 from judging.judgement import Item, Judgement
 
 QUEUED_BATCHES = 8
-Row = dict[str, Any]
 
 
 class Scoring:
@@ -34,7 +34,7 @@ class Scoring:
         self._known: dict[Judgement, Judgement] = {}  # the rules have few: equal ones are held once
         self.busy_seconds = self.waited_seconds = 0.0
         self._asked: list[tuple[Key, Item]] = []
-        self._rows: queue.Queue[Sequence[Row] | None] = queue.Queue(QUEUED_BATCHES)
+        self._rows: queue.Queue[Sequence[RolloutRow] | None] = queue.Queue(QUEUED_BATCHES)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
         self._thread.start()
@@ -44,7 +44,7 @@ class Scoring:
         """Whether the judge wants to know how likely the base finds a response."""
         return not self.grader.model
 
-    def submit(self, rows: Sequence[Row]) -> None:
+    def submit(self, rows: Sequence[RolloutRow]) -> None:
         """Queue rows; waits where the judge is behind by more than the queue holds."""
         self._check()
         started = time.monotonic()
@@ -78,7 +78,7 @@ class Scoring:
         self._rows.put(None)
         self._thread.join()
 
-    def regrade(self, rows: Sequence[Row], reference: float | None, logprobs: Mapping[Key, float | None]) -> None:
+    def regrade(self, rows: Sequence[RolloutRow], reference: float | None, logprobs: Mapping[Key, float | None]) -> None:
         """Grade rows again with their log-probability under the base and the base's own median, both nats a token.
 
         Of a drained judge. The grades are there after the next `drain`, or after this call where this process applies the rules.
@@ -125,5 +125,5 @@ class Scoring:
             raise self._error
 
 
-def _key(row: Row) -> Key:
+def _key(row: RolloutRow) -> Key:
     return row["variant_hash"], row["prompt_id"]

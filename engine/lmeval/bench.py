@@ -19,10 +19,10 @@ from engine.paths import PROJECT_DIR, write_json
 from engine.runs import parquet
 from engine.runs.files import BENCH, BENCH_ROWS
 from engine.runs.inputs import model_name
+from engine.runs.rows import Row
 from engine.runs.session import Session
 
 SEED = 1234
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ of the answer.
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 from engine.errors import EngineError
+from engine.runs.rows import Row
 
 HUB_NAME = "hails/bigbench"
 SEED = 42
-Row = dict[str, Any]
 
 
 def read_bigbench(file: Path) -> list[Row]:

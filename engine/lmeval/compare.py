@@ -4,15 +4,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from scipy.stats import t as student
 
+from engine.runs.rows import Row
 from judging.paired import exact_mcnemar
 from judging.statistics import Estimate
 
-Row = dict[str, Any]
 Z = 1.959963984540054  # of a 95 % interval
 
 

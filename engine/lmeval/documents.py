@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
 
 import pyarrow as pa
 
 from engine.lmeval.compare import paired
+from engine.runs.rows import Row
 
 BENCH_SCHEMA = pa.schema(
     [
@@ -24,7 +24,6 @@ BENCH_SCHEMA = pa.schema(
 )
 PREFERRED = ("acc_norm", "acc", "exact_match")
 UNFILTERED = "none"
-Row = dict[str, Any]
 
 
 def document_rows(name: str, digest: str | None, samples: Mapping[str, Sequence[Row]]) -> list[Row]:

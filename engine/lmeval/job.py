@@ -18,10 +18,9 @@ from engine.runs import reading
 from engine.runs.files import MANIFEST, ROLLOUTS, SUMMARY, headed
 from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
+from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir, read_manifest
 from engine.runs.session import Session
-
-Row = dict[str, Any]
 
 
 def run_bench(

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,11 +11,11 @@ from engine.report.collect import RunData
 from engine.runs import parquet, reading
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import DECLINED
+from engine.runs.rows import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
 
 COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "prompt", "response", "finish_reason", "form"]
 HIDDEN_KINDS = ("random", "shuffled")
-Row = dict[str, Any]
 
 
 def browser_data(run: RunData, most: int) -> Row | None:

@@ -4,16 +4,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, SWEEP_RUN, TIMING
+from engine.runs.rows import Row
 from engine.runs.run_dir import read_manifest
 
 STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
 SHOWN = (ROLLOUTS, SCORES, SUMMARY, TIMING, *(f"{name}.json" for name in STUDIES))  # the files that a page is made of
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from typing import Any
 
 from engine.display import plotting
 from engine.display.plotting import HEAT, LAYER_LABEL, STREAM_LABEL, band, estimates, legends, line
-
-Row = dict[str, Any]
+from engine.runs.rows import Row
 
 
 def reading(found: Row) -> Any:

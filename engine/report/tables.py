@@ -1,16 +1,14 @@
 """Tables that only a page has: runs of several models beside each other, and where the time went."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from engine.display.numbers import estimate, published
 from engine.display.run_tables import ACTING
-from engine.display.table import Table
+from engine.display.table import Row, Table
 from engine.report.collect import RunData
 
 SUFFICIENT, PARTIAL = 0.7, 0.3  # of compliance, at a coherence that is worth reading
 READABLE = 0.8
-Row = Mapping[str, Any]
 
 
 def timing_table(run: RunData) -> Table:

@@ -1,9 +1,9 @@
 """The stages of a run, each reading files and writing files: directions, rollouts, likelihoods, scores, summary."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from engine.configs.schema import RunConfig, SamplingConfig
 from engine.display.progress import Progress, say
@@ -16,6 +16,7 @@ from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.inputs import Request, model_name
 from engine.runs.reading import count_rows
+from engine.runs.rows import RolloutRow
 from engine.runs.run_dir import COSMETIC, RunDir, without_spelling
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
@@ -90,7 +91,7 @@ def read_summary(run_dir: RunDir) -> dict[str, Any]:
 def make_rollouts(
     session: Session,
     run_dir: RunDir,
-    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    on_row: Callable[[RolloutRow], None] = lambda row: None,
     *,
     logprobs: bool = False,
 ) -> None:
@@ -103,7 +104,7 @@ def make_rollouts(
     variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
     done = table.keys()
     for row in table.rows() if done else ():
-        on_row(row)
+        on_row(cast(RolloutRow, row))
     wanted = [(variant, [r for r in session.requests if (variant.hash, r.prompt_id) not in done]) for variant in variants]
     if done:
         say(f"rollouts: {len(done)} rows are there from an earlier run; {sum(len(rest) for _, rest in wanted)} to go")
@@ -120,7 +121,7 @@ def generate_rows(
     variant: "Variant",
     requests: list[Request],
     table: parquet.ShardedTable,
-    on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    on_row: Callable[[RolloutRow], None] = lambda row: None,
     *,
     logprobs: bool = False,
 ) -> None:
@@ -134,7 +135,7 @@ def generate_rows(
         with Progress(f"rollouts {variant.name}", len(requests)) as progress:
             for generation in replica.generate(prompts, sampling, logprobs=logprobs):
                 place = generation.index
-                row = constant | response_columns(requests[place], prompts[place], generation)
+                row = cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
                 table.append(row)
                 on_row(row)
                 progress.advance(1, len(generation.token_ids))

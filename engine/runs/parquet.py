@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from engine.paths import replace_atomically
 from engine.runs import merging, reading
+from engine.runs.rows import Row
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -61,7 +62,6 @@ SCORE_SCHEMA = pa.schema(
         ("cost", pa.float64()),
     ]
 )
-Row = dict[str, Any]
 FLUSH_ROWS, FLUSH_SECONDS = 128, 5.0
 ROWS_A_BATCH = 1024
 # What repeats from row to row. A dictionary of all columns, Parquet's default, makes the writing of responses three times slower.
@@ -69,7 +69,7 @@ REPEATED = ("variant", "variant_hash", "split", "kind", "category", "finish_reas
 ROLLOUT_KEY = ("variant_hash", "prompt_id")
 
 
-def key_of(row: Row, columns: Sequence[str] = ROLLOUT_KEY) -> tuple[Any, ...]:
+def key_of(row: Mapping[str, Any], columns: Sequence[str] = ROLLOUT_KEY) -> tuple[Any, ...]:
     """A row's key, which makes it unique; a rollout's by default."""
     return tuple(row[column] for column in columns)
 
@@ -82,7 +82,7 @@ class ShardedTable:
         self.schema = schema
         self.key = list(key)
         self.shards = path.with_suffix(".shards")
-        self._pending: list[Row] = []
+        self._pending: list[Mapping[str, Any]] = []
         self._flushed = time.monotonic()
 
     def keys(self) -> set[tuple[Any, ...]]:
@@ -110,13 +110,13 @@ class ShardedTable:
         places = pa.array(range(found.num_rows), pa.int64())
         return found.take(merging.unique_places(found.append_column(merging.PLACE, places), self.key))
 
-    def append(self, row: Row) -> None:
+    def append(self, row: Mapping[str, Any]) -> None:
         """Add a row; it is on disk after at most FLUSH_ROWS rows or FLUSH_SECONDS."""
         self._pending.append(row)
         if len(self._pending) >= FLUSH_ROWS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
-    def extend(self, rows: Iterable[Row] | pa.Table) -> None:
+    def extend(self, rows: Iterable[Mapping[str, Any]] | pa.Table) -> None:
         """Add rows that belong together: all of them are on disk, in one shard, or none."""
         self.flush()
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=self.schema)
@@ -149,7 +149,7 @@ class ShardedTable:
         return [*merged, *sorted(self.shards.glob("*.parquet"))]
 
 
-def write_table(path: Path, rows: Iterable[Row] | pa.Table, schema: pa.Schema) -> None:
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, schema: pa.Schema) -> None:
     """Write rows as a Parquet file atomically."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
     with replace_atomically(path) as temporary:

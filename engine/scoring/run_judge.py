@@ -12,6 +12,7 @@ from engine.configs.schema import JudgeConfig
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash, open_model
+from engine.runs.rows import RolloutRow
 from engine.scoring.grader import Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, item_of
@@ -123,7 +124,7 @@ class RunJudge:
         self._opened = True
         return open_grader(self.config.name, self.file, expected=self._expected, budget=self.budget)
 
-    def offer(self, row: Mapping[str, Any]) -> None:
+    def offer(self, row: RolloutRow) -> None:
         """Judge a response along the way, where there is room; what is not taken here is asked when the run is scored."""
         if self.endpoint is None:
             return

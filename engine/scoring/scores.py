@@ -7,7 +7,7 @@ run, and what other judges said of it stays as it is.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,13 +17,13 @@ from engine.configs.judges import OFFLINE
 from engine.paths import replace_atomically
 from engine.runs import parquet, reading
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
+from engine.runs.rows import RolloutRow, Row, ScoreRow
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from judging.judgement import Item, Judgement
 
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
 SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
-Row = dict[str, Any]
 Key = tuple[Any, ...]
 
 
@@ -40,7 +40,7 @@ def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
     replace_scores(folder / SCORES, grader.name, found)
 
 
-def replace_scores(scores: Path, judge: str, found: Iterable[list[Row]]) -> None:
+def replace_scores(scores: Path, judge: str, found: Iterable[list[ScoreRow]]) -> None:
     """Write scores.parquet: what other judges said stays as it is, then come the rows of `judge`, some at a time."""
     with replace_atomically(scores) as temporary, closing(pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA)) as writer:
         for table in kept_scores(scores, set(names_of(judge))):
@@ -50,10 +50,10 @@ def replace_scores(scores: Path, judge: str, found: Iterable[list[Row]]) -> None
 
 
 def lines_of(
-    judge: Grader, knows: Callable[[Row], bool], folder: Path, logprobs: Mapping[Key, float | None], repeats: int
-) -> Iterator[list[Row]]:
+    judge: Grader, knows: Callable[[RolloutRow], bool], folder: Path, logprobs: Mapping[Key, float | None], repeats: int
+) -> Iterator[list[ScoreRow]]:
     """A judge's rows of scores.parquet, some at a time. What it scored before stays where it now has no score."""
-    before: dict[Key, Row] | None = None
+    before: dict[Key, ScoreRow] | None = None
     for rows in batches(folder / ROLLOUTS):
         asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
         found = judge.grade([item for _, item in asked])
@@ -64,19 +64,19 @@ def lines_of(
         yield lines
 
 
-def scored_before(scores: Path, judge: Grader) -> dict[Key, Row]:
+def scored_before(scores: Path, judge: Grader) -> dict[Key, ScoreRow]:
     """Scores that this judge, with this model and rubric, gave in an earlier run: its cache may be gone."""
     if not scores.is_file():
         return {}
     wanted = [(name, "=", value) for name, value in _identity(judge).items()]
     rows = reading.read_table(scores, filters=wanted).to_pylist()
-    return {parquet.key_of(row, SCORE_KEY): row for row in rows if row["error"] is None}
+    return {parquet.key_of(row, SCORE_KEY): cast(ScoreRow, row) for row in rows if row["error"] is None}
 
 
-def score_row(judge: Grader, row: Mapping[str, Any], repeat: int, judgement: Judgement) -> Row:
+def score_row(judge: Grader, row: Mapping[str, Any], repeat: int, judgement: Judgement) -> ScoreRow:
     """A row of scores.parquet."""
     identity = {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "repeat": repeat}
-    return identity | _identity(judge) | vars(judgement)
+    return cast(ScoreRow, identity | _identity(judge) | vars(judgement))
 
 
 def _identity(judge: Grader) -> Row:
@@ -88,7 +88,9 @@ def names_of(judge: str) -> tuple[str, ...]:
     return (OFFLINE, TEXT_ONLY) if judge == OFFLINE else (judge,)
 
 
-def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | None]) -> list[tuple[Grader, Callable[[Row], bool]]]:
+def as_judges(
+    grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | None]
+) -> list[tuple[Grader, Callable[[RolloutRow], bool]]]:
     """The judges, each with the rows that are its: the rules read likelihoods where there are any, else the text alone."""
     if grader.name != OFFLINE:
         return [(grader, lambda row: True)]
@@ -102,10 +104,10 @@ def as_judges(grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | Non
     return [judge for judge, reads in ((reading, True), (plain, False)) if reads in known]
 
 
-def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[Row]]:
+def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[RolloutRow]]:
     """The responses of a run, some at a time."""
     for batch in reading.read_batches(rollouts, columns, parquet.ROWS_A_BATCH):
-        yield batch.to_pylist()
+        yield cast(list[RolloutRow], batch.to_pylist())
 
 
 def logprobs_of(folder: Path) -> dict[Key, float | None]:
@@ -126,12 +128,12 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
         yield table.filter(wanted).select(parquet.SCORE_SCHEMA.names).cast(parquet.SCORE_SCHEMA)
 
 
-def item_of(row: Mapping[str, Any], mean_logprob: float | None = None, repeat: int = 0) -> Item:
+def item_of(row: RolloutRow, mean_logprob: float | None = None, repeat: int = 0) -> Item:
     """A rollout as a judge is shown it."""
     return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat)
 
 
-def _items(rows: Sequence[Row], logprobs: Mapping[Key, float | None], repeats: int) -> list[tuple[Row, Item]]:
+def _items(rows: Sequence[RolloutRow], logprobs: Mapping[Key, float | None], repeats: int) -> list[tuple[RolloutRow, Item]]:
     return [(row, item_of(row, logprobs.get(parquet.key_of(row)), repeat)) for row in rows for repeat in range(repeats)]
 
 

@@ -18,10 +18,10 @@ from engine.configs.schema import RunConfig
 from engine.runs import reading
 from engine.runs.files import ROLLOUTS, RUN, SCORES
 from engine.runs.inputs import DECLINED
+from engine.runs.rows import Row
 from engine.scoring import calibrations
 from judging import agreement, statistics
 
-Row = dict[str, Any]
 Key = tuple[str, str]
 KEY = ["variant_hash", "prompt_id"]
 ROWS_A_BATCH = 16_384

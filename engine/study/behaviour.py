@@ -16,6 +16,7 @@ from engine.rollout.directions import transformers_model
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, ROLLOUTS
+from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
 from engine.study.panel import decode
@@ -27,7 +28,6 @@ from judging.text import repeated_share
 NGRAM = 4
 LOOPING = 0.5  # share of repeated 4-grams
 SETTLED = 0.02  # of the final declined share
-Row = dict[str, Any]
 
 
 def read_run(session: Session, run_dir: RunDir) -> list[Row]:

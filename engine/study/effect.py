@@ -4,7 +4,6 @@ against unrelated prompts, random and shuffled-label controls, on test requests 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from engine.models.variant import Variant
 from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, Request, given_layers
+from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
 from engine.scoring.calibrations import judge_of
@@ -29,7 +29,6 @@ from judging.paired import Grades, holm, mcnemar_p, product_difference
 from judging.statistics import of_grades
 
 NUM_RANDOM, NUM_REQUESTS = 3, 128
-Row = dict[str, Any]
 
 
 def make_effect(study: Study, grader: Grader, estimators: Sequence[str], unrelated: str | None) -> Row:

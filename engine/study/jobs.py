@@ -17,6 +17,7 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
 from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed
 from engine.runs.inputs import given_layers
+from engine.runs.rows import Row
 from engine.runs.run_dir import open_run_dir
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
@@ -26,7 +27,6 @@ from extraction.positions import RESPONSE
 from extraction.prompts import load_prompts, resolve
 
 EFFECT_RESPONSES = 1000  # a comparison has hundreds: what judges them is worth its start
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from editing.families.base import BIAS
 from engine.errors import EngineError
+from engine.runs.rows import Row
 from engine.runs.session import Session
 from engine.scoring.grader import OfflineGrader, reference_logprob
 from extraction.generate import greedy
@@ -15,7 +16,6 @@ from judging.judgement import Item, Judgement
 from judging.statistics import of_grades, share
 
 INPUTS, WRITES = "inputs", "writes"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

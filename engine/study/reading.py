@@ -6,8 +6,6 @@ answerable ones and (b) among requests of the declined kind, those that the mode
 """
 # L = layers, N = prompts, H = hidden size
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +16,7 @@ from engine.errors import EngineError
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import ANSWERABLE, DECLINED
+from engine.runs.rows import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
 from engine.study.estimates import OVER_PROMPTS, table_of
 from engine.study.geometry import null_directions
@@ -29,7 +28,6 @@ from extraction.separability import null_band, separability
 
 POSITIONS = (LAST_INSTRUCTION, LAST)
 LEAST = 5  # prompts on a side
-Row = dict[str, Any]
 
 
 def base_behaviour(study: Study) -> dict[str, bool]:

@@ -6,7 +6,6 @@ backups: what it had little of before the cut, orthogonal to what was cut, becom
 # L = layers, N = pairs, H = hidden size, K = directions removed, R = resamples
 
 from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from engine.environment import describe
 from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, given_layers
+from engine.runs.rows import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.estimates import OVER_PAIRS, table_of
@@ -31,7 +31,6 @@ from extraction.stability import signal_and_noise
 MEAN = "mean_difference"
 RECOVERED = 0.5  # of the base's d
 RESAMPLES = 200
-Row = dict[str, Any]
 
 
 class Regrowth:

@@ -2,7 +2,6 @@
 # L = layers, H = hidden size, K = directions
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +16,13 @@ from engine.errors import EngineError
 from engine.evaluate.candidates import BASE, SINGLE, Candidate
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, given_layers, model_name
+from engine.runs.rows import Row
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
 from engine.study.effect import NUM_REQUESTS, effect_rows, make_candidate
 from engine.study.geometry import by_layer
 from engine.study.opening import Study, held_out_sides
 from extraction.directions import directions_from, unit_directions, unit_rows
-
-Row = dict[str, Any]
 
 
 def open_other(study: Study, path: str) -> Session:

@@ -7,8 +7,8 @@ from typing import Any
 from engine.configs.schema import SweepConfig
 from engine.display import plotting
 from engine.display.plotting import LAYER_LABEL
+from engine.runs.rows import Row
 
-Row = dict[str, Any]
 Points = list[tuple[int, Row]]
 
 

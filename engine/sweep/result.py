@@ -14,6 +14,7 @@ from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
 from engine.runs.files import SCORES, SWEEP, SWEEP_RUN, WINNER
 from engine.runs.inputs import model_name, with_dtype
+from engine.runs.rows import Row, ScoreRow
 from engine.runs.run_dir import RunDir
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
@@ -41,7 +42,6 @@ SWEEP_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
-Row = dict[str, Any]
 
 
 def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
@@ -122,7 +122,7 @@ def write_scores(folder: Path, rollouts: Rollouts) -> None:
     replace_scores(folder / SCORES, rollouts.scoring.grader.name, score_rows(rollouts))
 
 
-def score_rows(rollouts: Rollouts) -> Iterator[list[Row]]:
+def score_rows(rollouts: Rollouts) -> Iterator[list[ScoreRow]]:
     """Every response's row of scores.parquet, in order of prompt and variant, some at a time."""
     judge = rollouts.scoring.grader
     by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge

@@ -22,6 +22,7 @@ from engine.evaluate.times import Times
 from engine.models.folded import FoldedModel
 from engine.rollout.directions import transformers_model
 from engine.runs import parquet
+from engine.runs.rows import Row
 from engine.runs.session import Session
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import top_sizes
@@ -58,7 +59,6 @@ FIGURES = ("n", "bypass", "induce", "kl")
 FIRST_WORDS = 24  # tokens in which a refusal shows
 GPU_BATCH_TOKENS = 32768
 HOPELESS = 2.0  # standard errors beyond a limit, after half of the prompts
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from engine.evaluate.rollouts import Rollouts
 from engine.rollout.directions import extract, provenance
 from engine.runs import parquet
 from engine.runs.inputs import Request
+from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
 from engine.sweep import halving, screen
@@ -22,8 +23,6 @@ from engine.sweep.grid import Grid
 from engine.sweep.inputs import SweepInputs
 from extraction.files import load_directions, save_directions
 from judging.paired import Grades
-
-Row = dict[str, Any]
 
 
 @dataclass
