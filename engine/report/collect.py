@@ -60,6 +60,9 @@ def read_run(path: Path) -> RunData:
     manifest = read_manifest(path)
     studies = dict(_studies(path))
     summary = _read(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+    if summary and "kind" not in summary:
+        say(f"report: {path / SUMMARY} is of another version and is left out; run its command again")
+        summary = {}
     if not summary and not studies:
         done = ", ".join(manifest["stages"]) or "none"
         raise EngineError(

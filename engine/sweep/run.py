@@ -49,7 +49,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     run_dir = open_run_dir(path, identity, kind=SWEEP_RUN, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked():
-        if not is_finished(path, identity) or _has_gaps(read_summary(run_dir)):
+        if not is_finished(path, identity) or _is_old(read_summary(run_dir)) or _has_gaps(read_summary(run_dir)):
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, chosen.count, judge.grader)
@@ -67,6 +67,11 @@ def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:
     config = session.config.model_dump(mode="json")
     config["estimator"] = config.pop("directions")["estimator"]  # layers and positions are a sweep's own
     return {**identity, "config": config, "data_hashes": hashes, "judge": judge.identity}
+
+
+def _is_old(summary: dict[str, Any]) -> bool:
+    """Whether a summary is of a version that had other figures: it is made again from what is on disk."""
+    return "kind" not in summary
 
 
 def _has_gaps(summary: dict[str, Any]) -> bool:

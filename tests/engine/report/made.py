@@ -68,6 +68,7 @@ def summary(variant: str, published: Row | None) -> Row:
         "cost": None,
     }
     return {
+        "kind": "run",
         "variant": variant,
         "model": "made@0",
         "layers": load_config(variant).directions.layers,
