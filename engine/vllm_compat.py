@@ -119,6 +119,11 @@ def _paused(llm: Any) -> Iterator[None]:
         llm.wake_up(tags=["scheduling"])
 
 
+def worker_here(llm: Any) -> Any:
+    """The worker of an engine of one rank that runs in this process: tests look at its layers."""
+    return llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker
+
+
 def runs_elsewhere() -> bool:
     """Whether vLLM puts its engine in a process of its own, as it does by default on a GPU."""
     return os.environ.get("VLLM_ENABLE_V1_MULTIPROCESSING", "1") != "0"

@@ -1,6 +1,7 @@
 """The layering of the packages, read from their imports: those inside functions and under TYPE_CHECKING included."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,3 +127,18 @@ def test_no_room_imports_the_public_face() -> None:
 def test_no_two_rooms_import_each_other() -> None:
     arrows = room_arrows()
     assert sorted((one, other) for one, other in arrows if one < other and (other, one) in arrows) == []
+
+
+PRIVATE = re.compile(r"vllm\.(v1|model_executor|engine|config|platforms|worker)\b|engine_core\.|\.llm_engine\b")
+
+
+def test_private_names_of_vllm_stand_in_one_file() -> None:
+    """vLLM's documented face is `vllm.LLM`, `vllm.SamplingParams` and its command line."""
+    code = {module: "\n".join(code_lines(file)) for module, file in FILES.items() if module != "engine.vllm_compat"}
+    assert [module for module, text in code.items() if PRIVATE.search(text)] == []
+
+
+def code_lines(file: Path) -> list[str]:
+    """A file's statements that import, and its attribute chains, as text; strings and comments are left out."""
+    tree = ast.parse(file.read_text())
+    return [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom | ast.Attribute)]

@@ -17,7 +17,7 @@ from editing.projection import Edit, orthonormal_basis, project_out
 from tests.browser import chromium, open_page
 
 ROOT = Path(__file__).parents[3]
-LAYER, PAIRS, HELD_OUT, REQUESTS = 22, 24, 16, 28
+LAYER, PAIRS, HELD_OUT, REQUESTS = 22, 24, 16, 44
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
 Row = dict[str, Any]
 

@@ -25,6 +25,7 @@ from engine.inference.replica import Replica
 from engine.models.locate import checkpoint_hash
 from engine.models.variant import Variant
 from engine.runs.session import Session
+from engine.vllm_compat import worker_here
 from extraction.prompts import load_prompts
 from extraction.rendering import ChatRenderer
 
@@ -75,7 +76,7 @@ def replica(smollm2_dir: Path, base: Variant) -> Iterator[Replica]:
 @pytest.fixture
 def hotswap(replica: Replica) -> HotSwap:
     """The swapper inside the in-process worker."""
-    return replica.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.hotswap
+    return worker_here(replica.llm).hotswap
 
 
 def tokens(replica: Replica, prompts: list[list[int]]) -> list[list[int]]:

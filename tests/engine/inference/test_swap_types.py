@@ -19,6 +19,7 @@ from engine.inference.hotswap import HotSwap
 from engine.inference.replica import Replica
 from engine.models.locate import checkpoint_hash
 from engine.models.variant import Variant
+from engine.vllm_compat import worker_here
 from tests.tiny import HIDDEN, save_tiny
 
 pytestmark = pytest.mark.engine
@@ -83,4 +84,4 @@ def test_old_weights_are_noticed(pair: tuple[Replica, Variant, Path]) -> None:
 
 def swapper(replica: Replica) -> HotSwap:
     """The swapper inside the in-process worker."""
-    return replica.llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.hotswap
+    return worker_here(replica.llm).hotswap
