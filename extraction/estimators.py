@@ -4,15 +4,21 @@ All take one layer's streams, pair by pair, and give a unit vector that points f
 """
 # N = pairs, H = hidden size
 
-from collections.abc import Callable
+from __future__ import annotations  # torch is named in annotations alone: who asks for the names does not import it
 
-import torch
-from torch import Tensor
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from extraction.errors import ExtractionError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Estimator = Callable[[Tensor, Tensor], Tensor]
+
 WINSOR_QUANTILE = 0.995
-Estimator = Callable[[Tensor, Tensor], Tensor]
+TINY = sys.float_info.min  # float64's smallest normal number
 
 
 def mean_difference(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
@@ -29,6 +35,8 @@ def projected(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
 
 def probe(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
     """The normal of a logistic regression's boundary between the two sides, in the stream's own units."""
+    import torch
+
     from extraction.separability import fit_probe
 
     scaler, regression = fit_probe(declined_NH.numpy(), answered_NH.numpy())
@@ -37,6 +45,8 @@ def probe(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
 
 def pca(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
     """First principal component of the pairs' differences, not centred (a pair's sign does not matter), towards declined."""
+    import torch
+
     differences_NH = declined_NH - answered_NH
     component_H = torch.linalg.svd(differences_NH, full_matrices=False)[2][0]
     return component_H * torch.sign(component_H @ differences_NH.mean(dim=0))
@@ -50,6 +60,7 @@ def winsorised(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
     return mean_difference(_clipped(declined_NH), _clipped(answered_NH))
 
 
+# The one list of them: `directions.estimator` takes these names, and `bin/extract --estimators all` compares them.
 ESTIMATORS: dict[str, Estimator] = {
     "mean_difference": mean_difference,
     "projected": projected,
@@ -66,6 +77,8 @@ def estimate(name: str, declined_LNH: Tensor, answered_LNH: Tensor) -> Tensor:
     """
     if name not in ESTIMATORS:
         raise ExtractionError(f"Unknown estimator '{name}'; expected one of {', '.join(ESTIMATORS)}.")
+    import torch
+
     rows = []
     for declined_NH, answered_NH in zip(declined_LNH, answered_LNH, strict=True):
         sides = declined_NH.double(), answered_NH.double()
@@ -80,4 +93,4 @@ def _clipped(resid_NH: Tensor) -> Tensor:
 
 
 def _unit(vector_H: Tensor) -> Tensor:
-    return vector_H / vector_H.norm().clamp_min(torch.finfo(torch.float64).tiny)
+    return vector_H / vector_H.norm().clamp_min(TINY)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from engine.commands import cli
+from extraction.estimators import ESTIMATORS
 
 app = typer.Typer(add_completion=False)
 
@@ -20,9 +21,7 @@ def extract(
     positions: Annotated[
         str | None, typer.Option(help="More positions, such as last_instruction,post_instruction,response.", metavar="NAMES")
     ] = None,
-    estimators: Annotated[
-        str, typer.Option(help="Estimators to compare: mean_difference,projected,probe,pca,winsorised; or all.")
-    ] = "mean_difference",
+    estimators: Annotated[str, typer.Option(help=f"Estimators to compare: {','.join(ESTIMATORS)}; or all.")] = "mean_difference",
     unrelated: Annotated[
         bool, typer.Option("--unrelated", help="Compare twins with unrelated prompts (data.unrelated).")
     ] = False,
@@ -64,7 +63,6 @@ def extract(
         from engine.display.study_tables import extract_view
         from engine.study.jobs import Extract
         from engine.study.jobs import extract as work
-        from extraction.estimators import ESTIMATORS
 
         names = list(ESTIMATORS) if estimators == "all" else cli.items(estimators)
         asked = Extract(cli.items(positions), names, unrelated, padded, harmfulness, effect)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator, model_validator
 
 from extraction.errors import ExtractionError
+from extraction.estimators import ESTIMATORS
 from extraction.positions import POST_INSTRUCTION, check_position
 
 
@@ -86,13 +87,20 @@ class DirectionsConfig(Section):
     file: str | None = None
     """A directions.safetensors to use instead of extracting. The same file gives the same variant hash on every machine;
     directions extracted anew differ in their last digits from one kind of processor to another."""
-    estimator: Literal["mean_difference", "projected", "probe", "pca", "winsorised"] = "mean_difference"
-    """How a layer's direction is made of the pairs; extraction/estimators.py says what each does."""
+    estimator: str = "mean_difference"
+    """How a layer's direction is made of the pairs; extraction/estimators.py has them and says what each does."""
 
     @field_validator("position")
     @classmethod
     def _position_known(cls, name: str) -> str:
         return _known_position(name)
+
+    @field_validator("estimator")
+    @classmethod
+    def _estimator_known(cls, name: str) -> str:
+        if name not in ESTIMATORS:
+            raise ValueError(f"expected one of {', '.join(ESTIMATORS)}")
+        return name
 
     @field_validator("layers")
     @classmethod
@@ -227,7 +235,7 @@ class SweepConfig(Section):
 
 class JudgeConfig(Section):
     name: str = Field("offline", min_length=1)
-    """`offline` (documented rules, no language model; the summary says so), a file in configs/judges/, or the path of one."""
+    """`offline` (documented rules, no language model; the summary says so), a file in configs/judges/, or the path of a TOML."""
     repeat: int = Field(1, ge=1)
     """How often a language model is asked about each response, to see how far it agrees with itself."""
     max_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
