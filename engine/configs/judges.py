@@ -1,11 +1,12 @@
-"""Which judge a name stands for: the rules, or a TOML file in configs/judges/ that names an endpoint or a local model."""
+"""Which judge a name stands for: the rules, or a file in configs/judges/: a TOML that names an endpoint or a local model, or a
+Python file whose function gives the grades."""
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine.configs.load import explain, read_extended, set_key
 from engine.configs.schema import ModelConfig, Section
@@ -16,6 +17,7 @@ from judging.rubric import Rubric
 
 OFFLINE = "offline"
 JUDGE_DIR = CONFIG_DIR / "judges"
+SUFFIXES = (".toml", ".py")
 
 
 class LocalModel(Section):
@@ -27,19 +29,34 @@ class LocalModel(Section):
 
 
 class JudgeFile(Section):
-    """A judge. Exactly one of `endpoint` and `local` is there."""
+    """A judge. Exactly one of `endpoint`, `local` and `python` is there."""
 
     description: str = ""
     rubric: str | None = None
     """A text file with your own definitions of the grades; None takes judging/rubrics/grades.md."""
     endpoint: Endpoint | None = None
     local: LocalModel | None = None
+    python: str | None = None
+    """A Python file in configs/judges/, by its name. No other folder's: a configuration from elsewhere runs no code here."""
+
+    @field_validator("python")
+    @classmethod
+    def _in_our_folder(cls, name: str | None) -> str | None:
+        if name is not None and name not in {path.name for path in JUDGE_DIR.glob("*.py")}:
+            raise ValueError("expected the name of a Python file in configs/judges/")
+        return name
 
     @model_validator(mode="after")
     def _one_kind(self) -> "JudgeFile":
-        if (self.endpoint is None) == (self.local is None):
-            raise ValueError("expected a table [endpoint] or a table [local], and not both")
+        if sum(kind is not None for kind in (self.endpoint, self.local, self.python)) != 1:
+            raise ValueError("expected a table [endpoint], a table [local] or the key python, and one of them alone")
         return self
+
+    @property
+    def python_file(self) -> Path:
+        """The Python file that gives the grades."""
+        assert self.python is not None
+        return JUDGE_DIR / self.python
 
     def read_rubric(self) -> Rubric:
         """The rubric. Raises EngineError for a file that cannot be read."""
@@ -53,7 +70,7 @@ class JudgeFile(Section):
 
 def judge_names() -> list[str]:
     """Every judge there is by name."""
-    return [OFFLINE, *sorted(path.stem for path in JUDGE_DIR.glob("*.toml"))]
+    return [OFFLINE, *sorted(path.stem for kind in SUFFIXES for path in JUDGE_DIR.glob(f"*{kind}"))]
 
 
 def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFile | None:
@@ -63,14 +80,14 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
     """
     if name == OFFLINE:
         return None
-    path = Path(name).expanduser() if name.endswith(".toml") else JUDGE_DIR / f"{name}.toml"
+    path = Path(name).expanduser() if name.endswith(".toml") else _file_of(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, judge_names(), n=1, cutoff=0.4)
         hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(judge_names())}, or the path of a TOML file."
         raise EngineError(f"Unknown judge '{name}'. {hint}")
     if path.stem.startswith(OFFLINE):
         raise EngineError(f"A judge's file cannot be called {path.name}: '{OFFLINE}' is the name of the rules. Rename it.")
-    table = read_extended(path)
+    table = {"python": path.name} if path.suffix == ".py" else read_extended(path)
     for key, value in (overrides or {}).items():
         set_key(table, key.split("."), value)
     if isinstance(table.get("rubric"), str) and "rubric" not in (overrides or {}):
@@ -79,6 +96,13 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
         return JudgeFile.model_validate(table)
     except ValidationError as error:
         raise EngineError("\n".join(f"{path.name}: {line}" for line in explain(error, JudgeFile))) from error
+
+
+def _file_of(name: str) -> Path:
+    there = [path for kind in SUFFIXES if (path := JUDGE_DIR / f"{name}{kind}").is_file()]
+    if len(there) > 1:
+        raise EngineError(f"Two files are the judge '{name}': {there[0].name} and {there[1].name}. Rename one.")
+    return there[0] if there else JUDGE_DIR / f"{name}.toml"
 
 
 def label_of(name: str) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 from engine.configs.judges import OFFLINE
 from engine.environment import commit
 from engine.paths import cache_dir, hash_of, write_json
-from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader
+from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, notice_of_model
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from judging.calibration import grade_rates, yes_no_rates
 from judging.judgement import Judgement
-from judging.offline import NOTICE
 
 LABELLED_REFERENCE = -0.758  # the base's median over its responses to the selection requests, nats a token (SmolLM2-135M)
 Record = dict[str, Any]
@@ -30,7 +29,7 @@ def identity_of_grader(grader: Grader) -> dict[str, str]:
 
 def notice_of(row: Mapping[str, Any]) -> str:
     """The notice that stands beside a judge's rates."""
-    return f"language model {row['judge_model']}" if row["judge_model"] else NOTICE
+    return notice_of_model(row["judge_model"])
 
 
 def judge_of(grader: Grader) -> Record:

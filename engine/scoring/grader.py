@@ -1,16 +1,20 @@
-"""The protocol of a grader, and the offline one."""
+"""The protocol of a grader, the offline one, and one that is a Python file."""
 
+import importlib.util
 import statistics
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from engine.configs.judges import OFFLINE
-from engine.paths import cache_dir, shorten
+from engine.errors import EngineError
+from engine.paths import cache_dir, file_hash, shorten
 from judging.judgement import Item, Judgement
 from judging.offline import NOTICE, OfflineJudge, rubric_hash
 
 TEXT_ONLY = "offline-text"  # the rules without the base's likelihoods: another judge
+PYTHON = "python:"  # how `model` begins where a Python file makes the grades
 
 
 class Grader(Protocol):
@@ -45,15 +49,16 @@ class Grader(Protocol):
         """Stop."""
 
 
-class OfflineGrader:
-    """The rules. `reference_logprob`: median over the base's responses, nats a token; None grades the text alone."""
+class RuleGrader:
+    """What a judge needs beside its grades where it asks nobody and runs in this process: a subclass has `grade`.
 
-    def __init__(self, reference_logprob: float | None = None, *, name: str = OFFLINE) -> None:
-        self.name, self.model, self.notice = name, "", NOTICE
-        self.rubric_hash = shorten(rubric_hash())
+    `model` stays "" for the offline rules alone; any other judge says there what makes its grades.
+    """
+
+    def __init__(self, name: str, model: str, notice: str, rubric_hash: str) -> None:
+        self.name, self.model, self.notice, self.rubric_hash = name, model, notice, rubric_hash
         self.stopped: str | None = None
         self.report: dict[str, Any] = {}
-        self._judge = OfflineJudge(reference_logprob)
 
     def submit(self, items: Sequence[Item]) -> None:
         pass
@@ -65,10 +70,62 @@ class OfflineGrader:
         pass
 
     def grade(self, items: Sequence[Item]) -> list[Judgement]:
-        return [self._judge.score(item.prompt, item.response, mean_logprob=item.mean_logprob) for item in items]
+        """Judgements in the order of the items."""
+        raise NotImplementedError
 
     def close(self) -> None:
         pass
+
+
+class OfflineGrader(RuleGrader):
+    """The rules. `reference_logprob`: median over the base's responses, nats a token; None grades the text alone."""
+
+    def __init__(self, reference_logprob: float | None = None, *, name: str = OFFLINE) -> None:
+        super().__init__(name, "", NOTICE, shorten(rubric_hash()))
+        self._judge = OfflineJudge(reference_logprob)
+
+    def grade(self, items: Sequence[Item]) -> list[Judgement]:
+        return [self._judge.score(item.prompt, item.response, mean_logprob=item.mean_logprob) for item in items]
+
+
+class PythonGrader(RuleGrader):
+    """A judge that is a Python file with a function `grade(items) -> list[Judgement]`; the file's hash is its rubric's.
+
+    Raises EngineError for a file that cannot be imported, or has no such function.
+    """
+
+    def __init__(self, file: Path) -> None:
+        rubric_hash = file_hash(file)
+        model = f"{PYTHON}{file.name}@{rubric_hash}"
+        super().__init__(file.stem, model, notice_of_model(model), rubric_hash)
+        self._grade = _function_of(file)
+
+    def grade(self, items: Sequence[Item]) -> list[Judgement]:
+        """Judgements in order. Raises EngineError where the file gives another number of them."""
+        found = list(self._grade(items))
+        if len(found) != len(items):
+            raise EngineError(f"The judge {self.name} gave {len(found)} judgements for {len(items)} items; expected one each.")
+        return found
+
+
+def notice_of_model(model: str) -> str:
+    """The notice that stands beside a judge's rates, by what makes its grades."""
+    if model.startswith(PYTHON):
+        return f"rules of {model.removeprefix(PYTHON)}, NOT a language model"
+    return f"language model {model}" if model else NOTICE
+
+
+def _function_of(file: Path) -> Callable[[Sequence[Item]], Iterable[Judgement]]:
+    spec = importlib.util.spec_from_file_location(f"judge_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise EngineError(f"The judge {file.name} cannot be imported ({type(error).__name__}: {error}).") from error
+    if not callable(grade := getattr(module, "grade", None)):
+        raise EngineError(f"The judge {file.name} has no function grade(items), which gives one Judgement for each item.")
+    return grade
 
 
 def judge_cache() -> Path:

@@ -9,7 +9,7 @@ from engine.cluster import check_address, cluster_address, connect
 from engine.configs.judges import JudgeFile, label_of
 from engine.display.progress import say
 from engine.paths import shorten
-from engine.scoring.grader import Grader, OfflineGrader, judge_cache
+from engine.scoring.grader import Grader, OfflineGrader, PythonGrader, judge_cache
 from judging.budget import Budget
 from judging.crew import Crew, LocalCrew
 from judging.endpoint import Endpoint
@@ -29,6 +29,8 @@ def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Bud
     """
     if file is None:
         return OfflineGrader()
+    if file.python is not None:
+        return PythonGrader(file.python_file)
     if file.local is not None:
         from engine.scoring.local import LocalGrader
 
@@ -78,8 +80,11 @@ class Ticker:
 
 
 def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
-    """Raise for what is missing before anything is started: a key, a price for a cost limit, a local model."""
+    """Raise for what is missing before anything is started: a key, a price for a cost limit, a local model, a file's function."""
     if file is None:
+        return
+    if file.python is not None:
+        PythonGrader(file.python_file)
         return
     file.read_rubric()
     if file.local is not None:

@@ -12,6 +12,7 @@ from engine.configs.schema import JudgeConfig
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash, open_model
+from engine.paths import file_hash
 from engine.runs.rows import RolloutRow
 from engine.scoring.grader import Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
@@ -60,6 +61,8 @@ class RunJudge:
         """The settings that decide its scores."""
         if self.file is None:
             return {"judge": "offline", "rubric": rubric_hash()}
+        if self.file.python is not None:
+            return {"judge": self.file.python, "rubric": file_hash(self.file.python_file), "repeat": self.config.repeat}
         asked = self.endpoint.sampling if self.endpoint is not None else local_identity(self.file)
         return {"judge": asked, "rubric": self.file.read_rubric().hash, "repeat": self.config.repeat}
 
