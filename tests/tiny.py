@@ -47,7 +47,10 @@ EDITOR_CONFIGS: dict[str, dict[str, Any]] = {
 
 
 # Heads that vLLM's attention takes on every CPU.
-SERVED_CONFIGS: dict[str, dict[str, Any]] = {"llama served": {**LLAMA_SIZES, "head_dim": 64}}
+SERVED_CONFIGS: dict[str, dict[str, Any]] = {
+    "llama served": {**LLAMA_SIZES, "head_dim": 64},
+    "llama served deep": {**LLAMA_SIZES, "head_dim": 64, "num_hidden_layers": 16, "max_position_embeddings": 256},
+}
 
 
 def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
@@ -67,4 +70,21 @@ def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Mod
 def save_tiny(family: str, directory: Path, max_shard_size: str = "1GB", dtype: torch.dtype = torch.bfloat16) -> Path:
     """Save a tiny model as safetensors; returns the folder."""
     tiny_model(family, dtype).save_pretrained(directory, max_shard_size=max_shard_size)
+    return directory
+
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %}u {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}a {% endif %}"
+
+
+def save_tokenizer(directory: Path) -> Path:
+    """Beside a tiny model: a tokenizer of one token a character, with a chat template; returns the folder."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    characters = ["<pad>", "<s>", "</s>", "<unk>", *map(chr, range(32, 127)), "\n", "\t"]
+    tokenizer = Tokenizer(models.WordLevel({text: number for number, text in enumerate(characters)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(<s>|[\\s\\S])"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=TEMPLATE, **names).save_pretrained(directory)
     return directory

@@ -44,7 +44,7 @@ def export(
 ) -> dict[str, Any]:
     """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is.
 
-    `layers` are those of the variant's directions; None takes the configuration's.
+    `layers` are those of the variant's directions; None takes what the variant says, else the configuration's.
     """
     assert variant.edit is not None
     if (out / EDIT_FILE).is_file():
@@ -54,7 +54,8 @@ def export(
             return there
     if variant.plan.edits_head:
         say("edit: the embedding is also the output head here, so the head changes with it (--untie keeps the head)")
-    record = edit_record(session, variant, session.layers() if layers is None else layers)
+    known = variant.layers if layers is None else layers
+    record = edit_record(session, variant, session.layers() if known is None else known)
     if as_adapter:
         base_model = str(session.checkpoint.directory)
         card = _card(record, [])

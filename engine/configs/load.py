@@ -60,8 +60,11 @@ def load_config(variant: str, overrides: Mapping[str, Any] | None = None) -> "Ru
     return validate(table, path.name)
 
 
-def load_without_file(overrides: Mapping[str, Any]) -> "RunConfig":
-    """A configuration of a model that has no file in configs/: what the flags say, the rest by default, layers to be found."""
+def load_without_file(overrides: Mapping[str, Any], where: str = "the command line") -> "RunConfig":
+    """A configuration of a model that has no file in configs/: what the flags say, the rest by default, layers to be found.
+
+    `where` is how errors name the place that the values come from.
+    """
     path = overrides.get("model.path")
     if path is None:
         raise EngineError(f"Name a variant with --variant, or a model with --model. Variants: {', '.join(variant_names())}.")
@@ -69,7 +72,15 @@ def load_without_file(overrides: Mapping[str, Any]) -> "RunConfig":
     table: dict[str, Any] = {"variant": name, "directions": {"layers": "sweep"}}
     for key, value in overrides.items():
         set_key(table, key.split("."), value)
-    return validate(table, "the command line")
+    return validate(table, where)
+
+
+def changed(config: "RunConfig", overrides: Mapping[str, Any], where: str) -> "RunConfig":
+    """A configuration with other values of some dotted keys, validated again; errors name them by `where`."""
+    table = config.model_dump()
+    for key, value in overrides.items():
+        set_key(table, key.split("."), value)
+    return validate(table, where)
 
 
 def validate(table: dict[str, Any], where: str) -> "RunConfig":

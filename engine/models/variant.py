@@ -10,12 +10,16 @@ from engine.paths import hash_of
 
 @dataclass(frozen=True)
 class Variant:
-    """A base checkpoint's hash, the plan of its tensors, and the edit; `edit` None is the base itself."""
+    """A base checkpoint's hash, the plan of its tensors, and the edit; `edit` None is the base itself.
+
+    `layers` says where its directions come from, for its card: a label, as the name is. None where nobody said.
+    """
 
     name: str
     base_hash: str
     plan: EditPlan
     edit: Edit | None
+    layers: tuple[int, ...] | None = None
 
     @cached_property
     def hash(self) -> str:

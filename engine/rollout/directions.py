@@ -19,7 +19,7 @@ from extraction.positions import LAST, RESPONSE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from extraction.directions import Extraction, Streams
+    from extraction.directions import Directions, Extraction, Streams
 
 SHARE_FOR_WEIGHTS = 0.8  # of a GPU
 
@@ -66,9 +66,13 @@ def make_directions(session: Session, run_dir: RunDir) -> None:
         check_directions(session, given)
         copy_file(given, run_dir.file(DIRECTIONS))
         return
+    save_directions(run_dir.file(DIRECTIONS), extract_configured(session), provenance(session))
+
+
+def extract_configured(session: Session) -> "Directions":
+    """Every layer's direction at the configured position, extracted from the session's training pairs."""
     position = session.config.directions.position
-    extraction = extract(session, session.offsets([position]))
-    save_directions(run_dir.file(DIRECTIONS), extraction.directions[position], provenance(session))
+    return extract(session, session.offsets([position])).directions[position]
 
 
 def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":

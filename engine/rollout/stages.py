@@ -1,7 +1,8 @@
 """The stages of a run, each reading files and writing files: directions, rollouts, likelihoods, scores, summary."""
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -126,21 +127,29 @@ def generate_rows(
     logprobs: bool = False,
 ) -> None:
     """Generate one variant's rows, each into the table as it finishes."""
+    try:
+        with contextlib.closing(answer(session, variant, requests, logprobs=logprobs)) as rows:
+            for row in rows:
+                table.append(row)
+                on_row(row)
+    finally:
+        table.flush()  # rows that are finished are kept, whatever comes
+
+
+def answer(
+    session: Session, variant: "Variant", requests: Sequence[Request], *, logprobs: bool = False
+) -> Generator[RolloutRow, None, None]:
+    """One variant's responses as rows of rollouts.parquet, each as it finishes, not in order."""
     prompts = session.render(requests, "test requests")
     replica = session.replica()
     replica.swap(variant)
     sampling = session.config.sampling
     constant = row_identity(session, variant, sampling)
-    try:
-        with Progress(f"rollouts {variant.name}", len(requests)) as progress:
-            for generation in replica.generate(prompts, sampling, logprobs=logprobs):
-                place = generation.index
-                row = cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
-                table.append(row)
-                on_row(row)
-                progress.advance(1, len(generation.token_ids))
-    finally:
-        table.flush()  # rows that are finished are kept, whatever comes
+    with Progress(f"rollouts {variant.name}", len(requests)) as progress:
+        for generation in replica.generate(prompts, sampling, logprobs=logprobs):
+            place = generation.index
+            yield cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
+            progress.advance(1, len(generation.token_ids))
 
 
 def response_columns(request: Request, prompt: Sequence[int], generation: "Generation") -> dict[str, Any]:
@@ -176,8 +185,13 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
 
 
 def make_likelihoods(session: Session, run_dir: RunDir) -> None:
+    """likelihoods.parquet of every response."""
+    found = read_likelihoods(session, parquet.read_rows(run_dir.file(ROLLOUTS)))
+    parquet.write_table(run_dir.file(LIKELIHOODS), found, parquet.LIKELIHOOD_SCHEMA)
+
+
+def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean log-probability of every response under the base weights: what the offline judge knows of fluency."""
-    rows = parquet.read_rows(run_dir.file(ROLLOUTS))
     known = {
         parquet.key_of(row): row["mean_logprob"] for row in rows if row["form"] == "base" and row["mean_logprob"] is not None
     }
@@ -188,8 +202,7 @@ def make_likelihoods(session: Session, run_dir: RunDir) -> None:
     with Progress("likelihoods", len(unread)) as progress:
         values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}
-    scored = [dict(zip(parquet.ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
-    parquet.write_table(run_dir.file(LIKELIHOODS), scored, parquet.LIKELIHOOD_SCHEMA)
+    return [dict(zip(parquet.ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
 
 
 def generated_from(session: Session) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from engine.runs.session import Session
 
 if TYPE_CHECKING:
     from engine.models.variant import Variant
+    from extraction.directions import Directions
 
 
 BASE, SWAPPABLE = "base", "swappable"
@@ -46,16 +47,23 @@ def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> lis
 
 def load_variant(session: Session, directions_file: Path) -> "Variant":
     """The configured variant, from a directions file."""
+    from extraction.files import load_directions
+
+    return variant_of(session, load_directions(directions_file), session.config)
+
+
+def variant_of(session: Session, directions: "Directions", config: RunConfig) -> "Variant":
+    """A variant of the session's model: name, layers, k and alpha of `config`, on the tensors that the session's plan edits."""
     from editing.projection import Edit, orthonormal_basis
     from engine.models.variant import Variant
     from extraction.directions import unit_directions
-    from extraction.files import load_directions
 
-    config = session.config
-    units_KH = unit_directions(load_directions(directions_file), session.layers())
-    names = [f"layer {layer}'s direction" for layer in session.layers()]
-    basis_HK = orthonormal_basis(units_KH, k=config.directions.k, names=names)
-    return Variant(config.variant, session.base_hash, session.plan, Edit(basis_HK, config.edit.alpha, config.edit.keep_norms))
+    layers = given_layers(config)
+    session.check_layers(layers, "directions.layers or --layers")
+    names = [f"layer {layer}'s direction" for layer in layers]
+    basis_HK = orthonormal_basis(unit_directions(directions, layers), k=config.directions.k, names=names)
+    edit = Edit(basis_HK, config.edit.alpha, config.edit.keep_norms)
+    return Variant(config.variant, session.base_hash, session.plan, edit, tuple(layers))
 
 
 def variants_of(sessions: Sequence[Session]) -> "list[Variant]":

@@ -1,6 +1,7 @@
 """A run's inputs with the one engine that its stages share; it starts when a stage needs it."""
 
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
@@ -19,6 +20,12 @@ class Session(RunInputs):
         self.width: int | None = None
         """GPUs an engine, where the machine and not the configuration decides it."""
         self._replica: Replica | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
 
     def replica(self) -> "Replica":
         """The engine, started on first use."""

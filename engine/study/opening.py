@@ -68,15 +68,14 @@ class Study:
 
     def directions(self) -> "Directions":
         """Directions that no held-out pair made: the run's own, extracted anew where those come of all pairs."""
-        from engine.rollout.directions import ensure_directions, extract
+        from engine.rollout.directions import ensure_directions, extract_configured
         from engine.runs.files import DIRECTIONS
         from extraction.files import load_directions
 
         if len(self.session.pairs) == len(self.whole.pairs):
             ensure_directions(self.whole, self.run_dir)
             return load_directions(self.run_dir.file(DIRECTIONS))
-        position = self.session.config.directions.position
-        return extract(self.session, self.session.offsets([position])).directions[position]
+        return extract_configured(self.session)
 
     def earlier_options(self, name: str) -> dict[str, Any]:
         """The options of this study's file, where all else is as it was; empty where there is none."""
