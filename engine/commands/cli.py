@@ -91,13 +91,13 @@ def variant_overrides(
     return chosen | parse_settings(settings)
 
 
-def parse_settings(settings: list[str] | None) -> dict[str, Any]:
-    """Dotted keys and values of --set."""
+def parse_settings(settings: list[str] | None, flag: str = "--set") -> dict[str, Any]:
+    """Dotted keys and values of --set, or of another option of its form."""
     chosen: dict[str, Any] = {}
     for setting in settings or []:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise EngineError(f"--set takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
+            raise EngineError(f"{flag} takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
         chosen[key] = _toml_value(text)
     return chosen
 

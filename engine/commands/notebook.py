@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from engine.commands.cli import existing_or_embedded
 from engine.configs.load import changed, load_config, load_without_file
@@ -26,6 +26,7 @@ from engine.runs import parquet
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
 from engine.runs.inputs import Request
 from engine.runs.machine import check_machine
+from engine.runs.rows import RolloutRow, Row, ScoreRow
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
 from engine.scoring.run_judge import RunJudge
@@ -51,7 +52,6 @@ __all__ = [
 ]
 
 OWN = "own"  # the kind and split of prompts that are not the configuration's
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def edit(session: Session, variant: "Variant", out: str | Path) -> Row:
     return export(session, variant, Path(out))
 
 
-def generate(session: Session, variant: "Variant", prompts: Sequence[str] | None = None) -> list[Row]:
+def generate(session: Session, variant: "Variant", prompts: Sequence[str] | None = None) -> list[RolloutRow]:
     """The variant's responses, a row each with the columns of rollouts.parquet, in the order of the prompts.
 
     variant: `session.base`, or one of `make_variant`, which the engine takes up by hot swap. prompts: None takes the
@@ -178,13 +178,13 @@ def generate(session: Session, variant: "Variant", prompts: Sequence[str] | None
 
 
 def score(
-    rows: Sequence[Row],
+    rows: Sequence[RolloutRow],
     judge: str | Grader = "offline",
     *,
     session: Session | None = None,
     repeats: int = 1,
     max_cost: float | None = None,
-) -> list[Row]:
+) -> list[ScoreRow]:
     """Each response's compliance and coherence, a row each with the columns of scores.parquet; what failed has an `error`.
 
     judge: offline, a name in configs/judges/, the path of a TOML, or a Grader of your own. session: lets the offline judge read
@@ -200,10 +200,10 @@ def score(
         score_run(folder, grader, repeats=repeats)
         if grader.stopped is not None:
             say(f"judge {grader.name} stopped: {grader.stopped}")
-        return parquet.read_rows(folder / SCORES)
+        return cast(list[ScoreRow], parquet.read_rows(folder / SCORES))
 
 
-def summarise(rows: Sequence[Row], scores: Sequence[Row]) -> list[Rates]:
+def summarise(rows: Sequence[RolloutRow], scores: Sequence[ScoreRow]) -> list[Rates]:
     """Rates of each judge, variant and kind of request, with 95 % intervals: what bin/rollout prints."""
     if not rows or not scores:
         return []
@@ -230,7 +230,7 @@ def _check_edited(variant: "Variant") -> None:
         raise EngineError("The base is no edit: it is on the disk already. Give a variant of make_variant.")
 
 
-def _check_unique(rows: Sequence[Row]) -> None:
+def _check_unique(rows: Sequence[RolloutRow]) -> None:
     keys = [parquet.key_of(row) for row in rows]
     if len(set(keys)) < len(keys):
         variant, prompt_id = next(key for place, key in enumerate(keys) if key in keys[:place])

@@ -1,5 +1,8 @@
 """Tables of the studies, for the terminal and for the report."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from engine.display.numbers import estimate, layer_ranges, number, p_value
 from engine.display.run_tables import ACTING, calibration_line
 from engine.display.study_words import (
@@ -210,3 +213,19 @@ def length_table(found: Row) -> Table:
 def judge_line(judge: Row) -> str:
     """A sentence on a judge: its name, and how far it can be trusted."""
     return f"Judge: {judge['notice']}. {calibration_line(judge.get('calibration'), judge['name'])}"
+
+
+def plain_table(name: str, study: Row) -> Table | None:
+    """The `rows` of a study that has no table of its own, as they are, above its `note`; None where it has no rows."""
+    rows = study.get("rows")
+    if not rows:
+        return None
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+    return Table(f"Study: {name}", columns, cells, [study["note"]] if study.get("note") else [])
+
+
+def _cell(value: Any) -> str:
+    if value is None or isinstance(value, Mapping):
+        return estimate(value)
+    return number(value) if isinstance(value, float) else str(value)

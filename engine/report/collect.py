@@ -12,7 +12,7 @@ from engine.runs.rows import Row
 from engine.runs.run_dir import read_manifest
 
 STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
-SHOWN = (ROLLOUTS, SCORES, SUMMARY, TIMING, *(f"{name}.json" for name in STUDIES))  # the files that a page is made of
+OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def read_run(path: Path) -> RunData:
     if not path.is_dir() or not (path / MANIFEST).is_file():
         raise EngineError(f"{path} is not a run directory: it has no manifest.json. Give one that bin/rollout or bin/sweep made.")
     manifest = read_manifest(path)
-    studies = dict(_studies(path))
+    studies = dict(_studies(path, manifest))
     summary = _read(path / SUMMARY) if (path / SUMMARY).is_file() else {}
     if summary and "kind" not in summary:
         say(f"report: {path / SUMMARY} is of another version and is left out; run its command again")
@@ -73,8 +73,18 @@ def read_run(path: Path) -> RunData:
     return RunData(path, manifest, summary, studies, timing)
 
 
-def _studies(path: Path) -> Iterator[tuple[str, Row]]:
-    for name in STUDIES:
+def files_shown(manifest: Row) -> list[str]:
+    """The files that a run's page is made of."""
+    return [*OTHERS, *(f"{name}.json" for name in _study_names(manifest))]
+
+
+def _study_names(manifest: Row) -> list[str]:
+    """The studies that have commands of their own, then those that bin/study made: each of these is a stage of its name."""
+    return [*STUDIES, *(stage for stage in manifest["stages"] if stage not in (*STUDIES, Path(SUMMARY).stem))]
+
+
+def _studies(path: Path, manifest: Row) -> Iterator[tuple[str, Row]]:
+    for name in _study_names(manifest):
         if (path / f"{name}.json").is_file():
             content = _read(path / f"{name}.json")
             if content.get("format") == STUDY_FORMAT:

@@ -19,7 +19,7 @@ from engine.environment import commit
 from engine.paths import write_text
 from engine.report import tables
 from engine.report.browser import as_script, browser_data
-from engine.report.collect import SHOWN, RunData, read_run
+from engine.report.collect import STUDIES, RunData, files_shown, read_run
 from engine.report.plots import Plot, plots_of
 from engine.runs.files import PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
 from engine.runs.run_dir import RunDir
@@ -56,7 +56,8 @@ def write_report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) ->
 
 def refresh(run_dir: RunDir) -> None:
     """report.html of a run directory, made again where what it shows has changed."""
-    run_dir.run_stage("report", lambda: _write(run_dir.path), reads=SHOWN, settings={"page": CHANGED}, writes=[REPORT])
+    shown = files_shown(run_dir.manifest)
+    run_dir.run_stage("report", lambda: _write(run_dir.path), reads=shown, settings={"page": CHANGED}, writes=[REPORT])
 
 
 def make_section(run: RunData, number: int, folder: Path, prompts: int, *, several: bool) -> PageSection:
@@ -152,4 +153,5 @@ def _details(run: RunData) -> list[Table]:
         found += [study_tables.divergence_table(studies["behaviour"]), study_tables.length_table(studies["behaviour"])]
     if "bench" in studies:
         found.append(bench_table(studies["bench"]))
+    found += [study_tables.plain_table(name, study) for name, study in studies.items() if name not in STUDIES]
     return [table for table in found if table is not None]
