@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from editing.checkpoint import DTYPES, Checkpoint, TensorEntry
 from editing.errors import EditError
 from editing.families import FAMILIES, Family, Writer
-from editing.families.base import ATTENTION, BIAS, EMBEDDING, MLP, POSITION
+from editing.families.base import ATTENTION, BIAS, EMBEDDING, MLP, POSITION, KnownTensor
 
 PROJECTIONS = frozenset({ATTENTION, MLP})
 
@@ -90,6 +90,17 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return family
 
 
+def known_tensor(family: Family, tensor: str) -> KnownTensor:
+    """What the family says of a tensor. Raises EditError for a name that it does not list."""
+    known = family.classify(tensor)
+    if known is None:
+        raise EditError(
+            f"Tensor {tensor} is unknown in family {family.label}: it might write to the residual stream, so nothing is "
+            "edited. Name it in editing/families/ as a writer or as another tensor."
+        )
+    return known
+
+
 def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
     """Every writer of the checkpoint, edited or left.
 
@@ -101,9 +112,9 @@ def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
     family = family_of(checkpoint)
     writers = []
     for name, entry in checkpoint.tensors.items():
-        writer, layer = family.classify(name)
-        if writer is not None:
-            writers.append(_planned(checkpoint, entry, writer, layer, scope))
+        known = known_tensor(family, name)
+        if known.writer is not None:
+            writers.append(_planned(checkpoint, entry, known.writer, known.layer, scope))
     _check_complete(checkpoint, writers)
     ordered = sorted(
         writers, key=lambda tensor: (-1 if tensor.layer is None else tensor.layer, tensor.role, _natural(tensor.name))

@@ -6,7 +6,7 @@ from pathlib import Path
 from editing.checkpoint import INDEX_NAME, Checkpoint
 from editing.errors import EditError
 from editing.families.base import EMBEDDING
-from editing.plan import family_of
+from editing.plan import family_of, known_tensor
 
 SINGLE, FIRST, HEAD_FILE = "model.safetensors", "model-base.safetensors", "model-lm_head.safetensors"
 
@@ -34,7 +34,8 @@ def untie_head(checkpoint: Checkpoint, target: Path) -> None:
 def embedding_of(checkpoint: Checkpoint) -> str:
     """The name of the one embedding. Raises EditError where there is none, or several."""
     family = family_of(checkpoint)
-    found = [name for name in checkpoint.tensors if (writer := family.classify(name)[0]) and writer.role == EMBEDDING]
+    writers = {name: known_tensor(family, name).writer for name in checkpoint.tensors}
+    found = [name for name, writer in writers.items() if writer is not None and writer.role == EMBEDDING]
     if len(found) != 1:
         raise EditError(f"Expected one embedding to untie the head from, found {len(found)}.")
     return found[0]

@@ -1,13 +1,11 @@
-"""What a family file declares: which tensors write to the residual stream, and every other tensor by name.
+"""A family's declaration: which tensors write to the residual stream, and every other tensor by name.
 
-Names carry `{layer}` for the block's number and `{expert}` for an expert's.
+Names carry `{layer}` for the block's number and `{expert}` for an expert's. Knows neither checkpoints nor edits.
 """
 
 import re
 from dataclasses import dataclass
 from functools import cached_property
-
-from editing.errors import EditError
 
 ATTENTION, MLP, EMBEDDING, POSITION, BIAS = "attention", "mlp", "embedding", "position embedding", "output bias"
 
@@ -30,11 +28,19 @@ class Writer:
 
 
 @dataclass(frozen=True)
-class Family:
-    """The tensors of one layout. A name in neither list stops the edit: it could be a writer that nobody listed.
+class KnownTensor:
+    """A tensor that a family lists: its Writer, None where it does not write, and its block, None outside the blocks."""
 
-    `head` is the output head's name, `optional_prefix` what some checkpoints leave out before every name, `model_types`
-    the `model_type`s of transformers it serves.
+    writer: Writer | None
+    layer: int | None
+
+
+@dataclass(frozen=True)
+class Family:
+    """Every tensor of one layout, by name. A name in neither list stops the edit: it could be a writer that nobody listed.
+
+    `head` is the output head's name. `optional_prefix` is left out before every name by some checkpoints. `model_types`
+    are the `model_type`s of transformers that have this layout.
     """
 
     label: str
@@ -44,19 +50,13 @@ class Family:
     head: str = "lm_head.weight"
     optional_prefix: str = ""
 
-    def classify(self, tensor: str) -> tuple[Writer | None, int | None]:
-        """The Writer that `tensor` is (None for any other known tensor) and its layer (None outside the blocks).
-
-        Raises EditError for a tensor this family does not know.
-        """
+    def classify(self, tensor: str) -> KnownTensor | None:
+        """The Writer and the block of a tensor, by its name; None for a name that this family does not list."""
         for pattern, writer in self._patterns:
             if match := pattern.fullmatch(tensor):
                 layer = match.groupdict().get("layer")
-                return writer, None if layer is None else int(layer)
-        raise EditError(
-            f"Tensor {tensor} is unknown in family {self.label}: it might write to the residual stream, so nothing is "
-            "edited. Name it in editing/families/ as a writer or as another tensor."
-        )
+                return KnownTensor(writer, None if layer is None else int(layer))
+        return None
 
     @cached_property
     def _patterns(self) -> list[tuple[re.Pattern[str], Writer | None]]:

@@ -1,5 +1,6 @@
 """Saved equals ablated, for every family: the folded checkpoint against the base under hooks that project every write."""
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from editing import families
 from editing.apply import edit_of
 from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
@@ -132,3 +134,10 @@ def test_layers_and_alphas_reach_their_blocks_alone(base_dir: Path) -> None:
     assert {tensor.layer for tensor in plan.edited} == {1} and {tensor.alpha for tensor in plan.edited} == {0.5}
     left = [tensor for tensor in plan.writers if tensor.role in PROJECTIONS and tensor.layer != 1]
     assert left and all(tensor.reason == "its block is not in --layers-edited" for tensor in left)
+
+
+def test_families_import_nothing_else_of_editing() -> None:
+    folder = Path(families.__file__).parent
+    trees = [ast.parse(file.read_text()) for file in folder.glob("*.py")]
+    imported = {node.module or "" for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert sorted(name for name in imported if name.startswith("editing") and not name.startswith("editing.families")) == []
