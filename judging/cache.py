@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 
+from judging.calls import Outcome
 from judging.errors import JudgeError
-from judging.worker import Outcome
 
 COLUMNS = "reply, attempts, latency_ms, prompt_tokens, completion_tokens, cost, error"
 TABLE = f"""CREATE TABLE IF NOT EXISTS answers (

@@ -8,16 +8,17 @@ from typing import Any, Protocol
 
 from pydantic import SecretStr
 
+from judging.calls import Call, Outcome
 from judging.endpoint import Endpoint
 from judging.judge import Hooks
 from judging.pacing import Quota
-from judging.worker import Call, Outcome, Worker
+from judging.worker import Worker
 
 
 class Crew(Protocol):
     """Workers that take calls and give back what became of them."""
 
-    def submit(self, calls: Sequence[Call]) -> None:
+    def assign(self, calls: Sequence[Call]) -> None:
         """Take calls on; does not wait."""
 
     def collect(self, timeout_s: float) -> list[Outcome]:
@@ -42,8 +43,8 @@ class LocalCrew:
         self._worker: Worker = self._do(_make(lambda: Worker(endpoint, hooks, key, **options)))
         self._collecting: Future[list[Outcome]] | None = None
 
-    def submit(self, calls: Sequence[Call]) -> None:
-        self._do(self._worker.submit(calls))
+    def assign(self, calls: Sequence[Call]) -> None:
+        self._do(self._worker.begin(calls))
 
     def collect(self, timeout_s: float) -> list[Outcome]:
         if self._collecting is None:
@@ -97,11 +98,11 @@ class Relay:
         self._next = None
         return True
 
-    def submit(self, calls: Sequence[Call], *, proven: bool) -> None:
+    def dispatch(self, calls: Sequence[Call], *, proven: bool) -> None:
         """Give calls to the newest crew. `proven`: the endpoint has answered such calls before."""
         if not self._crews:
             self._crews.append(self._starters.pop(0)(proven))
-        self._crews[-1].submit(calls)
+        self._crews[-1].assign(calls)
 
     def collect(self, timeout_s: float) -> list[Outcome]:
         return [outcome for crew in self._crews for outcome in crew.collect(timeout_s / len(self._crews))]

@@ -1,8 +1,8 @@
-"""What can go wrong between a response and its grades.
+"""The two kinds of error between a response and its grades.
 
-A user's mistake, or an endpoint that refuses everything, is a JudgeError and ends the command. What goes wrong with one call
-is a Fault, which stays inside the worker: it is tried again where that can help, and otherwise becomes the `error` of a
-missing score. Fault kinds:
+A user's mistake, or an endpoint that refuses everything, is a JudgeError and ends the command. A Fault is one attempt that went
+wrong. It stays inside the worker, which decides whether the call is made again; if not, it is the `error` of a missing score.
+A fault's kind never changes. What it means can depend on what came before, as said here:
 
     busy         the endpoint asked for a slower pace (429)                      tried again until the call's deadline
     passing      timeout, connection lost, 5xx, a body that is no reply          tried again, a few times
@@ -26,7 +26,9 @@ class JudgeError(Exception):
 class Fault(Exception):
     """One attempt of one call that brought no verdict.
 
-    retry_after: seconds the endpoint asked to wait. strained: the endpoint seems to have more to do than it can (5xx, timeout).
+    kind: what went wrong, read-only.
+    retry_after: seconds the endpoint asked to wait.
+    strained: the endpoint seems to have more to do than it can (5xx, timeout).
     """
 
     def __init__(
@@ -39,7 +41,11 @@ class Fault(Exception):
         strained: bool = False,
     ) -> None:
         super().__init__(message)
-        self.kind = kind
+        self._kind = kind
         self.retry_after = retry_after
         self.raw_reply = raw_reply
         self.strained = strained
+
+    @property
+    def kind(self) -> FaultKind:
+        return self._kind

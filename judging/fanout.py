@@ -15,10 +15,11 @@ from pathlib import Path
 
 from judging.budget import Budget
 from judging.cache import ReplyCache
+from judging.calls import Call, Outcome
+from judging.costs import attempt_cost, worst_cost
 from judging.crew import Relay, Starter
 from judging.endpoint import Endpoint
 from judging.errors import JudgeError
-from judging.worker import Call, Outcome, attempt_cost, worst_cost
 
 FIRST_CALLS = 4  # until one came through: a wrong key is told four times, not five hundred
 QUEUED_BATCHES = 16
@@ -77,11 +78,11 @@ class Fanout:
         self._stopped_at = self._took_over_at = 0.0
         self._error: BaseException | None = None
         self._idle = threading.Condition()
-        self._unread = 0  # batches submitted and not taken in yet
+        self._unread = 0  # batches enqueued and not taken in yet
         self._thread = threading.Thread(target=self._run, name="judge fan-out", daemon=True)
         self._thread.start()
 
-    def submit(self, calls: Sequence[Call]) -> None:
+    def enqueue(self, calls: Sequence[Call]) -> None:
         """Take calls on; waits where they come faster than they are made."""
         self._check()
         with self._idle:
@@ -103,7 +104,7 @@ class Fanout:
             self._unread += 1
 
     def drain(self) -> None:
-        """Wait until every call that was submitted has ended or been given up."""
+        """Wait until every enqueued call has ended or been given up."""
         with self._idle:
             while self._error is None and not self._closing and (self._unread or self._queued):
                 self._idle.wait(1)
@@ -179,7 +180,7 @@ class Fanout:
             self._under_way[call.key] = worst_cost(self._endpoint, call)
             calls.append(call)
         for start in range(0, len(calls), CALLS_A_BATCH):
-            self._relay.submit(calls[start : start + CALLS_A_BATCH], proven=self._proven)
+            self._relay.dispatch(calls[start : start + CALLS_A_BATCH], proven=self._proven)
 
     def _window(self) -> int:
         """Calls that may be under way: a few before one came through, and where two crews would each keep the same limits."""

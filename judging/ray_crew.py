@@ -10,15 +10,17 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from judging.calls import Call, Outcome
+from judging.costs import worst_cost
 from judging.endpoint import Endpoint
 from judging.errors import JudgeError
 from judging.judge import Hooks
 from judging.pacing import Quota
-from judging.worker import Call, Outcome, Worker, worst_cost
+from judging.worker import Worker
 
 MAX_LOSSES = 3  # actors lost in a row before judging gives up
 START_S = 120
-CALLS_AT_ONCE = 1000  # of an actor's own methods: one that collects, and whoever submits
+CALLS_AT_ONCE = 1000  # of an actor's own methods: one that collects, and whoever assigns calls
 
 
 class WorkerActor(Worker):
@@ -67,11 +69,11 @@ class RayCrew:
         self._collecting = {actor.collect.remote(): actor for actor in self._actors}
         self._losses = 0
 
-    def submit(self, calls: Sequence[Call]) -> None:
+    def assign(self, calls: Sequence[Call]) -> None:
         share = -(-len(calls) // len(self._actors))
         for start in range(0, len(calls), share):
             actor = min(self._under_way, key=lambda one: len(self._under_way[one]))
-            self._give(actor, calls[start : start + share])
+            self._assign_to(actor, calls[start : start + share])
 
     def collect(self, timeout_s: float) -> list[Outcome]:
         import ray
@@ -106,9 +108,9 @@ class RayCrew:
             outcome.unsure_cost += times * worst_cost(self._endpoint, call)
         return outcome
 
-    def _give(self, actor: Any, calls: Sequence[Call]) -> None:
+    def _assign_to(self, actor: Any, calls: Sequence[Call]) -> None:
         self._under_way[actor] |= {call.key: call for call in calls}
-        actor.submit.remote(list(calls))
+        actor.begin.remote(list(calls))
 
     def _start(self, ceiling: int) -> Any:
         import ray
@@ -129,5 +131,5 @@ class RayCrew:
         place = self._actors.index(actor)
         new = self._actors[place] = self._start(self._ceilings[place])
         self._under_way[new] = {}
-        self._give(new, calls)
+        self._assign_to(new, calls)
         self._collecting[new.collect.remote()] = new

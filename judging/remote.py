@@ -1,7 +1,7 @@
 """A judge behind an endpoint: items in, cached answers filled by the fan-out, judgements out in the order of the items.
 
 judge = RemoteJudge("deepseek", Asker(endpoint, rubric, cache_path, starters), rubric)
-judge.submit(items)        # returns soon; calls go on in the background
+judge.ask(items)           # returns soon; calls go on in the background
 judge.drain()
 judge.grade(items)         # list[Judgement], one per item, in order; missing ones with their error
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from judging.budget import Budget
 from judging.cache import ReplyCache, Stored
+from judging.calls import Call
 from judging.crew import Starter
 from judging.endpoint import Endpoint
 from judging.errors import Fault, JudgeError
@@ -22,7 +23,6 @@ from judging.fanout import Counts, Fanout
 from judging.judge import Hooks
 from judging.judgement import Item, Judgement
 from judging.rubric import Rubric
-from judging.worker import Call
 
 CALLS_A_BATCH = 256
 
@@ -58,10 +58,10 @@ class Asker:
         self._reader: ReplyCache | None = None
         self._shared = shared_address(endpoint, hooks, hooks.first_message)
 
-    def submit(self, items: Sequence[Any]) -> None:
+    def ask(self, items: Sequence[Any]) -> None:
         """Ask about items; waits where they come faster than they are asked."""
         for start in range(0, len(items), CALLS_A_BATCH):
-            self.fanout.submit([self._call(item) for item in items[start : start + CALLS_A_BATCH]])
+            self.fanout.enqueue([self._call(item) for item in items[start : start + CALLS_A_BATCH]])
 
     def offer(self, items: Sequence[Any]) -> None:
         """Ask about items without waiting; where there is no room, or something went wrong, they are left out."""
@@ -136,9 +136,9 @@ class RemoteJudge:
         self.asker = asker
         self._charged: set[bytes] = set()
 
-    def submit(self, items: Sequence[Item]) -> None:
+    def ask(self, items: Sequence[Item]) -> None:
         """Have items judged in the background."""
-        self.asker.submit(items)
+        self.asker.ask(items)
 
     def offer(self, items: Sequence[Item]) -> None:
         """The same without waiting: what finds no room is left out."""

@@ -23,11 +23,11 @@ from engine.runs.reading import count_rows
 from engine.scoring.open import open_asker
 from engine.scoring.scores import batches, item_of, score_run
 from judging.cache import ReplyCache
+from judging.calls import Outcome
 from judging.endpoint import Endpoint
 from judging.judgement import Item
 from judging.remote import Asker, RemoteJudge, call_of
 from judging.rubric import Rubric
-from judging.worker import Outcome
 
 SLOTS, LATENCY_S = 64, 0.2
 MEMORY_ROWS = (1_000, 100_000)
@@ -61,7 +61,7 @@ def measure_calls(calls: int, slots: int) -> dict[str, Any]:
         judge = RemoteJudge("mock", asker, rubric)
         items = [Item(f"What is the weather in place {number} like in May?", RESPONSE, "stop") for number in range(calls)]
         started = time.monotonic()
-        judge.submit(items)
+        judge.ask(items)
         judge.drain()
         total = time.monotonic() - started
         counts = asker.fanout.counts

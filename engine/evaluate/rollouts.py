@@ -69,7 +69,7 @@ class Rollouts:
         """Know what an earlier process left, and have it graded."""
         for batch in self.table.batches([*SHOWN, "num_output_tokens"]):
             self.lengths.put(*(batch[name].to_pylist() for name in (*parquet.ROLLOUT_KEY, "num_output_tokens")))
-            self.scoring.submit(batch.select(SHOWN).to_pylist())
+            self.scoring.feed(batch.select(SHOWN).to_pylist())
         for batch in self.likelihoods.batches():
             self.logprobs.put(*(batch[name].to_pylist() for name in (*parquet.ROLLOUT_KEY, "mean_logprob")))
 
@@ -87,7 +87,7 @@ class Rollouts:
             self.table.extend(table)
             subject = [task.subject] * len(table)
             self.lengths.put(subject, task.prompt_ids, table["num_output_tokens"].to_pylist())
-            self.scoring.submit(table.select(SHOWN).to_pylist())
+            self.scoring.feed(table.select(SHOWN).to_pylist())
         self.scoring.drain()
 
     def add_likelihoods(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> None:

@@ -20,7 +20,7 @@ QUEUED_BATCHES = 8
 
 
 class Scoring:
-    """A judge behind a queue. `grades` holds what is graded; `drain` waits until that is everything submitted.
+    """A judge behind a queue. `grades` holds what is graded; `drain` waits until that is everything fed.
 
     The rules grade the text alone; `regrade` adds what the base's likelihoods say, once they are there. A language model's
     judgements are asked for meanwhile and read by `drain`.
@@ -44,7 +44,7 @@ class Scoring:
         """Whether the judge wants to know how likely the base finds a response."""
         return not self.grader.model
 
-    def submit(self, rows: Sequence[RolloutRow]) -> None:
+    def feed(self, rows: Sequence[RolloutRow]) -> None:
         """Queue rows; waits where the judge is behind by more than the queue holds."""
         self._check()
         started = time.monotonic()
@@ -95,7 +95,7 @@ class Scoring:
                     self._apply(asked, None)
                 else:
                     self._asked += asked
-                    self.grader.submit([item for _, item in asked])
+                    self.grader.ask([item for _, item in asked])
                     self.busy_seconds += time.thread_time() - started
             except Exception as error:  # handed to the thread that waits
                 self._error = error

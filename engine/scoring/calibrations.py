@@ -59,7 +59,7 @@ def calibrate(grader: Grader, labels: Labels) -> Record:
     if not grader.model:
         labels = labels.heldout()
     items = [row.item for row in labels.rows]
-    grader.submit(items)
+    grader.ask(items)
     grader.drain()
     record = measure(grader, labels, grader.grade(items))
     before = _read(_path(**record["judge"]))

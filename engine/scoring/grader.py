@@ -33,17 +33,17 @@ class Grader(Protocol):
     def report(self) -> dict[str, Any]:
         """Counts of calls and tokens, and their cost."""
 
-    def submit(self, items: Sequence[Item]) -> None:
+    def ask(self, items: Sequence[Item]) -> None:
         """Have items judged, in the background where that takes a while."""
 
     def offer(self, items: Sequence[Item]) -> None:
-        """The same, without waiting: what finds no room is left out, and has to be submitted later."""
+        """The same, without waiting: what finds no room is left out, and has to be asked later."""
 
     def drain(self) -> None:
-        """Wait until everything submitted is judged, or has failed."""
+        """Wait until everything asked is judged, or has failed."""
 
     def grade(self, items: Sequence[Item]) -> list[Judgement]:
-        """Judgements in the order of the items, which were submitted; a missing one says why."""
+        """Judgements in the order of the items, which were asked; a missing one says why."""
 
     def close(self) -> None:
         """Stop."""
@@ -60,7 +60,7 @@ class RuleGrader:
         self.stopped: str | None = None
         self.report: dict[str, Any] = {}
 
-    def submit(self, items: Sequence[Item]) -> None:
+    def ask(self, items: Sequence[Item]) -> None:
         pass
 
     def offer(self, items: Sequence[Item]) -> None:

@@ -24,10 +24,10 @@ from engine.paths import hash_of, shorten
 from engine.scoring.grader import judge_cache
 from engine.vllm_compat import start_engine, stop_engine
 from judging.cache import ReplyCache, Stored
+from judging.calls import Outcome
 from judging.judge import fenced
 from judging.judgement import Item, Judgement
 from judging.rubric import Rubric
-from judging.worker import Outcome
 
 if TYPE_CHECKING:
     from extraction.rendering import ChatRenderer
@@ -68,7 +68,7 @@ class LocalGrader:
     def report(self) -> dict[str, Any]:
         return {"judged": self._judged}
 
-    def submit(self, items: Sequence[Item]) -> None:
+    def ask(self, items: Sequence[Item]) -> None:
         """Note what is not cached; `drain` judges it."""
         keys = [self._address(item) for item in items]
         answered = self._cache.answered(keys)
@@ -85,7 +85,7 @@ class LocalGrader:
         with Progress(f"judge {self.name}", len(missing)) as progress:
             for start in range(0, len(missing), ITEMS_AT_ONCE):
                 part = missing[start : start + ITEMS_AT_ONCE]
-                replies = self._ask([item for _, item in part])
+                replies = self._odds([item for _, item in part])
                 self._cache.put([Outcome(key, "done", reply, attempts=1) for (key, _), reply in zip(part, replies, strict=True)])
                 self._judged += len(part)
                 progress.advance(len(part))
@@ -129,7 +129,7 @@ class LocalGrader:
         parts = [self._sections[scale], "Grade this response to this prompt.", texts, ANSWERS[scale], "Answer with one letter."]
         return self._renderer.render("\n\n".join(parts))
 
-    def _ask(self, items: Sequence[Item]) -> list[str]:
+    def _odds(self, items: Sequence[Item]) -> list[str]:
         """The odds of each answer to each question as JSON, for each item."""
         if not self._neutral:
             for scale, odds in self._log_odds([NOTHING]).items():

@@ -19,11 +19,11 @@ from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, item_of
 from judging.budget import Budget
 from judging.cache import ReplyCache
+from judging.costs import likely_cost
 from judging.endpoint import Endpoint
 from judging.judgement import Item
 from judging.offline import rubric_hash
 from judging.remote import call_of
-from judging.worker import likely_cost
 
 OFFERED_ROWS = 64
 
@@ -116,7 +116,7 @@ class RunJudge:
         with tempfile.TemporaryDirectory(prefix="judge-probe-") as folder:
             asker = open_asker(endpoint, rubric, expected=1, budget=self.budget, cache=Path(folder) / "probe.sqlite")
             with contextlib.closing(asker):
-                asker.submit([rubric.probe])
+                asker.ask([rubric.probe])
                 asker.drain()
                 error = asker.answers([rubric.probe])[0].error
         if error is not None:

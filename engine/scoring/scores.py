@@ -34,7 +34,7 @@ def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
     judges = as_judges(grader, rollouts, logprobs)
     if grader.model:
         for rows in batches(rollouts):
-            grader.submit([item for _, item in _items(rows, logprobs, repeats)])
+            grader.ask([item for _, item in _items(rows, logprobs, repeats)])
         grader.drain()
     found = (lines for judge, knows in judges for lines in lines_of(judge, knows, folder, logprobs, repeats))
     replace_scores(folder / SCORES, grader.name, found)

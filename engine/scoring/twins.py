@@ -132,7 +132,7 @@ def _ask(items: dict[int, Wanted], endpoint: Endpoint, hooks: Hooks, budget: Bud
         return {}
     asker = open_asker(endpoint, hooks, expected=len(items), budget=budget)
     with closing(asker):
-        asker.submit(list(items.values()))
+        asker.ask(list(items.values()))
         try:
             asker.drain()
         except JudgeError as error:

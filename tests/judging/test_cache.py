@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from judging.cache import ReplyCache
+from judging.calls import Outcome
 from judging.errors import JudgeError
-from judging.worker import Outcome
 
 
 def address(number: int) -> bytes:

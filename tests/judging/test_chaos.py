@@ -35,7 +35,7 @@ def judge_at(chaos: Chaos, folder: Path, *, max_cost: float | None = None, **opt
 
 
 def run(judge: RemoteJudge, items: list[Item]) -> list[Judgement]:
-    judge.submit(items)
+    judge.ask(items)
     judge.drain()
     return judge.grade(items)
 
@@ -142,7 +142,7 @@ def test_a_slow_drip_ends_at_the_timeout_though_bytes_keep_coming(tmp_path: Path
 def test_retry_after_is_honoured(tmp_path: Path) -> None:
     with Chaos(share=1.0, faults=("429 with Retry-After",), retry_after="1.5") as server:
         judge = judge_at(server, tmp_path)
-        judge.submit(items_of(1))
+        judge.ask(items_of(1))
         wait_for(lambda: bool(server.times))
         server.share = 0.0
         judge.drain()
@@ -157,7 +157,7 @@ def test_an_endpoint_that_is_busy_for_longer_than_a_call_may_take_stops_the_run(
 ) -> None:
     with Chaos(share=1.0, faults=("429 with Retry-After",), retry_after=retry_after) as server:
         judge = judge_at(server, tmp_path, deadline_s=deadline_s)
-        judge.submit(items_of(300))
+        judge.ask(items_of(300))
         started = time.monotonic()
         with pytest.raises(JudgeError, match=r"takes nothing within .* HTTP 429"):
             judge.drain()
@@ -192,7 +192,7 @@ def test_an_endpoint_that_goes_down_stops_the_run_with_what_is_done(tmp_path: Pa
     items = items_of(400)
     with Chaos(latency_s=0.02) as server:
         judge = judge_at(server, tmp_path, max_concurrency=8, breaker_failures=10, breaker_s=0.5, max_attempts=3)
-        judge.submit(items)
+        judge.ask(items)
         wait_for(lambda: server.delivered.total() >= 60)
         server.share, server.faults = 1.0, ("502",)
         judge.drain()
@@ -218,7 +218,7 @@ def test_an_endpoint_that_refuses_everything_is_told_once(
 
     monkeypatch.setattr(chaos, "reply", refuse)
     judge = judge_at(chaos, tmp_path)
-    judge.submit(items_of(500))
+    judge.ask(items_of(500))
     with pytest.raises(JudgeError) as raised:
         judge.drain()
     judge.close()

@@ -45,9 +45,9 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
     items = items_of(1100)
     with Chaos(share=0.15, latency_s=0.3, faults=("500", "disconnect in mid-body", "garbage JSON")) as server:
         judge, crews = judge_at(server, tmp_path)
-        judge.submit(items[:FIRST])
+        judge.ask(items[:FIRST])
         wait_for(lambda: bool(crews))  # the first crew makes calls meanwhile, however long Ray takes to start
-        judge.submit(items[FIRST:])
+        judge.ask(items[FIRST:])
         before = server.delivered.total()
         wait_for(lambda: server.delivered.total() >= before + 300)
         ray.kill(crews[0]._actors[0])
@@ -68,10 +68,10 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
 def test_limits_hold_over_all_actors_together(tmp_path: Path) -> None:
     with Chaos(latency_s=0.01) as server:
         judge, crews = judge_at(server, tmp_path, requests_per_minute=2400)  # 40 a second
-        judge.submit(items_of(4))
+        judge.ask(items_of(4))
         judge.drain()
         started, before = time.monotonic(), server.attempts.total()
-        judge.submit(items_of(404)[4:])
+        judge.ask(items_of(404)[4:])
         judge.drain()
         seconds, sent = time.monotonic() - started, server.attempts.total() - before
         judge.close()

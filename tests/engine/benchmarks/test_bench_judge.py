@@ -18,7 +18,7 @@ def test_the_mock_answers_no_faster_than_its_slots_allow(tmp_path: Path) -> None
         judge = RemoteJudge("mock", Asker(endpoint, rubric, tmp_path / "cache.sqlite", starters), rubric)
         items = [Item(f"Question {number}?", "Answer.") for number in range(40)]
         started = time.monotonic()
-        judge.submit(items)
+        judge.ask(items)
         judge.drain()
         seconds = time.monotonic() - started
         assert all(one.compliance == 1 for one in judge.grade(items))

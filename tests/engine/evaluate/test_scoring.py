@@ -28,7 +28,7 @@ def row(number: int) -> dict[str, Any]:
 def test_every_batch_is_graded_as_the_judge_grades_even_beyond_the_queue() -> None:
     scoring, judge = Scoring(OfflineGrader()), OfflineJudge()
     for batch in range(3 * QUEUED_BATCHES):
-        scoring.submit([row(number) for number in range(20 * batch, 20 * batch + 20)])
+        scoring.feed([row(number) for number in range(20 * batch, 20 * batch + 20)])
     scoring.drain()
     scoring.close()
     assert len(scoring.grades) == 60 * QUEUED_BATCHES and scoring.busy_seconds > 0
@@ -38,7 +38,7 @@ def test_every_batch_is_graded_as_the_judge_grades_even_beyond_the_queue() -> No
 
 def test_likelihoods_change_the_grade_of_text_that_the_base_finds_unlikely() -> None:
     scoring, odd = Scoring(OfflineGrader()), row(1)
-    scoring.submit([odd])
+    scoring.feed([odd])
     scoring.drain()
     scoring.close()
     assert scoring.grades["v", "p1"].coherence == 1
@@ -48,7 +48,7 @@ def test_likelihoods_change_the_grade_of_text_that_the_base_finds_unlikely() -> 
 
 def test_a_failure_in_the_thread_is_raised_where_the_sweep_waits() -> None:
     scoring = Scoring(OfflineGrader())
-    scoring.submit([{"variant_hash": "v", "prompt_id": "p", "prompt": "Where?"}])
+    scoring.feed([{"variant_hash": "v", "prompt_id": "p", "prompt": "Where?"}])
     with pytest.raises(KeyError, match="response"):
         scoring.drain()
     scoring.close()

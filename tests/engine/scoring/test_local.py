@@ -27,7 +27,7 @@ def test_the_embedded_model_grades_by_odds_and_the_second_time_from_the_cache(
     monkeypatch.setenv("REFUSAL_ROLLOUT_CACHE", str(tmp_path / "cache"))
     items = [Item(f"Where is my key {n}?", "I'm sorry, I can't see it.", "stop") for n in range(1)] + [Item("Say hello.", "")]
     grader = LocalGrader("local", file.local, Rubric())
-    grader.submit(items)
+    grader.ask(items)
     grader.drain()
     first = grader.grade(items)
     assert grader.report == {"judged": 2}
@@ -42,7 +42,7 @@ def test_the_embedded_model_grades_by_odds_and_the_second_time_from_the_cache(
         assert one.compliance in GRADES and one.coherence in GRADES and one.declined in (True, False) and one.error is None
         assert all(sum(shares) == pytest.approx(1, abs=1e-3) for shares in json.loads(one.raw_reply or "").values())
     again = LocalGrader("local", file.local, Rubric())
-    again.submit(items)
+    again.ask(items)
     again.drain()
     assert again.grade(items) == first and again.report == {"judged": 0} and again._llm is None
     again.close()
