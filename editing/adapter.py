@@ -1,7 +1,8 @@
-"""The same edit as a PEFT LoRA: A = alpha Q^T W, B = -Q, so that B A = -alpha Q Q^T W; and the way back.
+"""The edit as a PEFT LoRA, and an adapter merged into weights.
 
-For Linear projections (H, I) alone: PEFT adapts no embedding, bias or fused expert here. With `lora_alpha` = r the
-adapter's scale is 1. Rounded to the checkpoint's dtype, so an adapter's logits are close to the folded model's, not equal.
+A = alpha Q^T W and B = -Q, so that B A = -alpha Q Q^T W. For Linear projections (H, I) alone: PEFT adapts no embedding,
+bias or fused expert here. With `lora_alpha` = r the adapter's scale is 1. Factors are rounded to the checkpoint's dtype, so
+logits are close to the folded model's, not equal.
 """
 # H = hidden size, I = a projection's input size, K = directions (the LoRA's rank)
 
@@ -44,7 +45,11 @@ def lora_factors(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> t
 def write_adapter(
     checkpoint: Checkpoint, plan: EditPlan, edit: Edit, out: Path, *, base_model: str, record: Mapping[str, Any], card: str
 ) -> None:
-    """Write a PEFT adapter folder that PEFT and vLLM load. Raises EditError as `write_edited` does; nothing half written."""
+    """Write a PEFT adapter folder that PEFT and vLLM load.
+
+    record, card: as for `write_edited`.
+    Raises EditError as `write_edited` does, and for an edit that has no adapter form. Nothing half written is left.
+    """
     from safetensors.torch import save_file
 
     check_edit(edit, checkpoint.hidden_size)
@@ -62,7 +67,7 @@ def write_adapter(
 
 
 def adapter_config(plan: EditPlan, edit: Edit, base_model: str) -> dict[str, Any]:
-    """PEFT's adapter_config.json of an edit."""
+    """The adapter_config.json that PEFT reads, of an edit. `base_model` is the base's name or path."""
     rank = edit.basis_HK.shape[1]
     return {
         "peft_type": "LORA",
@@ -79,7 +84,10 @@ def adapter_config(plan: EditPlan, edit: Edit, base_model: str) -> dict[str, Any
 
 
 def read_adapter(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Each adapted tensor's name with A (K, I), scaled, and B (H, K). Raises EditError where it is no LoRA of ours or PEFT's."""
+    """The factors of each adapted tensor, by the tensor's name: A (K, I), scaled, and B (H, K).
+
+    Raises EditError where the folder is no plain LoRA of ours or PEFT's.
+    """
     from safetensors.torch import load_file
 
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (directory / name).is_file()]

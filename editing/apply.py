@@ -1,4 +1,4 @@
-"""The edit of one planned tensor of a checkpoint: its own alpha, and the norm that may stand behind it."""
+"""One planned tensor's edit: with its own alpha, and behind the norm that may follow it."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from editing.projection import BLOCK, Edit, behind_gain, column_blocks, compute_
 
 
 def edit_of(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> Edit:
-    """What `edit` means for this tensor: its block's alpha, and the basis behind the norm's gain where there is one."""
+    """The edit of this tensor: with its block's alpha, and with the basis behind the norm's gain where a norm follows."""
     if tensor.alpha is not None:
         edit = replace(edit, alpha=tensor.alpha)
     gain_H = gain_of(checkpoint, tensor)
@@ -19,12 +19,15 @@ def edit_of(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> Edit:
 
 
 def gain_of(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor | None:
-    """What the norm behind a tensor multiplies its output by, (H,) float64; None where no norm stands there."""
+    """The gain of the norm behind a tensor, (H,) float64; None where no norm follows."""
     return None if tensor.gain is None else checkpoint.read(tensor.gain).to(torch.float64) + tensor.gain_offset
 
 
 def edited_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, out: Tensor | None = None) -> Tensor:
-    """The tensor as the variant has it, in `out` if given; computed on the GPU where there is one."""
+    """The tensor after the edit, in its own shape and dtype; computed on the GPU where there is one.
+
+    out: memory to write it to; None makes a new tensor.
+    """
     weight, own = checkpoint.read(tensor.name), edit_of(checkpoint, tensor, edit)
     if not torch.cuda.is_available():
         return project_out(weight, own, tensor.axis, out)

@@ -1,9 +1,10 @@
-"""Are directions missing from what a model can write? Reads a checkpoint's writers, with or without its base.
+"""An audit of what a model can write: are directions missing? Reads a checkpoint's writers, with or without its base.
 
 Without a base: G = sum of W W^T over the writers, each scaled to mean eigenvalue 1, in float64. A direction folded out of
-them is an eigenvector of G with almost no eigenvalue, orders of magnitude below the next; in an untouched model the spectrum
-starts smoothly. G of every block alone finds edits of some blocks. With a base: the differences D = W' - W share their
-left space, and W' has (1 - alpha) of W's part along it.
+them is an eigenvector of G with almost no eigenvalue, orders of magnitude below the next. In an untouched model the spectrum
+starts smoothly. G of every block alone finds edits of some blocks.
+
+With a base: the differences D = W' - W share their left space, and W' has (1 - alpha) of W's part along it.
 """
 # H = hidden size, I = a writer's vectors, T = writers, K = directions
 
@@ -29,9 +30,10 @@ WEAKENED = 0.3  # of the mean energy along a direction: at least partly gone
 class Finding:
     """The verdict on a checkpoint: `erased directions`, `none found` or `cannot tell`, with its evidence in words.
 
-    `directions_HK`: recovered directions, orthonormal; `shares`: per block, the mean energy that its writers keep along
-    them (1 is an average direction's); `eigenvalues`: the smallest of G over their mean; `alpha`: the estimated share
-    removed where it can be told.
+    directions_HK: recovered directions, orthonormal.
+    shares: by block, the mean energy that its writers keep along them; 1 is an average direction's.
+    eigenvalues: the smallest of G over their mean.
+    alpha: the estimated share removed; None where it cannot be told.
     """
 
     verdict: str
@@ -44,7 +46,10 @@ class Finding:
 
 
 def audit(checkpoint: Checkpoint, base: Checkpoint | None = None) -> Finding:
-    """Look for directions that were projected out of a checkpoint's attention and MLP output projections."""
+    """The directions that were projected out of a checkpoint's attention and MLP output projections, if any.
+
+    base: the checkpoint it was edited from, where it is at hand. Raises EditError where it is another model's.
+    """
     writers = plan_edit(checkpoint).edited
     return _audit_alone(checkpoint, writers) if base is None else _audit_against(checkpoint, base, writers)
 
@@ -61,7 +66,7 @@ def gram(weight: Tensor, axis: int) -> Tensor:
 
 
 def gap_count(eigenvalues: Tensor) -> int:
-    """How many of the ascending eigenvalues stand apart below the rest, 0 where none do.
+    """The number of ascending eigenvalues that stand apart below the rest; 0 where none do.
 
     They stand apart where the step to the next is more than GAP and the last of them below CLEAR of the mean.
     """
@@ -104,7 +109,7 @@ def _audit_alone(checkpoint: Checkpoint, writers: tuple[PlannedTensor, ...]) -> 
 
 
 def _before_gain(checkpoint: Checkpoint, tensor: PlannedTensor, space_HK: Tensor) -> Tensor:
-    """The directions of the stream behind a null space of W: v^T W = 0 means q^T diag(g) W = 0 for q = v / g."""
+    """Directions of the stream from a null space of W: v^T W = 0 means q^T diag(g) W = 0 for q = v / g."""
     if tensor.gain is None:
         return space_HK
     gain_H = checkpoint.read(tensor.gain).double() + tensor.gain_offset
@@ -124,11 +129,11 @@ class _Pool:
 
     @property
     def is_wide(self) -> bool:
-        """Whether there are enough vectors to fill the hidden space by themselves."""
+        """True where there are enough vectors to fill the hidden space by themselves."""
         return self.vectors >= VECTORS_PER_DIM * self.total_HH.shape[0]
 
     def null_space(self) -> list[Tensor]:
-        """The directions (H, K) that stand apart below the rest, in a list; an empty list where none do."""
+        """Directions (H, K) that stand apart below the rest, in a list; an empty list where none do."""
         if not self.is_wide:
             return []
         eigenvalues, eigenvectors = torch.linalg.eigh(self.total_HH)
@@ -136,7 +141,7 @@ class _Pool:
         return [eigenvectors[:, :count]] if count else []
 
     def smallest(self) -> list[float]:
-        """The eight smallest eigenvalues over their mean."""
+        """Eight smallest eigenvalues over their mean."""
         eigenvalues = torch.linalg.eigvalsh(self.total_HH)
         return [float(value) for value in eigenvalues[:8] / eigenvalues.mean()]
 
@@ -151,7 +156,7 @@ def _nothing_found(pool: _Pool, smallest: list[float]) -> Finding:
 
 
 def _merge(spaces: list[Tensor]) -> Tensor:
-    """The span of several spaces: directions found in more than one group count once."""
+    """An orthonormal basis of several spaces; directions found in more than one group count once."""
     directions, values, _ = torch.linalg.svd(torch.cat(spaces, dim=1), full_matrices=False)
     return directions[:, values > 0.5].contiguous()
 
@@ -255,7 +260,7 @@ def _shares(checkpoint: Checkpoint, writers: tuple[PlannedTensor, ...], directio
 
 
 def _written(checkpoint: Checkpoint, tensor: PlannedTensor) -> Tensor:
-    """The weight in float32 as it reaches the residual stream: behind the gain of the norm that may follow it."""
+    """A writer as it reaches the residual stream, in float32: times the gain of the norm that may follow it."""
     weight = checkpoint.read(tensor.name).float()
     if tensor.gain is None:
         return weight

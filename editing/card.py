@@ -1,4 +1,4 @@
-"""The model card every edited checkpoint carries."""
+"""A model card for every edited checkpoint: what was removed, from which base, and how it was proven."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +30,10 @@ is byte-identical to the base. The base model's licence applies.
 
 
 def render_card(record: Mapping[str, Any], proof: str) -> str:
-    """The card's text, from what edit.json holds and a sentence on the proof."""
+    """The model card as Markdown.
+
+    record: the fields of edit.json.
+    proof: a sentence on the proof.
+    """
     counts = {"num_tensors": len(record["tensors"]), "k": record["basis_shape"][1]}
     return CARD.format(**record, **counts, label=record["variant"], proof=proof)

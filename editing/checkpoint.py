@@ -28,7 +28,7 @@ DTYPES = {"BF16": 2, "F16": 2, "F32": 4}  # what an edit can round to, with byte
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor lies: file, safetensors dtype name, shape, and its byte range in the file."""
+    """A tensor's place: file, safetensors dtype name, shape, and its byte range in the file."""
 
     name: str
     file: Path
@@ -40,7 +40,11 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint folder: `config` is config.json, `tensors` maps every tensor's name to its entry."""
+    """An opened checkpoint folder.
+
+    config: config.json.
+    tensors: every tensor's entry, by name.
+    """
 
     directory: Path
     config: dict[str, Any]
@@ -60,7 +64,7 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """The safetensors files, sorted by name."""
+        """Safetensors files, sorted by name."""
         return sorted({entry.file for entry in self.tensors.values()})
 
     @property
@@ -85,7 +89,10 @@ class Checkpoint:
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
-    """Open a folder with config.json and safetensors, or raise EditError saying what is missing or not supported."""
+    """A checkpoint folder with config.json and safetensors, opened; no weight is read.
+
+    Raises EditError that says what is missing or not supported.
+    """
     config = _read_config(directory)
     files = _weight_files(directory)
     tensors: dict[str, TensorEntry] = {}
@@ -96,7 +103,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
 
 
 def read_header(file: Path) -> list[TensorEntry]:
-    """The entries of one safetensors file. Raises EditError where the file is truncated or no safetensors."""
+    """Entries of one safetensors file. Raises EditError where the file is truncated or no safetensors."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         prefix = stream.read(8)
@@ -117,7 +124,7 @@ def read_header(file: Path) -> list[TensorEntry]:
 
 
 def read_range(file: Path, entry: TensorEntry, into: Tensor) -> None:
-    """Fill `into` with the tensor's bytes in a file of the same layout as the entry's; the header need not be there yet."""
+    """Fill `into` with a tensor's bytes from a file of the same layout as the entry's; its header need not be there yet."""
     import torch
 
     data = into.flatten().view(torch.uint8).numpy().data

@@ -1,5 +1,8 @@
-"""A checkpoint or adapter against its base: which tensors differ, what the edited ones still write along the directions that
-were removed (`bin/edit --verify`), and whether every tensor is what an edit makes of the base (`bin/serve`)."""
+"""A checkpoint or adapter against its base.
+
+Which tensors differ? What do edited ones still write along the removed directions (`bin/edit --verify`)? Is every tensor
+what an edit makes of the base (`bin/serve`)?
+"""
 
 import json
 import os
@@ -26,8 +29,11 @@ READ_BY_LOADERS = (".json", ".jinja", ".model", ".tiktoken", "merges.txt", "voca
 
 @dataclass(frozen=True)
 class Comparison:
-    """`differing`: names of every tensor that is not the base's, bit for bit; `missing` and `added`: names that only one of
-    the two has."""
+    """A checkpoint's tensors against its base's, by name.
+
+    differing: in both, and not the same bit for bit.
+    missing, added: in the base alone, in the checkpoint alone.
+    """
 
     differing: list[str]
     missing: list[str]
@@ -35,7 +41,7 @@ class Comparison:
 
 
 def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
-    """Compare every tensor by its bits. Raises EditError where a common tensor has another shape or dtype."""
+    """Every tensor compared by its bits. Raises EditError where a common tensor has another shape or dtype."""
     common = sorted(base.tensors.keys() & checkpoint.tensors.keys())
     differing = []
     for name in common:
@@ -51,13 +57,16 @@ def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
 
 
 def prove_against(checkpoint: Checkpoint, base: Checkpoint, tensors: Iterable[PlannedTensor], edit: Edit) -> list[Proof]:
-    """The proof of each of the base's planned tensors as the checkpoint has it; `edit` is in terms of the base."""
+    """Proofs of the base's planned tensors as the checkpoint has them. `edit` is in terms of the base."""
     return [measure(base.read(t.name), checkpoint.read(t.name), t, edit_of(base, t, edit)) for t in tensors]
 
 
 def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:
-    """Names of tensors that are not what `edit` makes of the base: edited ones beyond what another machine's arithmetic may
-    round otherwise, untouched ones in any bit, missing and added ones. The head that untying adds is the base's embedding."""
+    """Names of tensors that are not what `edit` makes of the base; empty for a faithful checkpoint.
+
+    Edited tensors may differ by what another machine's arithmetic rounds otherwise, untouched ones in no bit. Missing and
+    added tensors are named too, but not the head that untying adds, the base's embedding.
+    """
     edited = {tensor.name: tensor for tensor in plan.edited}
     added = checkpoint.tensors.keys() - base.tensors.keys()
     if plan.scope.untie:
@@ -77,8 +86,10 @@ def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan,
 
 
 def unfaithful_files(directory: Path, base: Checkpoint, plan: EditPlan) -> list[str]:
-    """Names of files beside an edited checkpoint's weights that are not the base's, byte for byte: configuration, tokenizer, chat
-    template. Untying says so in config.json, and writes another index."""
+    """Names of files beside an edited checkpoint's weights that are not the base's, byte for byte.
+
+    Configuration, tokenizer and chat template count. Untying says so in config.json and writes another index, which is allowed.
+    """
     differing = []
     for name, file in carried_files(base.directory).items():
         theirs = directory / name
@@ -95,7 +106,10 @@ def unfaithful_files(directory: Path, base: Checkpoint, plan: EditPlan) -> list[
 
 
 def unfaithful_factors(directory: Path, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:
-    """The same for an adapter folder: names of the base's tensors whose factors are not the edit's, missing and added ones."""
+    """Names of the base's tensors whose factors in an adapter folder are not the edit's; empty for a faithful adapter.
+
+    Missing and added tensors are named too, and the adapter's configuration where it differs.
+    """
     found = read_adapter(directory)
     edited = {tensor.name: tensor for tensor in plan.edited}
 
@@ -120,7 +134,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _close(found: Tensor, expected: Tensor) -> bool:
-    """Equal to two last places, and near zero to the error that float32 makes in values of the tensor's size."""
+    """True where two tensors are equal to two last places; near zero, to float32's error in values of their size."""
     if found.shape != expected.shape:
         return False
     size = float(expected.float().square().mean().sqrt())

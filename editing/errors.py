@@ -1,4 +1,4 @@
-"""The base exception of this package; its messages say what was found, what was expected and what to do."""
+"""This package's base exception; its messages say what was found, what was expected and what to do."""
 
 
 class EditError(Exception):

@@ -43,7 +43,10 @@ def check_free(out: Path) -> None:
 
 
 def save_edit(directory: Path, edit: Edit, record: Mapping[str, Any], card: str) -> None:
-    """edit.json, README.md, and the basis in a folder of its own: loaders take any safetensors at the top for weights."""
+    """Write edit.json, README.md and the basis beside an edit's weights.
+
+    The basis has a folder of its own: loaders take any safetensors at the top for weights.
+    """
     from safetensors.torch import save_file
 
     (directory / BASIS_FILE).parent.mkdir()
@@ -53,7 +56,7 @@ def save_edit(directory: Path, edit: Edit, record: Mapping[str, Any], card: str)
 
 
 def _remove_abandoned(out: Path) -> None:
-    """Temporary folders of killed edits of the same output: as large as the model, and nobody's."""
+    """Remove temporary folders of killed edits of the same output: as large as the model, and nobody's."""
     for folder in out.parent.glob(f".{out.name}.*.partial"):
         pid = folder.name.split(".")[-2]
         if pid.isdigit() and not Path("/proc", pid).exists():

@@ -1,5 +1,7 @@
-"""Which tensors an edit changes, and why the others stay: every tensor of a checkpoint is classified before the first is
-touched."""
+"""A plan of an edit: which tensors change, and why the others stay.
+
+Every tensor of a checkpoint is classified before the first is touched.
+"""
 
 import re
 from collections.abc import Mapping
@@ -15,10 +17,11 @@ PROJECTIONS = frozenset({ATTENTION, MLP})
 
 @dataclass(frozen=True)
 class Scope:
-    """What an edit reaches. The default is the study's: the attention and MLP output projections of every block.
+    """The reach of an edit. The default is the study's: attention and MLP output projections of every block.
 
-    `layers`: blocks to edit, None for all. `alpha_by_layer`: shares for some blocks instead of the edit's alpha.
-    `untie`: where embedding and head are one tensor, write the head as a tensor of its own, so that only the writer changes.
+    layers: blocks to edit; None for all.
+    alpha_by_layer: shares for some blocks, in place of the edit's alpha.
+    untie: where embedding and head are one tensor, write the head as a tensor of its own. Then only the writer changes.
     """
 
     embeddings: bool = False
@@ -34,7 +37,7 @@ class Scope:
 
     @property
     def label(self) -> str:
-        """For cards: o_proj+down_proj, and what is edited beside them."""
+        """A short name for cards: o_proj+down_proj, and what is edited beside them."""
         parts = ["o_proj+down_proj"]
         parts += ["embeddings"] if self.embeddings else []
         parts += ["biases"] if self.biases else []
@@ -43,9 +46,11 @@ class Scope:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor that writes to the residual stream. `reason` says why it is left, "" where it is edited.
+    """A tensor that writes to the residual stream, edited or left.
 
-    `alpha` is this tensor's own share, None where the edit's holds; `gain` the checkpoint's name of the norm behind it.
+    alpha: its own share; None where the edit's holds.
+    gain: the checkpoint's name of the norm behind it; None where there is none.
+    reason: why it is left; "" where it is edited.
     """
 
     name: str
@@ -61,7 +66,10 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """Every writer of a checkpoint, embeddings first, then by block; `ties_head` says that the embedding is also the head."""
+    """Every writer of a checkpoint, embeddings first, then by block.
+
+    ties_head: the embedding is also the output head.
+    """
 
     writers: tuple[PlannedTensor, ...]
     scope: Scope
@@ -73,12 +81,12 @@ class EditPlan:
 
     @property
     def edits_head(self) -> bool:
-        """Whether the output head changes too, because it is the embedding."""
+        """True where the output head changes too, because it is the embedding."""
         return self.ties_head and self.scope.embeddings and not self.scope.untie
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
-    """The family of a checkpoint's model type; EditError for one that is not known."""
+    """A checkpoint's family, by its model type. Raises EditError for a type that is not known."""
     family = FAMILIES.get(checkpoint.model_type)
     if checkpoint.model_type == "qwen":
         raise EditError(f"{checkpoint.directory} is Qwen-1, which vLLM no longer runs. Convert it: bin/convert-qwen1 IN OUT.")
@@ -91,7 +99,7 @@ def family_of(checkpoint: Checkpoint) -> Family:
 
 
 def known_tensor(family: Family, tensor: str) -> KnownTensor:
-    """What the family says of a tensor. Raises EditError for a name that it does not list."""
+    """A tensor's writer and block, as its family lists it. Raises EditError for a name that the family does not list."""
     known = family.classify(tensor)
     if known is None:
         raise EditError(
@@ -102,10 +110,11 @@ def known_tensor(family: Family, tensor: str) -> KnownTensor:
 
 
 def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
-    """Every writer of the checkpoint, edited or left.
+    """Every writer of the checkpoint, edited or left with a reason.
 
-    Raises EditError for a tensor the family does not know, a block that lacks a writer, a layer of the scope that the
-    model does not have, or a shape or dtype that an edit cannot take.
+    scope: None for the study's.
+    Raises EditError for a tensor the family does not know, a block that lacks a writer, or a layer that the model does not
+    have. A shape or dtype that an edit cannot take is an EditError too.
     """
     scope = scope or Scope()
     _check_scope(checkpoint, scope)

@@ -1,5 +1,7 @@
-"""The arithmetic of an edit. Takes tensors, not paths; the checkpoint writer and the hot swap both call it, so that
-they give the same bits."""
+"""Arithmetic of an edit, on tensors, not paths.
+
+The checkpoint writer and the hot swap both call it, so that they give the same bits.
+"""
 # H = hidden size, I = a projection's input size, K = directions removed, B = a block of vectors, N = rows, E = experts
 
 import hashlib
@@ -20,9 +22,10 @@ DEPENDENT = 1e-6  # what is left of a unit direction after removing the others, 
 
 @dataclass(frozen=True)
 class Edit:
-    """What is removed: an orthonormal basis (H, K) in float64 and the share alpha of the projection onto it.
+    """A projection to remove: an orthonormal basis (H, K) in float64 and the share alpha of the projection onto it.
 
-    alpha 1 removes it whole, below 1 a part, 2 reflects. `keep_norms` rescales each edited vector to its old length.
+    alpha: 1 removes it whole, below 1 a part, 2 reflects.
+    keep_norms: every edited vector is scaled back to its old length.
     """
 
     basis_HK: Tensor
@@ -39,8 +42,9 @@ class Edit:
 def orthonormal_basis(directions_KH: Tensor, *, k: int | None = None, names: list[str] | None = None) -> Tensor:
     """Orthonormal columns (H, k) that span the given directions, by QR in float64.
 
-    With `k` below the number of directions, the k leading left singular vectors of the unit directions. Raises
-    EditError for k too large, values that are not finite, or a direction that depends on those before it.
+    k: below the number of directions, the k leading left singular vectors of the unit directions are taken.
+    names: of the directions, for messages.
+    Raises EditError for k too large, values that are not finite, or a direction that depends on those before it.
     """
     directions_HK = directions_KH.to("cpu", torch.float64).T
     count = directions_HK.shape[1]
@@ -75,13 +79,14 @@ def check_edit(edit: Edit, hidden_size: int) -> None:
 
 
 def project_out(weight: Tensor, edit: Edit, axis: int = 0, out: Tensor | None = None) -> Tensor:
-    """W - alpha Q (Q^T W) along the weight's hidden axis: a tensor of the same shape and dtype, new or `out`, rounded once.
+    """W - alpha Q (Q^T W) along the weight's hidden axis: the same shape and dtype, rounded once.
 
-    Axis 0: (H, I). Axis -1: (..., H), as embeddings, Conv1D weights and biases. Axis 1 of three: experts (E, H, I). With
-    `edit.keep_norms` every vector along the hidden axis keeps its length: scaling it cannot bring the direction back.
+    axis: 0 for (H, I). -1 for (..., H), as embeddings, Conv1D weights and biases. 1 of three for experts (E, H, I).
+    out: memory to write it to; None makes a new tensor.
+    With `edit.keep_norms` every vector along the hidden axis keeps its length: scaling it cannot bring the direction back.
 
-    16-bit weights are computed in float32 on the CPU, where float64 costs several times as much and changes about 1 in
-    50,000 values by the last bit; float32 weights, and everything on a GPU, in float64. Vectors along the hidden axis do
+    On a CPU 16-bit weights are computed in float32. float64 costs several times as much there and changes about 1 in 50,000
+    values by the last bit. float32 weights, and everything on a GPU, are computed in float64. Vectors along the hidden axis do
     not depend on each other, so a slice of them (tensor parallelism) gives the same bits.
     """
     edited = torch.empty_like(weight, memory_format=torch.contiguous_format) if out is None else out
@@ -97,7 +102,7 @@ def project_out(weight: Tensor, edit: Edit, axis: int = 0, out: Tensor | None = 
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
-    """float32 for 16-bit weights on the CPU, else float64."""
+    """The dtype an edit is computed in: float32 for 16-bit weights on the CPU, else float64."""
     exact = weight.dtype == torch.float32 or weight.device.type != "cpu"
     return torch.float64 if exact else torch.float32
 
@@ -115,7 +120,10 @@ def _project_columns(weight_HI: Tensor, edited_HI: Tensor, edit: Edit) -> None:
 
 
 def column_blocks(weight_HI: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor]]:
-    """Blocks of columns in `dtype`, each with its first column's number; one buffer serves them all, so use each at once."""
+    """Blocks of columns in `dtype`, each with its first column's number.
+
+    One buffer serves them all, so use each block before the next is drawn.
+    """
     size = block_size(weight_HI)
     buffer_HB = torch.empty(weight_HI.shape[0], size, dtype=dtype, device=weight_HI.device)
     for start in range(0, weight_HI.shape[1], size):
@@ -124,7 +132,7 @@ def column_blocks(weight_HI: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, 
 
 
 def block_size(weight: Tensor) -> int:
-    """Vectors along the hidden axis that are edited at a time, where the weight is."""
+    """Number of vectors along the hidden axis that are edited at a time, on the weight's device."""
     return BLOCK if weight.device.type == "cpu" else GPU_BLOCK
 
 
@@ -142,10 +150,10 @@ def _project_rows(weight_NH: Tensor, edited_NH: Tensor, edit: Edit) -> None:
 
 
 def behind_gain(edit: Edit, gain_H: Tensor) -> Edit:
-    """The edit of a projection whose output passes an RMSNorm with gain g before the residual add.
+    """An edit of a projection whose output passes an RMSNorm with gain g before the residual add.
 
     What is written is diag(g) W x / rms(W x). It has no part along Q for every x exactly when Q^T diag(g) W = 0, that is
-    when W's columns are orthogonal to diag(g) Q; the scalar rms changes nothing about that. So the projection removes the
+    when W's columns are orthogonal to diag(g) Q. The scalar rms changes nothing about that. So the projection removes the
     span of diag(g) Q, made orthonormal again, in place of Q.
     """
     weighted_HK = gain_H.to("cpu", torch.float64)[:, None] * edit.basis_HK

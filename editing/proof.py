@@ -1,10 +1,10 @@
-"""What an edited tensor still writes along the removed directions, read back from the file it was written to.
+"""Proof of an edit: what an edited tensor still writes along the removed directions, read back from its file.
 
-The bound is what rounding alone leaves: with unit roundoff u, a vector of H values of root mean square s rounds to an
-error whose part along each direction has standard deviation of at most u s, so over I vectors and K directions u s sqrt(I K).
-In a wide model the change that one direction makes to a value comes near half its last place; values that do not move then
-leave a part of the direction, the same sign everywhere: measured, 2.7 standard deviations at H = 2048 and K = 1, 8.9 at 8192, but
-0.9 at K = 4. Hence the factor 1 + H / (1000 K).
+The bound is what rounding alone leaves. With unit roundoff u, a vector of H values of root mean square s rounds to an
+error. Its part along each direction has a standard deviation of at most u s, so over I vectors and K directions u s sqrt(I K).
+In a wide model the change that one direction makes to a value comes near half its last place. Values that do not move then
+leave a part of the direction, the same sign everywhere. Measured: 2.7 standard deviations at H = 2048 and K = 1, 8.9 at 8192,
+but 0.9 at K = 4. Hence the factor 1 + H / (1000 K).
 """
 
 from dataclasses import dataclass
@@ -27,8 +27,12 @@ SLACK = 3.0  # over the standard deviation, and for float32 arithmetic
 
 @dataclass(frozen=True)
 class Proof:
-    """One edited tensor: `residual` = ||Q^T W'|| / ||Q^T W|| (with the norm's gain where there is one), `expected` =
-    |1 - alpha|, `bound` = the largest distance of the two that rounding explains."""
+    """A proof of one edited tensor: what is left of the direction, against what rounding explains.
+
+    residual: ||Q^T W'|| / ||Q^T W||, with the norm's gain where there is one.
+    expected: |1 - alpha|.
+    bound: the largest distance of the two that rounding explains.
+    """
 
     tensor: str
     role: str
@@ -43,9 +47,9 @@ class Proof:
 
 
 def prove_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, file: Path, scratch: Tensor) -> Proof:
-    """Read a tensor back from `file` and compare it with the base's. Raises EditError where the direction is still there.
+    """A proof of a tensor that was written to `file`, against the base's. Raises EditError where the direction is still there.
 
-    `scratch` has the tensor's shape and dtype and is overwritten.
+    scratch: memory of the tensor's shape and dtype; it is overwritten.
     """
     weight = scratch
     read_range(file, checkpoint.tensors[tensor.name], weight)
@@ -59,7 +63,7 @@ def prove_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, file
 
 
 def measure(base: Tensor, weight: Tensor, tensor: PlannedTensor, edit: Edit) -> Proof:
-    """The proof of a tensor from the base's and the edited weight; `edit` is this tensor's own (gain included)."""
+    """A proof of a tensor from the base's and the edited weight. `edit` is this tensor's own (gain included)."""
     before = float(along(base, edit.basis_HK, tensor.axis).norm())
     after = float(along(weight, edit.basis_HK, tensor.axis).norm())
     vectors = weight.numel() // weight.shape[tensor.axis]

@@ -1,7 +1,7 @@
-"""Qwen-1 (QWenLMHeadModel) checkpoints into the Qwen2 layout, exactly: the same numbers under other names.
+"""A converter of Qwen-1 (QWenLMHeadModel) checkpoints into the Qwen2 layout: the same numbers under other names.
 
-vLLM dropped Qwen-1 after 0.23 and its modelling code is remote code; none of that runs here. Up to `seq_length` positions the
-two compute the same; Qwen-1's dynamic NTK and log-n scaling, which start beyond it, are left out, and the converted
+vLLM dropped Qwen-1 after 0.23, and its modelling code is remote code; none of that runs here. Up to `seq_length` positions
+the two compute the same. Qwen-1's dynamic NTK and log-n scaling start beyond it. They are left out, and the converted
 configuration ends there.
 """
 
@@ -51,7 +51,7 @@ def convert_qwen1(source: Path, out: Path) -> None:
 
 
 def convert_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Qwen2's config.json from Qwen-1's. Raises EditError for a setting that Qwen2 cannot reproduce."""
+    """A Qwen2 config.json from Qwen-1's. Raises EditError for a setting that Qwen2 cannot reproduce."""
     if config.get("model_type") != "qwen" or config.get("architectures") != ["QWenLMHeadModel"]:
         raise EditError(f"Expected a Qwen-1 checkpoint (model_type 'qwen'), found '{config.get('model_type')}'.")
     width, heads = config["hidden_size"], config["num_attention_heads"]
@@ -89,7 +89,10 @@ def convert_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def convert_tensor(name: str, tensor: Tensor, hidden_size: int) -> Iterator[tuple[str, Tensor]]:
-    """The Qwen2 names and tensors of one Qwen-1 tensor: one, three for c_attn, none for a buffer."""
+    """Qwen2 names and tensors of one Qwen-1 tensor: one, three for c_attn, none for a buffer.
+
+    Raises EditError for a tensor that Qwen-1's layout does not have.
+    """
     if name in TOP:
         yield TOP[name], tensor
         return

@@ -1,4 +1,7 @@
-"""qwen.tiktoken to a fast tokenizer with Qwen's chat template; the same token ids, without Qwen-1's remote code."""
+"""A converter of qwen.tiktoken into a fast tokenizer with Qwen's chat template.
+
+The token ids are the same; Qwen-1's remote code does not run.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -32,7 +32,7 @@ def untie_head(checkpoint: Checkpoint, target: Path) -> None:
 
 
 def embedding_of(checkpoint: Checkpoint) -> str:
-    """The name of the one embedding. Raises EditError where there is none, or several."""
+    """Name of the checkpoint's one embedding. Raises EditError where there is none, or several."""
     family = family_of(checkpoint)
     writers = {name: known_tensor(family, name).writer for name in checkpoint.tensors}
     found = [name for name, writer in writers.items() if writer is not None and writer.role == EMBEDDING]

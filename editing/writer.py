@@ -2,7 +2,7 @@
 
 An edit keeps every shape and dtype, so headers, index and all other bytes stay as they are. Threads copy the untouched
 ranges and edit the others side by side: a tensor a thread is in memory, never a model. What was written is read back and
-proven before the rename; until then the work is in a temporary folder beside the target, which any failure removes.
+proven before the rename. Until then the work is in a temporary folder beside the target, which any failure removes.
 """
 
 import json
@@ -44,10 +44,12 @@ def write_edited(
 ) -> list[Proof]:
     """Write the edited checkpoint to `out`, a folder that does not exist yet; returns the proof of every edited tensor.
 
-    `record` becomes edit.json, `card` makes the README.md from the proofs; `on_tensor` is told each edited tensor's name;
-    `make(tensor, scratch)` computes an edited tensor in another way than folding (merging an adapter). Raises EditError for
-    an unfit basis, an existing folder, an output inside the base, too little space, or a tensor that still writes the
-    direction after it was written; nothing is left behind.
+    record: the fields of edit.json.
+    card: makes README.md from the proofs.
+    on_tensor: called with each edited tensor's name.
+    make: computes an edited tensor, given memory for it, in another way than folding (merging an adapter).
+    Raises EditError for an unfit basis, an existing folder, an output inside the base, or too little space. A tensor that still
+    writes the direction after it was written is an EditError too. Nothing is left behind.
     """
     check_edit(edit, checkpoint.hidden_size)
     check_output(checkpoint, out)
@@ -84,7 +86,7 @@ def check_output(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def carried_files(directory: Path) -> dict[str, Path]:
-    """The base's files that an edited checkpoint has too, under their names there: all but weights in any form."""
+    """Files that an edited checkpoint takes over from its base, by their names there: all but weights in any form."""
     files = [file for file in sorted(directory.iterdir()) if file.is_file() and not file.name.startswith(".")]
     return {"BASE_README.md" if file.name == "README.md" else file.name: file for file in files if file.suffix not in CARRIED_NOT}
 
@@ -99,7 +101,7 @@ class _Job:
 
 
 def _write_weights(job: _Job, plan: EditPlan) -> list[Proof]:
-    """Copies and edits side by side; the first failure stops the rest."""
+    """Copy and edit side by side; the first failure stops the rest."""
     tensors = {tensor.name: tensor for tensor in plan.edited}
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are the parallelism
@@ -123,7 +125,7 @@ def _write_weights(job: _Job, plan: EditPlan) -> list[Proof]:
 
 
 def _allocate(file: Path, size: int) -> None:
-    """A file of this size with its blocks on disk: a full disk shows here, and writing into it is twice as fast."""
+    """Make a file of this size with its blocks on disk: a full disk shows here, and writing into it is twice as fast."""
     with file.open("wb") as stream:
         os.posix_fallocate(stream.fileno(), 0, size)
 

@@ -1,4 +1,4 @@
-"""Where a transformers model's parts are, for a model on one device and for one that accelerate has split over several."""
+"""Devices of a transformers model, whether on one device or split over several by accelerate."""
 
 from collections.abc import Callable
 
@@ -7,14 +7,17 @@ from torch import Tensor, nn
 
 
 def input_device(model: nn.Module) -> torch.device:
-    """Where token ids go: the embedding's device, or where accelerate brings an embedding whose weights it keeps elsewhere."""
+    """The device that token ids go to.
+
+    It is the embedding's, or where accelerate brings an embedding whose weights it keeps elsewhere.
+    """
     embedding = model.get_input_embeddings()  # type: ignore[operator]
     moved_to = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
     return torch.device(next(embedding.parameters()).device if moved_to is None else moved_to)
 
 
 def devices_of(model: nn.Module) -> set[torch.device]:
-    """Every device that holds weights, `meta` for those that accelerate brings in when they are needed."""
+    """Every device that holds weights; `meta` for weights that accelerate brings in when they are needed."""
     return {parameter.device for parameter in model.parameters()}
 
 

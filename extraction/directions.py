@@ -27,7 +27,10 @@ LAST_TOKEN: Mapping[str, int] = {LAST: -1}
 
 @dataclass(frozen=True)
 class Directions:
-    """Mean residual streams, float64, (L+1, H); row l is the stream that enters block l, row L what leaves the last."""
+    """Mean residual streams of declined and answered prompts, float64 (L+1, H), and the directions between them.
+
+    Row l is the stream that enters block l; row L is what leaves the last block.
+    """
 
     declined_mean_LH: Tensor
     answered_mean_LH: Tensor
@@ -44,19 +47,19 @@ class Directions:
 
     @property
     def direction_LH(self) -> Tensor:
-        """What is removed: the estimator's directions, or the mean differences, not normalised."""
+        """The directions to remove: the estimator's, or the mean differences, not normalised."""
         return self.mean_difference_LH if self.estimated_LH is None else self.estimated_LH
 
     @property
     def steering_LH(self) -> Tensor:
-        """What is added to induce refusal: the mean difference, or its part along the estimator's direction."""
+        """The vectors to add to induce refusal: the mean differences, or their part along the estimator's directions."""
         if self.estimated_LH is None:
             return self.mean_difference_LH
         return (self.mean_difference_LH * self.estimated_LH).sum(dim=-1, keepdim=True) * self.estimated_LH
 
     @property
     def norms_L(self) -> Tensor:
-        """Euclidean norm of each layer's direction."""
+        """Euclidean norm of each layer's mean difference."""
         return self.mean_difference_LH.norm(dim=-1)
 
 
@@ -76,7 +79,7 @@ class Streams:
         return self.declined_LNH[layer].double() - self.answered_LNH[layer].double()
 
     def swapped(self, places: Sequence[int]) -> "Streams":
-        """With the sides of some pairs exchanged."""
+        """A copy with the sides of the pairs at `places` exchanged."""
         sides = self.declined_LNH.clone(), self.answered_LNH.clone()
         sides[0][:, places], sides[1][:, places] = self.answered_LNH[:, places], self.declined_LNH[:, places]
         return Streams(*sides)
@@ -84,7 +87,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Directions by position, and those of the same prompts under shuffled labels: what no difference looks like."""
+    """Directions by position, and those of the same prompts under shuffled labels, which show what no difference looks like."""
 
     directions: dict[str, Directions]
     shuffled: dict[str, Directions]
@@ -93,7 +96,10 @@ class Extraction:
 def extract_directions(
     model: nn.Module, pairs: Sequence[RenderedPair], on_prompt: Callable[[int], None] = lambda done: None
 ) -> Directions:
-    """Directions of every layer at the last token; see `extract_at`."""
+    """Directions of every layer at the last token; see `extract_at`.
+
+    on_prompt: called with the number of prompts done.
+    """
     return extract_at(model, pairs, LAST_TOKEN, on_prompt=on_prompt).directions[LAST]
 
 
@@ -105,10 +111,12 @@ def extract_at(
     seed: int = 0,
     on_prompt: Callable[[int], None] = lambda done: None,
 ) -> Extraction:
-    """Directions of every layer at each position (a name and its offset from the prompt's end).
+    """Directions of every layer at each position, with those of shuffled labels.
 
-    `on_prompt` is told how many of the 2 N prompts are done. Shuffled labels swap the sides of half of the pairs, drawn
-    by `seed`. Memory does not grow with the number of pairs.
+    positions: names, each with its offset from the prompt's end.
+    seed: draws the half of the pairs whose sides shuffled labels swap.
+    on_prompt: called with the number of the 2 N prompts done.
+    Memory does not grow with the number of pairs. Raises ExtractionError where there are none.
     """
     if not pairs:
         raise ExtractionError("No pairs to extract from; expected at least one.")
@@ -125,12 +133,12 @@ def extract_at(
 
 
 def swapped_pairs(count: int, seed: int) -> list[int]:
-    """Half of the pairs, drawn by `seed`: whose sides shuffled labels swap."""
+    """Places of half of the pairs, drawn by `seed`: shuffled labels swap their sides."""
     return sorted(random.Random(seed).sample(range(count), count // 2))
 
 
 def directions_from(streams: Streams, position: str, estimator: str = MEAN_DIFFERENCE) -> Directions:
-    """Directions from streams that are at hand, by an estimator of `extraction.estimators`."""
+    """Directions from streams at hand, by an estimator of `extraction.estimators`."""
     means = [side.double().mean(dim=1) for side in (streams.declined_LNH, streams.answered_LNH)]
     estimated = None if estimator == MEAN_DIFFERENCE else estimate(estimator, streams.declined_LNH, streams.answered_LNH)
     return Directions(means[0], means[1], streams.num_pairs, position, estimator, estimated)
@@ -154,9 +162,11 @@ def group_means(
 ) -> Tensor:
     """Means of the residual stream over the prompts of each group, summed in float64: (G, P, L+1, H).
 
-    `groups` names, prompt by prompt, the groups it counts in. The means are those of one prompt at a time, to rounding:
-    see `extraction.residuals.batches`. Prompts are added in one order, whatever the batches: the size of a batch, which
-    depends on free memory, changes no bit of a sum.
+    groups: for each prompt, the groups it counts in.
+    offsets: of the wanted tokens, from each prompt's end.
+    batch_tokens: tokens of a batch; None for as many as fit (`extraction.residuals.tokens_that_fit`).
+    The means are those of one prompt at a time, to rounding: see `extraction.residuals.batches`. Prompts are added in one
+    order, whatever the batches. So the size of a batch, which depends on free memory, changes no bit of a sum.
     """
     listed = list(prompts)
     members = list(itertools.islice(groups, len(listed)))
@@ -180,8 +190,8 @@ def unit_rows(vectors_LH: Tensor) -> Tensor:
 def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:
     """The named layers' directions at unit length, (len(layers), H) float64.
 
-    Raises ExtractionError for a layer outside 0..L, one named twice, or one whose direction is zero or not finite (layer
-    0 at the last token: that token is the same for every prompt).
+    Raises ExtractionError for a layer outside 0..L, one named twice, or one whose direction is zero or not finite. Layer 0 has
+    none at the last token, which is the same for every prompt.
     """
     last = directions.mean_difference_LH.shape[0] - 1
     for layer in layers:

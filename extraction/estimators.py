@@ -1,4 +1,4 @@
-"""Ways to turn the residual streams of declined and answered prompts into one direction, by name.
+"""Estimators by name: each turns the residual streams of declined and answered prompts into one direction.
 
 All take one layer's streams, pair by pair, and give a unit vector that points from answered to declined.
 """
@@ -34,7 +34,7 @@ def projected(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
 
 
 def probe(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
-    """The normal of a logistic regression's boundary between the two sides, in the stream's own units."""
+    """A unit normal of a logistic regression's boundary between the two sides, in the stream's own units."""
     import torch
 
     from extraction.separability import fit_probe
@@ -44,7 +44,10 @@ def probe(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
 
 
 def pca(declined_NH: Tensor, answered_NH: Tensor) -> Tensor:
-    """First principal component of the pairs' differences, not centred (a pair's sign does not matter), towards declined."""
+    """First principal component of the pairs' differences, towards declined.
+
+    Differences are not centred, and a pair's sign does not matter.
+    """
     import torch
 
     differences_NH = declined_NH - answered_NH

@@ -1,4 +1,4 @@
-"""Reading and writing of direction files: safetensors with the convention and the provenance in its metadata."""
+"""Direction files: safetensors with the convention and the provenance in their metadata."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def save_directions(path: Path, directions: Directions, provenance: Mapping[str,
 
 
 def load_directions(path: Path) -> Directions:
-    """Directions of a file that `save_directions` wrote. Raises ExtractionError for any other."""
+    """Directions of a file that `save_directions` wrote. Raises ExtractionError for any other file."""
     metadata = read_metadata(path)
     if metadata.get("convention") != CONVENTION:
         raise ExtractionError(f"{path} numbers layers by '{metadata.get('convention')}', expected '{CONVENTION}'.")
@@ -60,7 +60,7 @@ def load_directions(path: Path) -> Directions:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a direction file. Raises ExtractionError where it is not one."""
+    """A direction file's metadata. Raises ExtractionError for any other file."""
     from safetensors import SafetensorError, safe_open
 
     try:

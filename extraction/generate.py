@@ -1,5 +1,7 @@
-"""Greedy generation with transformers, in left-padded batches whose pads no token attends to. The slow, plain path:
-interventions by hooks work here, and the fast path is compared with it."""
+"""Greedy generation with transformers, in left-padded batches whose pads no token attends to.
+
+The slow, plain path: interventions by hooks work here, and the fast path is compared with it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +14,11 @@ BATCH = 32
 
 
 def greedy(model: Any, prompts: Sequence[Sequence[int]], max_tokens: int, batch_size: int = BATCH) -> list[list[int]]:
-    """New token ids for each prompt, without what follows the end-of-sequence token."""
+    """New token ids for each prompt, up to the end-of-sequence token and without it.
+
+    max_tokens: of a response, at most.
+    batch_size: prompts at a time.
+    """
     from transformers import GenerationConfig
 
     stops = model.generation_config.eos_token_id

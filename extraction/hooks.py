@@ -19,12 +19,15 @@ BLOCK_LISTS = ("layers", "h", "blocks")  # Llama and most others, GPT-2, MPT
 
 
 def decoder_body(model: nn.Module) -> Any:
-    """The decoder of a causal language model, without `lm_head`."""
+    """A causal language model's decoder, without `lm_head`."""
     return getattr(model, "base_model", model)
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
-    """The list of decoder blocks. Raises ExtractionError for a model whose blocks are not where they are known to be."""
+    """A model's decoder blocks, first to last.
+
+    Raises ExtractionError for a model whose blocks are not where they are known to be.
+    """
     body = decoder_body(model)
     expected = getattr(body.config, "num_hidden_layers", None)
     for name in BLOCK_LISTS:
@@ -39,9 +42,9 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
 
 @contextmanager
 def truncated(model: nn.Module, last_layer: int) -> Iterator[None]:
-    """The model without the blocks from `last_layer` on, while active: a pass ends where that layer's stream is known.
+    """Leave out the blocks from `last_layer` on while active, so that a pass ends where that layer's stream is known.
 
-    Its layer L is then `last_layer`; there is at least one block.
+    The model's layer L is then `last_layer`. Raises ExtractionError where that leaves no block.
     """
     blocks, body = decoder_blocks(model), decoder_body(model)
     if not 1 <= last_layer <= len(blocks):
@@ -57,12 +60,12 @@ def truncated(model: nn.Module, last_layer: int) -> Iterator[None]:
 
 
 class ResidualCapture:
-    """Context manager: after a forward pass, `read()` gives the residual stream at the places named before it.
+    """Context manager that reads the residual stream of a forward pass at chosen tokens.
 
-    with ResidualCapture(model) as capture:
-        capture.at(index_BP)      # places of the wanted tokens in each sequence of the batch
-        body(input_ids=ids_BT)
-        capture.read()            # (L+1, B, P, H), the model's dtype
+        with ResidualCapture(model) as capture:
+            capture.at(index_BP)      # places of the wanted tokens in each sequence of the batch
+            body(input_ids=ids_BT)
+            capture.read()            # (L+1, B, P, H), the model's dtype
 
     Only the wanted tokens' vectors leave the pass. A pass with no places named, such as a shared prefix's, is not looked at.
     """
@@ -86,11 +89,14 @@ class ResidualCapture:
         self._handles.clear()
 
     def at(self, index_BP: Tensor, reduce: Callable[[Tensor], Tensor] | None = None) -> None:
-        """Name the places of the next pass; `reduce` makes of each layer's (B, P, H) what is kept of it."""
+        """Name the wanted tokens of the next pass.
+
+        reduce: makes what is kept of each layer's (B, P, H), such as a mean; None keeps it as it is.
+        """
         self._index_BP, self._reduce = index_BP, reduce
 
     def read(self) -> Tensor:
-        """The residual stream of the pass just made, (L+1, B, P, H)."""
+        """Residual stream of the pass just made, (L+1, B, P, H). Raises ExtractionError where a layer was not reached."""
         if len(self._captured) != len(self.blocks) + 1:
             raise ExtractionError(f"{len(self._captured)} of {len(self.blocks) + 1} layers were reached by the forward pass.")
         resid_LBPH = torch.stack([self._captured[layer] for layer in range(len(self.blocks) + 1)])

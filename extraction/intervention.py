@@ -1,5 +1,6 @@
-"""Interventions on a running transformers model: a vector added to the residual stream, or a subspace taken out of it,
-where it enters the blocks or where it is written. Context managers: nothing stays behind.
+"""Interventions on a running transformers model: a vector added to the residual stream, or a subspace taken out of it.
+
+A subspace is taken out where the stream enters the blocks, or where it is written. Context managers: nothing stays behind.
 
     with stream_ablation(model, basis_HK, alpha=1.0):
         responses = greedy(model, prompts, max_tokens=64)
@@ -21,7 +22,7 @@ Change = Callable[[Tensor], Tensor]
 
 @contextmanager
 def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
-    """Add a vector to the stream that enters block `layer` (L: that leaves the last), at every token, while active."""
+    """Add a vector to the stream that enters block `layer`, at every token, while active. Layer L is what leaves the last."""
     blocks = decoder_blocks(model)
     added_H = follower(vector_H)
 
@@ -39,10 +40,10 @@ def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
 def ablation(
     model: nn.Module, writers: Sequence[str], basis_HK: Tensor, alpha: float = 1.0, *, biases: bool = False
 ) -> Iterator[None]:
-    """y - alpha Q Q^T y on the output of each named module, for an orthonormal basis Q (H, K), while active.
+    """Replace the output y of each named module by y - alpha Q Q^T y, for an orthonormal basis Q (H, K), while active.
 
-    Where a norm follows a projection, name the norm: what it gives is what is written. A projection's output bias is left
-    as it is, as an edit of the weights leaves it, unless `biases`.
+    writers: module names. Where a norm follows a projection, name the norm: its output is what is written.
+    biases: False leaves a projection's output bias as it is, as an edit of the weights leaves it.
     """
     change = _projection(model, basis_HK, alpha)
     modules = [model.get_submodule(name) for name in writers]
@@ -58,9 +59,10 @@ def ablation(
 def stream_ablation(
     model: nn.Module, basis_HK: Tensor, alpha: float = 1.0, layers: Sequence[int] | None = None
 ) -> Iterator[None]:
-    """r - alpha Q Q^T r on the stream that enters each block, as the study does at run time, while active.
+    """Replace the stream r that enters each block by r - alpha Q Q^T r while active, as the study does at run time.
 
-    `layers`: the blocks, None for all. For one direction v and alpha: r - alpha <r, v> v.
+    layers: the blocks; None for all.
+    For one direction v and alpha: r - alpha <r, v> v.
     """
     blocks, change = decoder_blocks(model), _projection(model, basis_HK, alpha)
     chosen = range(len(blocks)) if layers is None else layers

@@ -1,8 +1,8 @@
-"""Token positions by name: `last`, `last_instruction`, the template's tokens after the user's text, `post_instruction:1` ...,
-and `response`, the mean over the base model's own response.
+"""Token positions by name, as offsets from the end of a rendered prompt.
 
-A position becomes an offset from the end of the rendered prompt (-1 is the last token), the same for every prompt: what
-follows the user's text is the template's.
+Names are `last`, `last_instruction`, the template's tokens after the user's text (`post_instruction:1` ...), and `response`,
+the mean over the base model's own response. An offset (-1 is the last token) is the same for every prompt: what follows the
+user's text is the template's.
 """
 
 import re
@@ -18,14 +18,18 @@ NAMES = f"{LAST}, {LAST_INSTRUCTION}, {POST_INSTRUCTION}:1 (the first template t
 
 
 def check_position(name: str) -> str:
-    """The name, if it is one of a single position. Raises ExtractionError otherwise."""
+    """Return the name of a single position unchanged. Raises ExtractionError for any other name."""
     if name not in (LAST, LAST_INSTRUCTION, RESPONSE) and not NUMBERED.fullmatch(name):
         raise ExtractionError(f"Unknown position '{name}'; expected {NAMES}.")
     return name
 
 
 def offset_of(name: str, num_post_tokens: int) -> int:
-    """Offset from the end of a rendered prompt whose last `num_post_tokens` tokens are the template's; 0 for the response."""
+    """A position's offset from the end of a rendered prompt; 0 for the response.
+
+    num_post_tokens: how many tokens the template writes after the user's text.
+    Raises ExtractionError for a token that the template does not write.
+    """
     check_position(name)
     if name == RESPONSE:
         return AFTER_PROMPT
@@ -42,7 +46,10 @@ def offset_of(name: str, num_post_tokens: int) -> int:
 
 
 def expand_positions(names: Sequence[str], num_post_tokens: int) -> list[str]:
-    """Position names, each once, with `post_instruction` standing for every template token; the final one is `last`."""
+    """Names of single positions, each once.
+
+    `post_instruction` stands for every template token after the user's text, of which the final one is `last`.
+    """
     by_offset: dict[int, str] = {}
     for name in names:
         every = [*(f"{POST_INSTRUCTION}:{number}" for number in range(1, num_post_tokens)), LAST]

@@ -1,7 +1,7 @@
-"""Many prompts at once, exactly as one by one: the common prefix is computed once, the rest in batches that are padded on the
-right, where causal attention never looks.
+"""Many prompts at once, exactly as one by one.
 
-Takes a transformers model and token ids; the model's weights and hooks may change between two passes.
+The common prefix is computed once. The rest comes in batches that are padded on the right, where causal attention never
+looks. Takes a transformers model and token ids; the model's weights and hooks may change between two passes.
 """
 # B = prompts of a batch, T = tokens after the prefix, V = vocabulary
 
@@ -21,7 +21,7 @@ SPREAD = 8  # lengths in one batch differ by fewer tokens than this: the head is
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts of similar length: their places, their tokens after the prefix, and each one's last token's place in it."""
+    """Prompts of similar length: their places, their tokens after the prefix, and where each one's last token is in the batch."""
 
     indices: list[int]
     token_ids_BT: Tensor
@@ -52,7 +52,10 @@ class Prefill:
         self.batches = [_pad(group, suffixes, device) for group in _groups([len(ids) for ids in suffixes], batch_tokens)]
 
     def passes(self, body: Any, before: Callable[[Batch], None]) -> Iterator[Batch]:
-        """Run every batch through a decoder without its head; `before` is told of each, and it is given when its pass is done."""
+        """Run every batch through a decoder without its head, and yield each when its pass is done.
+
+        before: called with each batch before its pass.
+        """
 
         def told(batch: Batch) -> dict[str, Any]:
             before(batch)
@@ -71,7 +74,7 @@ class Prefill:
     def logits_of_last(self, model: Any, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """For each prompt, its place and the logits that predict its last `lengths[place]` tokens, (length, V).
 
-        `keep` must be larger than every length: the token before them is looked at too.
+        `keep` of the constructor must be larger than every length: the token before them is looked at too.
         """
 
         def first_of(batch: Batch) -> Tensor:
@@ -105,7 +108,10 @@ def common_prefix(prompts: Sequence[Sequence[int]], keep: int = 1) -> int:
 
 
 def _groups(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of prompts by length, in groups of at most `batch_tokens` padded tokens whose lengths differ by less than SPREAD."""
+    """Places of prompts by length, in groups of at most `batch_tokens` padded tokens.
+
+    Lengths in one group differ by less than SPREAD.
+    """
     group: list[int] = []
     for place in sorted(range(len(lengths)), key=lambda index: lengths[index]):
         too_many = (len(group) + 1) * lengths[place] > batch_tokens
@@ -124,12 +130,12 @@ def _pad(group: list[int], suffixes: list[list[int]], device: Any) -> Batch:
 
 
 def _head_from(batch: Batch, first_B: Tensor) -> dict[str, Any]:
-    """The head is computed from the first wanted token of the batch on."""
+    """Options that compute the head from the first wanted token of the batch on."""
     return {"logits_to_keep": batch.token_ids_BT.shape[1] - int(first_B.min())}
 
 
 def _repeated(prefix_cache: Any, size: int) -> Any:
-    """The prefix's keys and values for a batch; a copy, since a pass writes into it."""
+    """A copy of the prefix's keys and values for each prompt of a batch; a copy, since a pass writes into it."""
     cache = copy.deepcopy(prefix_cache)
     if cache is not None:
         cache.batch_repeat_interleave(size)

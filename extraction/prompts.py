@@ -52,14 +52,17 @@ def load_prompts(source: str | Path) -> list[Prompt]:
 
 
 def take(items: Sequence[Any], count: int | None, source: str) -> list[Any]:
-    """The first `count` items, all where it is None; asking for more than there are is an error, not a short list."""
+    """First `count` items, all where it is None. Raises ExtractionError where there are fewer: no short list in silence."""
     if count is not None and count > len(items):
         raise ExtractionError(f"{source} holds {len(items)} prompts; {count} were asked for. Lower the number or add prompts.")
     return list(items[:count])
 
 
 def resolve(source: str | Path) -> Path:
-    """The file behind a source: a path, or `embedded:NAME` for a file of extraction/data."""
+    """Path of a prompt source: a path, or `embedded:NAME` for a file of extraction/data.
+
+    Raises ExtractionError where there is no such file.
+    """
     text = str(source)
     if not text.startswith(EMBEDDED_PREFIX):
         path = Path(text).expanduser()
@@ -77,7 +80,7 @@ def _embedded_names() -> str:
 
 
 def load_rows(path: Path) -> list[Any]:
-    """The rows of a table file, as they are. Raises ExtractionError for one that is not there, not readable or empty."""
+    """Rows of a table file, as they are. Raises ExtractionError for one that is not there, not readable or empty."""
     if not path.is_file():
         raise ExtractionError(f"{path} does not exist.")
     readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}

@@ -1,6 +1,6 @@
 """One rendering: a prompt becomes token ids here, once, and everything else receives those ids.
 
-The tokenizer's own chat template writes the special tokens; they are never added a second time.
+The tokenizer's own chat template writes the special tokens. They are never added a second time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,8 +23,8 @@ class RenderedPair:
 class ChatRenderer:
     """Renders user messages through a tokenizer's chat template.
 
-    `template_kwargs` reach the template (for example enable_thinking=False, or a fixed date_string: a template that
-    writes today's date would give other token ids tomorrow).
+    template_kwargs: passed to the template, for example enable_thinking=False. A template that writes today's date needs a
+    fixed date_string, or tomorrow's token ids are others.
     Raises ExtractionError where there is no template or it cannot serve: see `_check`.
     """
 
@@ -38,18 +38,24 @@ class ChatRenderer:
         return list(self._apply(text, add_generation_prompt=True, tokenize=True))
 
     def render_pairs(self, pairs: Iterable[Pair]) -> list[RenderedPair]:
-        """Both sides of every pair, rendered."""
+        """Token ids of both sides of every pair."""
         return [RenderedPair(self.render(pair.declined), self.render(pair.answered)) for pair in pairs]
 
     @cached_property
     def num_post_tokens(self) -> int:
-        """Tokens that the template writes after the user's text: what renderings of different texts have in common there."""
+        """Number of tokens that the template writes after the user's text.
+
+        Renderings of different texts have that many tokens in common at their end.
+        """
         probes = [self.render(text) for text in ("zebra crossing", "How are you?", "1 2 3", "Stop it!", "(see above)")]
         endings = zip(*(reversed(token_ids) for token_ids in probes), strict=False)
         return next(count for count, tokens in enumerate(endings) if len(set(tokens)) > 1)
 
     def check_lengths(self, rendered: Sequence[Sequence[int]], limit: int, what: str) -> None:
-        """Raise for a prompt of more than `limit` tokens, by its index: nothing is cut in silence."""
+        """Raise ExtractionError for a prompt of more than `limit` tokens, by its index: nothing is cut in silence.
+
+        what: names the prompts in the message.
+        """
         for index, token_ids in enumerate(rendered):
             if len(token_ids) > limit:
                 raise ExtractionError(

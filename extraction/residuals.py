@@ -1,7 +1,7 @@
-"""The residual stream of many prompts at chosen tokens: batch by batch, or kept prompt by prompt.
+"""Residual streams of many prompts at chosen tokens: batch by batch, or kept prompt by prompt.
 
-Batches are exact: no prompt sees another's tokens or any padding (`extraction.prefill`), and only the wanted tokens'
-vectors leave a pass, which has no `lm_head`.
+Batches are exact: no prompt sees another's tokens or any padding (`extraction.prefill`). Only the wanted tokens' vectors
+leave a pass, which has no `lm_head`.
 """
 # L = decoder blocks, N = prompts, B = prompts of a batch, P = positions, R = response tokens, H = hidden size
 
@@ -32,10 +32,13 @@ def batches(
     batch_tokens: int | None = None,
     last_layer: int | None = None,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Places of prompts and their residual stream at `offsets` from each prompt's end, (L+1, B, P, H) in the model's dtype.
+    """Places of prompts and their residual stream, (L+1, B, P, H) in the model's dtype, batch by batch.
 
-    With `last_layer` the pass ends there, and L is that layer. `on_prompt` is told how many prompts are done. Raises
-    ExtractionError for no prompts, and for one that is too short.
+    offsets: of the P wanted tokens, from each prompt's end (-1 is the last).
+    on_prompt: called with the number of prompts done.
+    batch_tokens: tokens of a batch; None for as many as fit.
+    last_layer: the pass ends there, and L is that layer.
+    Raises ExtractionError for no prompts, and for one that is too short.
     """
     if not prompts:
         raise ExtractionError("No prompts to average; expected at least one.")
@@ -58,7 +61,10 @@ def collect(
     batch_tokens: int | None = None,
     last_layer: int | None = None,
 ) -> Tensor:
-    """Every prompt's residual stream, in the prompts' order: (L+1, N, P, H) on the CPU, in the model's dtype."""
+    """Every prompt's residual stream, in the prompts' order: (L+1, N, P, H) on the CPU, in the model's dtype.
+
+    Parameters and errors are those of `batches`.
+    """
     resid_LNPH: Tensor | None = None
     for indices, part_LBPH in batches(model, prompts, offsets, on_prompt, batch_tokens=batch_tokens, last_layer=last_layer):
         if resid_LNPH is None:
@@ -105,8 +111,8 @@ def response_means(
 def padded_means(model: nn.Module, prompts: Sequence[Sequence[int]], pad: int, batch_size: int) -> Tensor:
     """Mean last-token residual stream as naive batches give it, (L+1, H) float64: wrong on purpose, for comparison.
 
-    Prompts in the given order are padded on the left and the pads are attended to, with positions counted from the first
-    pad: what a tokenized batch without its attention mask does.
+    Prompts in the given order are padded on the left with the token `pad`, and the pads are attended to. Positions are counted
+    from the first pad. A tokenized batch without its attention mask does that.
     """
     sums_LH: Any = 0.0
     body, device = decoder_body(model), input_device(model)
@@ -122,9 +128,9 @@ def padded_means(model: nn.Module, prompts: Sequence[Sequence[int]], pad: int, b
 
 
 def shares_prefix(model: Any) -> bool:
-    """Whether prompts may share their common prefix's keys and values and still be what they are alone.
+    """True where prompts may share their common prefix's keys and values and still be what they are alone.
 
-    In 16 bits fused attention takes another kernel behind a cache, which moves directions by up to 1e-3 in cosine; eager
+    In 16 bits fused attention takes another kernel behind a cache, which moves directions by up to 1e-3 in cosine. Eager
     attention gives the same bits, and in float32 the difference is 1e-12.
     """
     return model.config._attn_implementation == "eager" or next(model.parameters()).dtype == torch.float32
@@ -139,9 +145,10 @@ def _laid_out(model: nn.Module, sequences: Sequence[Sequence[int]], keep: int, b
 
 
 def tokens_that_fit(model: nn.Module, longest: int) -> int:
-    """Tokens of a batch: as many as keep the hardware busy, or as a quarter of the free memory holds.
+    """Number of tokens of a batch: as many as keep the hardware busy, or as a quarter of the free memory holds.
 
-    A token's share: one block's activations, and its row of float32 attention scores in each head (eager attention) beside
+    longest: the longest prompt's tokens.
+    A token's share is one block's activations and its row of float32 attention scores in each head (eager attention), beside
     the longest prompt. Raises no error: a single prompt is always a batch.
     """
     config, parameter = decoder_body(model).config, next(model.parameters())

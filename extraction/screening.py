@@ -1,4 +1,4 @@
-"""The three numbers by which a candidate direction is screened without generating (Arditi et al. 2024, appendix C).
+"""Three numbers that screen a candidate direction without generating (Arditi et al. 2024, appendix C).
 
 bypass: mean log-odds of a refusal's first token on declined prompts under ablation; low is good.
 induce: the same on answered prompts with the direction added at its own layer; above 0 it induces refusal.
@@ -25,7 +25,7 @@ MAX_FORCED = 16
 
 @dataclass(frozen=True)
 class RefusalTokens:
-    """First tokens of refusals, and how well they tell: shares of the refusals and of the answers that begin so."""
+    """First tokens of refusals, with the shares of the refusals and of the answers that begin so."""
 
     token_ids: list[int]
     share_of_refusals: float
@@ -33,7 +33,7 @@ class RefusalTokens:
 
 
 def refusal_log_odds(logits_NV: Tensor, token_ids: Sequence[int]) -> Tensor:
-    """log p(refusal tokens) - log p(all others), each in float64 and within +-18.42: (N,). -inf logits count as 0."""
+    """log p(refusal tokens) - log p(all others), in float64 and within +-18.42: (N,). -inf logits count as 0."""
     logits_NV = logits_NV.to(torch.float64)
     wanted = torch.zeros(logits_NV.shape[1], dtype=torch.bool, device=logits_NV.device)
     wanted[list(token_ids)] = True
@@ -73,7 +73,10 @@ class Scores:
 def make_panel(
     model: Any, declined: Sequence[Sequence[int]], answered: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
 ) -> Panel:
-    """Lay out prompts for repeated passes and remember what the base, which `model` must be now, says of the answered ones."""
+    """A panel of prompts, laid out for repeated passes, with the base's next-token log-probabilities on the answered ones.
+
+    model: must be the base now.
+    """
     device = input_device(model)
     alone = Prefill(answered, device, batch_tokens)
     both = Prefill([*declined, *answered], device, batch_tokens)
@@ -109,7 +112,7 @@ def next_token_logprobs(model: Any, prompts: Prefill) -> Tensor:
 
 
 def forced_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> list[int]:
-    """Tokens that the model begins every response with, whatever it is asked (a channel or thinking mark).
+    """Tokens that the model begins every response with, whatever it is asked, such as a channel or thinking mark.
 
     The numbers above say nothing there (the KL is 0), so they are read after these tokens.
     """
@@ -125,10 +128,10 @@ def forced_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> list[int]:
 
 
 def find_refusal_tokens(refusals: Sequence[int], answers: Sequence[int]) -> RefusalTokens:
-    """First tokens that begin refusals more often than answers.
+    """First tokens that begin refusals more than twice as often as answers.
 
-    `refusals` and `answers` are first tokens of the model's own responses. Raises ExtractionError where there are too few
-    refusals, or where the first token does not tell.
+    refusals, answers: first tokens of the model's own responses.
+    Raises ExtractionError where there are too few refusals, or where the first token does not tell.
     """
     if len(refusals) < 2:
         raise ExtractionError(

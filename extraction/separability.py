@@ -1,6 +1,6 @@
-"""How well a direction tells declined from answered prompts: Cohen's d, AUROC and a probe's accuracy.
+"""Separability of declined and answered prompts along a direction: Cohen's d, AUROC and a probe's accuracy.
 
-Takes projections and streams as arrays; which prompts are held out is the caller's business.
+Takes projections and streams as arrays. The held-out split is the caller's business.
 """
 # N = pairs, H = hidden size, R = resamples; ... = any leading dimensions
 
@@ -45,9 +45,9 @@ def auroc(declined_N: np.ndarray, answered_N: np.ndarray) -> np.ndarray:
 
 
 def separability(declined_N: np.ndarray, answered_N: np.ndarray) -> Separability:
-    """Both figures of one direction's projections, with intervals; pairs (same place) are resampled together.
+    """Cohen's d and AUROC of one direction's projections, with intervals by bootstrap.
 
-    Groups of unequal size are not pairs: each is then resampled by itself.
+    Pairs (same place) are resampled together. Groups of unequal size are not pairs, and each is resampled by itself.
     """
     index_RN = np.random.default_rng(SEED).integers(0, len(declined_N), (RESAMPLES, len(declined_N)))
     paired = len(declined_N) == len(answered_N)
@@ -68,7 +68,7 @@ def null_band(declined_RN: np.ndarray, answered_RN: np.ndarray) -> dict[str, lis
 
 
 def fit_probe(declined_NH: np.ndarray, answered_NH: np.ndarray) -> tuple[Any, Any]:
-    """A standardiser and an L2 logistic regression (C = 1), fitted on both sides; 1 is declined."""
+    """A standardiser and an L2 logistic regression (C = 1), fitted on both sides; class 1 is declined."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -80,7 +80,10 @@ def fit_probe(declined_NH: np.ndarray, answered_NH: np.ndarray) -> tuple[Any, An
 
 
 def probe_counts(probe: tuple[Any, Any], declined_NH: np.ndarray, answered_NH: np.ndarray) -> tuple[int, int]:
-    """How many prompts a fitted probe puts on the right side, and how many there are."""
+    """The number of prompts that a fitted probe puts on the right side, and the number of all.
+
+    probe: of `fit_probe`.
+    """
     scaler, regression = probe
     right = (regression.predict(scaler.transform(declined_NH)) == 1).sum() + (
         regression.predict(scaler.transform(answered_NH)) == 0

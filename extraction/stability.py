@@ -1,4 +1,4 @@
-"""How sure a direction is: what other pairs would have given, and how many pairs are enough.
+"""Stability of a direction: what other pairs would have given, and how many pairs are enough.
 
 A mean difference is the mean of the pairs' differences; everything here is about that mean. Resampling pairs is a
 matrix of weights, so a thousand resamples are one product.
@@ -18,12 +18,14 @@ ENOUGH = 0.95  # cosine to the true direction
 
 @dataclass(frozen=True)
 class Stability:
-    """Of one layer's direction. Triples are [value, 2.5 %, 97.5 %].
+    """Stability of one layer's direction. Triples are [value, 2.5 %, 97.5 %].
 
-    `split_half`: cosine between the directions of two random halves, median over splits. `bootstrap`: cosine between a
-    resample's direction and the one of all pairs. `null`: split_half with each pair's sides swapped at random.
-    `signal`, `noise`: unbiased estimates of the squared length of the true mean difference, and of the trace of a
-    pair's covariance. `enough`: pairs for a cosine of 0.95 to the true direction, None where there is no signal.
+    split_half: cosine between the directions of two random halves, median over splits.
+    bootstrap: cosine between a resample's direction and the one of all pairs.
+    null: split_half with each pair's sides swapped at random.
+    signal: unbiased estimate of the squared length of the true mean difference.
+    noise: unbiased estimate of the trace of a pair's covariance.
+    enough: pairs for a cosine of 0.95 to the true direction; None where there is no signal.
     """
 
     split_half: list[float]
@@ -35,7 +37,7 @@ class Stability:
 
 
 def stability(differences_NH: np.ndarray) -> Stability:
-    """Of one layer's paired differences (declined minus answered)."""
+    """Stability of one layer's direction, from its paired differences (declined minus answered)."""
     rng = np.random.default_rng(SEED)
     count = len(differences_NH)
     signal, noise = signal_and_noise(differences_NH)
@@ -49,7 +51,7 @@ def stability(differences_NH: np.ndarray) -> Stability:
 
 
 def signal_and_noise(differences_NH: np.ndarray) -> tuple[float, float]:
-    """Unbiased ||mu||^2 and tr Cov of differences with mean mu: the squared mean holds tr Cov / N of noise."""
+    """Unbiased ||mu||^2 and tr Cov of differences with mean mu. The squared mean alone holds tr Cov / N of noise."""
     count = len(differences_NH)
     noise = float(differences_NH.var(axis=0, ddof=1).sum())
     return float((differences_NH.mean(axis=0) ** 2).sum()) - noise / count, noise
@@ -68,7 +70,10 @@ def pairs_needed(signal: float, noise: float, cosine: float = ENOUGH) -> float |
 def split_cosines(
     differences_NH: np.ndarray, count: int, rng: np.random.Generator, signs_RN: np.ndarray | None = None
 ) -> np.ndarray:
-    """Cosines between directions of two disjoint random draws of `count` pairs each, (R,); `signs_RN` swaps sides first."""
+    """Cosines between directions of two disjoint random draws of `count` pairs each, (R,).
+
+    signs_RN: swaps the sides of pairs first, -1 for a swap.
+    """
     total = len(differences_NH)
     first_RN, second_RN = np.zeros((2, SPLITS, total))
     for row in range(SPLITS):
@@ -81,7 +86,10 @@ def split_cosines(
 
 
 def curve(differences_NH: np.ndarray, counts: list[int]) -> list[dict[str, Any]]:
-    """For each number of pairs: cosine between two disjoint draws of as many, and the expected cosine to the true direction."""
+    """For each number of pairs: cosine between two disjoint draws of as many, and the expected cosine to the true direction.
+
+    counts: as `doubling` gives them.
+    """
     rng = np.random.default_rng(SEED)
     signal, noise = signal_and_noise(differences_NH)
     return [

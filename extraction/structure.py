@@ -1,6 +1,6 @@
 """One direction or many: the structure of the layers' directions, with the noise of few pairs taken out.
 
-Directions from N pairs carry noise, and the residual stream carries the same noise from layer to layer, so the cosines
+Directions from N pairs carry noise, and the residual stream carries the same noise from layer to layer. So the cosines
 between them mislead in both directions. Inner products between different pairs do not: averaged over all i != j,
 <d_il, d_jm> estimates <mu_l, mu_m> without bias (a U-statistic). Everything here is computed from that matrix.
 """
@@ -26,16 +26,19 @@ ONE, LOW_RANK, ROTATING, SEVERAL, UNKNOWN = "one direction", "low rank", "rotati
 
 @dataclass(frozen=True)
 class Structure:
-    """What the layers' directions span. Triples are [value, 2.5 %, 97.5 %] over resampled pairs.
+    """The structure of the layers' directions. Triples are [value, 2.5 %, 97.5 %] over resampled pairs.
 
-    `answer`: one direction; low rank (a subspace of at most `limit` dimensions); rotating (no small subspace); more than
-    one (between those two, or too few layers to say); or cannot tell. `support`: share of resamples whose spectrum is on
-    the same side of the thresholds as the data's. `p_one`: how often
-    data with one true direction look as far from it as these (parametric bootstrap). `first_share`: share of the first
-    component in the corrected spectrum, the mean squared cosine of the layers' true directions to the common one.
-    `dimensions`: components that hold 90 %. `effective_rank`: exp of the spectrum's entropy (Roy and Vetterli 2007).
-    `cosines`: corrected, (L, L). `longest_shared`: first and last of the longest run of neighbouring layers that share one
-    direction, by the same 0.9. `layers`: places of the layers with a reliable direction; the others are left out.
+    answer: one direction; low rank (a subspace of at most `limit` dimensions); rotating (no small subspace); more than one
+    (between those two, or too few layers to say); or cannot tell.
+    support: share of resamples whose spectrum is on the same side of the thresholds as the data's.
+    p_one: how often data with one true direction look as far from it as these (parametric bootstrap).
+    first_share: share of the first component in the corrected spectrum, the mean squared cosine of the layers' true
+    directions to the common one.
+    dimensions: components that hold 90 %.
+    effective_rank: exp of the spectrum's entropy (Roy and Vetterli 2007).
+    cosines: corrected, (L, L).
+    layers: places of the layers with a reliable direction; the others are left out.
+    longest_shared: first and last layer of the longest run of neighbours that share one direction, by the same 0.9.
     """
 
     answer: str
@@ -52,7 +55,10 @@ class Structure:
 
 
 def structure(differences_NLH: np.ndarray) -> Structure | None:
-    """Of paired differences at several layers, float64; None where fewer than two layers have a reliable direction."""
+    """The structure of the directions at several layers, from paired differences in float64.
+
+    None where fewer than two layers have a reliable direction.
+    """
     layers = reliable_layers(differences_NLH)
     if len(layers) < 2:
         return None
@@ -81,18 +87,20 @@ def structure(differences_NLH: np.ndarray) -> Structure | None:
 
 
 def reliable_layers(differences_NLH: np.ndarray) -> list[int]:
-    """Places of the layers whose direction is mostly signal: unbiased ||mu||^2 at least half of the mean's squared length."""
+    """Places of the layers whose direction is mostly signal: unbiased ||mu||^2 is at least half of the mean's squared length."""
     gram_LL = next(unbiased_grams(differences_NLH, np.ones((1, len(differences_NLH)))))
     lengths_L = (differences_NLH.mean(axis=0) ** 2).sum(axis=-1)
     return [place for place, signal in enumerate(np.diag(gram_LL)) if signal >= RELIABLE * lengths_L[place] > 0]
 
 
 def unbiased_grams(differences_NLH: np.ndarray, weights_RN: np.ndarray, *, known_mean: bool = False) -> Iterator[np.ndarray]:
-    """<mu_l, mu_m> of every two layers, (L, L), for each row of whole-number weights (how often a pair was drawn).
+    """<mu_l, mu_m> of every two layers, (L, L), for each row of weights.
 
-    Sum over pairs i != j of w_i w_j <d_il, d_jm>, over their number; a pair drawn twice does not meet itself, so that
-    resamples scatter around the estimate. With `known_mean` the pairs are a population whose mean is mu, and two draws of
-    one pair are two draws: only a draw does not meet itself.
+    weights_RN: whole numbers, how often each pair was drawn.
+    known_mean: the pairs are a population whose mean is mu, and two draws of one pair are two draws. Then only a draw does
+    not meet itself.
+    The sum over pairs i != j of w_i w_j <d_il, d_jm>, over their number. A pair drawn twice does not meet itself, so that
+    resamples scatter around the estimate.
     """
     count = len(differences_NLH)
     own_NLL = np.matmul(differences_NLH, differences_NLH.transpose(0, 2, 1))
@@ -113,7 +121,7 @@ def effective_rank(spectrum_L: np.ndarray) -> float:
 
 
 def num_dimensions(spectrum_L: np.ndarray) -> int:
-    """Components, largest first, that hold 90 % of the spectrum."""
+    """Number of components, largest first, that hold 90 % of the spectrum."""
     return int(np.searchsorted(np.cumsum(spectrum_L), ENOUGH - 1e-12) + 1)
 
 
@@ -145,8 +153,10 @@ def half_angles(differences_NLH: np.ndarray, dimensions: list[int]) -> dict[int,
 
 
 def shuffled_spectra(differences_NLH: np.ndarray) -> np.ndarray:
-    """Spectra of the stacked unit directions with every pair's sides swapped at random, (splits, L): what any difference
-    that this stream carries looks like."""
+    """Spectra of the stacked unit directions with every pair's sides swapped at random, (splits, L).
+
+    They show what any difference that this stream carries looks like.
+    """
     signs_RN = np.random.default_rng(SEED).choice([-1.0, 1.0], (SPLITS, len(differences_NLH)))
     flat_ND = differences_NLH.reshape(len(differences_NLH), -1)
     drawn_RLH = (signs_RN @ flat_ND).reshape(SPLITS, *differences_NLH.shape[1:])

@@ -1,4 +1,4 @@
-"""Teacher forcing: what a model says, token by token, of responses that are given."""
+"""Teacher forcing: a model's probabilities, token by token, of responses that are given."""
 # R = tokens of a response, V = vocabulary
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,10 @@ from extraction.screening import kl_divergence
 def response_logits(
     model: Any, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS
 ) -> Iterator[tuple[int, Tensor]]:
-    """Place and logits (R, V) of every response that is not empty, in the order of length: row t predicts its token t."""
+    """Place and logits (R, V) of every response that is not empty; row t predicts its token t.
+
+    Responses come in the order of their length with the prompt.
+    """
     filled = [index for index, response in enumerate(responses) if response]
     if not filled:
         return
@@ -49,8 +52,9 @@ def response_divergence(
 ) -> Iterator[tuple[int, Tensor]]:
     """Place and KL(base || changed) of every next-token distribution along each response, nats, float64: (R,).
 
-    Exact over the whole vocabulary. `model` is the base now and after `restore`; `change` turns it into the other one.
-    Memory: `at_once` responses' log-probabilities in float32.
+    model: the base now, and again after `restore`; `change` turns it into the other one.
+    at_once: responses whose log-probabilities are in memory, in float32.
+    Exact over the whole vocabulary.
     """
     for start in range(0, len(prompts), at_once):
         part = slice(start, start + at_once)

@@ -1,6 +1,6 @@
-"""How far judges agree, with each other and with themselves: Cohen's kappa, Krippendorff's alpha for ordinal grades, tables.
+"""Agreement between judges, and of a judge with itself: Cohen's kappa, Krippendorff's alpha for ordinal grades, tables.
 
-Ratings come as {response: {"compliance": 0.5, "coherence": 1.0, "declined": False}}; a missing grade is None and left out.
+Ratings come as {response: {"compliance": 0.5, "coherence": 1.0, "declined": False}}. A missing grade is None and left out.
 """
 
 import warnings
@@ -24,14 +24,20 @@ def of_two(first: Ratings, second: Ratings) -> dict[str, Any]:
 
 
 def of_repeats(repeats: Sequence[Ratings]) -> dict[str, Any]:
-    """A judge's agreement with itself over repeats: share of responses graded alike every time, standard deviation, alpha."""
+    """A judge's agreement with itself over repeats, on each scale.
+
+    unanimous: share of responses graded alike every time. standard_deviation: within a response. alpha: Krippendorff's, ordinal.
+    """
     return {scale: _own(repeats, scale) for scale in SCALES}
 
 
 def kappa(
     first: Sequence[Hashable], second: Sequence[Hashable], *, labels: Sequence[Hashable], weighted: bool = False
 ) -> float | None:
-    """Cohen's kappa, weighted quadratically by the labels' order on request; None where it is not defined (one label used)."""
+    """Cohen's kappa of two raters; None where it is not defined, since both used one label.
+
+    weighted: quadratic weights by the order of `labels`.
+    """
     if len({*first, *second}) < 2:
         return None
     from sklearn.metrics import cohen_kappa_score
@@ -44,7 +50,10 @@ def kappa(
 
 
 def ordinal_alpha(ratings: Sequence[Sequence[float | None]]) -> float | None:
-    """Krippendorff's alpha for ordinal data (2004), raters by units, None for missing; None where it is not defined."""
+    """Krippendorff's alpha for ordinal data (2004); None where it is not defined.
+
+    ratings: raters by units, None for a missing rating.
+    """
     import krippendorff
     import numpy as np
 
@@ -56,7 +65,7 @@ def ordinal_alpha(ratings: Sequence[Sequence[float | None]]) -> float | None:
 
 
 def table_of(first: Sequence[float], second: Sequence[float]) -> list[list[int]]:
-    """Counts: rows the first's grades 0, 0.5, 1, columns the second's."""
+    """Counts of pairs of grades: rows the first's grades 0, 0.5, 1, columns the second's."""
     pairs = list(zip(first, second, strict=True))
     return [[pairs.count((row, column)) for column in GRADES] for row in GRADES]
 

@@ -1,12 +1,13 @@
-"""What calls may cost together: one limit over several judges, kinds of question and tries."""
+"""A cost limit that several judges, kinds of question and retries share."""
 
 from dataclasses import dataclass
 
 
 @dataclass
 class Budget:
-    """`limit` and `spent` in the price table's currency; a limit of None never binds.
+    """A cost limit and the costs so far, in the price table's currency.
 
+    limit: None never binds.
     spent: what answers cost, and the most that attempts can have cost which broke off before they were counted.
     """
 

@@ -31,13 +31,13 @@ Found = TypeVar("Found")
 
 
 def is_locked(error: BaseException) -> bool:
-    """Whether another connection holds the file."""
+    """True where the error says that another connection holds the file."""
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What is known of one call: its reply, or the error of its last failure."""
+    """A cached call: its reply, or the error of its last failure."""
 
     reply: str | None
     attempts: int
@@ -49,7 +49,12 @@ class Stored:
 
 
 class ReplyCache:
-    """Answers in the file `path`; one connection, for one thread. Other processes may use the same file."""
+    """A cache of replies in the SQLite file `path`.
+
+    One connection, used by one thread at a time; other threads open their own. Other processes may use the same file: a
+    writer waits for another up to BUSY_S seconds, and readers do not wait for writers (write-ahead log). Every method raises
+    JudgeError where the file cannot be used. `say` is told of a damaged file.
+    """
 
     def __init__(self, path: Path, say: Callable[[str], None] = print) -> None:
         self.path = path
@@ -58,17 +63,17 @@ class ReplyCache:
         self._connection = self._open()
 
     def get(self, addresses: Sequence[bytes]) -> dict[bytes, Stored]:
-        """What is known of these calls."""
+        """The cached calls among these addresses, failed ones included; a call that was never made is absent."""
         return self._do(lambda: {row[0]: Stored(*row[1:]) for row in self._select(f"address, {COLUMNS}", addresses)})
 
     def answered(self, addresses: Sequence[bytes]) -> set[bytes]:
-        """Which of these calls have a reply."""
+        """The cache hits among these addresses: calls that have a reply."""
         return self._do(lambda: {row[0] for row in self._select("address", addresses, "AND error IS NULL")})
 
     def put(self, outcomes: Sequence[Outcome]) -> None:
         """Store outcomes in one transaction, on disk when this returns. A failure never replaces an answer.
 
-        What failures before it took stays counted in an answer's attempts, tokens and cost.
+        The attempts, tokens and cost of earlier failures are added to those of the answer.
         """
         rows = [
             (
@@ -86,7 +91,7 @@ class ReplyCache:
         self._do(lambda: self._write(rows))
 
     def forget(self, addresses: Iterable[bytes]) -> None:
-        """Drop answers that turned out to be unusable."""
+        """Delete answers that turned out to be unusable, so that they are asked for again."""
         self._do(lambda: self._delete([(address,) for address in addresses]))
 
     def close(self) -> None:
@@ -120,9 +125,12 @@ class ReplyCache:
             self._set_aside(error)
             return self._connect()
 
-    # Two that make the file at once lock each other out for a moment, and SQLite's own timeout does not cover it.
+    # Two processes that make the file at once lock each other out for a moment, and SQLite's own timeout does not cover it.
+    # Meanwhile this thread sleeps, the fan-out's as a rule; nothing else is locked by it.
     @retry(retry=retry_if_exception(is_locked), wait=wait_random(0, 0.2), stop=stop_after_delay(BUSY_S), reraise=True)
     def _connect(self) -> sqlite3.Connection:
+        # A judge is opened by one thread and asked or closed by another, one after the other. SQLite's own check forbids
+        # even that, so it is off.
         connection = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -1,6 +1,6 @@
-"""How often a judge is wrong, measured against human labels, and what a rate becomes when that is taken into account.
+"""A judge's error rates against human labels, and shares corrected for those errors.
 
-Grades come in pairs, the human's and the judge's; where either is None the pair is counted as missing and left out.
+Grades come in pairs, the human's and the judge's. Where either is None the pair is counted as missing and left out.
 """
 
 import math
@@ -16,9 +16,10 @@ CORRECTED = "Rogan-Gladen, interval of Lang and Reiczigel"
 
 
 def grade_rates(human: Sequence[float | None], judge: Sequence[float | None]) -> dict[str, Any]:
-    """Of one scale: accuracy, kappas, table (rows human, columns judge, at 0, 0.5, 1), and errors grade by grade.
+    """A judge's error rates on one scale: accuracy, kappas, a table, and errors grade by grade.
 
-    A false positive of a grade is given where the human gave another, a false negative is not given where the human gave it.
+    The table has the human's grades 0, 0.5, 1 in rows and the judge's in columns. A false positive of a grade is given where
+    the human gave another. A false negative is not given where the human gave it.
     """
     first, second = _known(human, judge)
     return {
@@ -31,7 +32,7 @@ def grade_rates(human: Sequence[float | None], judge: Sequence[float | None]) ->
 
 
 def yes_no_rates(human: Sequence[bool | None], judge: Sequence[bool | None]) -> dict[str, Any]:
-    """Of a yes or no: accuracy, kappa, false positives and false negatives."""
+    """A judge's error rates on a yes-or-no question: accuracy, kappa, false positives and false negatives."""
     first, second = _known(human, judge)
     return {
         **_counts(human, first, second),
@@ -41,12 +42,16 @@ def yes_no_rates(human: Sequence[bool | None], judge: Sequence[bool | None]) -> 
 
 
 def corrected_share(share_seen: float, n: int, rates: dict[str, Any]) -> Estimate:
-    """A share of n responses, corrected for a judge's errors (`rates` of `yes_no_rates`, or of one grade).
+    """A share of n responses, corrected for a judge's errors.
 
-    Rogan and Gladen (1978): (seen + specificity - 1) / (sensitivity + specificity - 1), cut to 0..1. The interval is Lang and
-    Reiczigel's (2014), which knows that sensitivity and specificity were estimated too. MISSING where the judge is no better
-    than chance on the labels, where they hold no positive or no negative, and where no true share could have given what was
-    seen at these error rates (the whole interval lies outside 0..1): the labels are of other responses than these.
+    rates: of `yes_no_rates`, or of one grade of `grade_rates`.
+
+    The formula is Rogan and Gladen's (1978): (seen + specificity - 1) / (sensitivity + specificity - 1), cut to 0..1. The
+    interval is Lang and Reiczigel's (2014), which knows that sensitivity and specificity were estimated too.
+
+    MISSING where the judge is no better than chance on the labels, and where they hold no positive or no negative. MISSING
+    too where the whole interval lies outside 0..1: no true share could have given what was seen. Then the labels are of
+    other responses than these.
     """
     num_positive, num_negative = rates["positives"], rates["negatives"]
     if n == 0 or num_positive == 0 or num_negative == 0:
@@ -103,7 +108,7 @@ def _counts(human: Sequence[Any], first: Sequence[Any], second: Sequence[Any]) -
 
 
 def _known(human: Sequence[Any], judge: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-    """Both sides, where both are known."""
+    """Both sides of the pairs in which neither is None."""
     pairs = [(a, b) for a, b in zip(human, judge, strict=True) if a is not None and b is not None]
     return [a for a, _ in pairs], [b for _, b in pairs]
 

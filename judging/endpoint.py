@@ -23,7 +23,7 @@ class Price(BaseModel):
     """Of prompt tokens that the endpoint says it had cached; None: the price of any input."""
 
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
-        """Cost of one call; `cached_tokens` are among the prompt tokens."""
+        """Cost of one call. `cached_tokens` are among the prompt tokens."""
         cached = self.input if self.cached_input is None else self.cached_input
         fresh = max(prompt_tokens - cached_tokens, 0)
         return (fresh * self.input + cached_tokens * cached + completion_tokens * self.output) / MILLION
@@ -91,7 +91,7 @@ class Endpoint(BaseModel):
 
     @property
     def is_limited(self) -> bool:
-        """Whether the account has limits a minute."""
+        """True where the account has rate limits."""
         return self.requests_per_minute is not None or self.tokens_per_minute is not None
 
     @property
@@ -108,7 +108,10 @@ class Endpoint(BaseModel):
             )
 
     def key(self) -> SecretStr | None:
-        """The key from the environment. Raises JudgeError that names the variable where it is missing."""
+        """The API key from the environment; None for an endpoint that asks for none.
+
+        Raises JudgeError that names the variable where it is missing or is no key.
+        """
         if self.api_key_env is None:
             return None
         value = os.environ.get(self.api_key_env, "").strip()
@@ -123,5 +126,5 @@ class Endpoint(BaseModel):
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """What decides an answer beside the messages and the rubric; part of a cached call's address."""
+        """The settings that decide an answer, beside messages and rubric; part of a cached call's address."""
         return self.model_dump(include={"base_url", "model", "structured", "temperature", "max_tokens", "extra_body"})

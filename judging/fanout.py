@@ -1,8 +1,12 @@
-"""Hands calls to crews and puts what comes back into the cache: nothing is asked twice, nothing counts before it is stored.
+"""Dispatches calls to crews and caches their outcomes: nothing is asked twice, nothing counts before it is stored.
 
-A thread of its own does it, so that calls run while the caller generates. Calls that are cached or under way are not made
-again. The first are made in this process: a wrong key shows before Ray is started, and no call waits for Ray. It stops by itself
-where the endpoint is down or refuses, or where more calls could exceed the cost limit.
+Calls that are cached or under way are not made again. The first are made in this process: a wrong key shows before Ray is
+started, and no call waits for Ray. It stops by itself where the endpoint is down or refuses, or where more calls could exceed
+the cost limit.
+
+Two kinds of thread meet here. Callers `enqueue` and `drain`. The fan-out's own thread makes `_step` after `_step`, so that calls
+go on while a caller generates. Calls cross by the inbox; counts, `stopped` and an error are written by that thread alone.
+Callers may wait for the thread, without end. The thread waits for no caller: only for the disk, a tick, or a crew.
 """
 
 import queue
@@ -30,7 +34,7 @@ GRACE_S = 15.0  # for calls under way when judging stops: they are paid for
 
 @dataclass
 class Counts:
-    """What was done, and what it took. Costs in the price table's currency, 0 without one."""
+    """Numbers of calls, tokens and seconds so far, and their costs in the price table's currency (0 without one)."""
 
     asked: int = 0
     cached: int = 0
@@ -69,33 +73,45 @@ class Fanout:
         self.stopped_by_cost = False
         self._endpoint, self._cache_path, self._relay = endpoint, cache_path, Relay(starters)
         self._budget, self._say, self._on_wait = budget or Budget(), say, on_wait
+        # The one way in. It is bounded, so a caller that asks faster than the endpoint answers waits in `enqueue`.
         self._inbox: queue.Queue[Sequence[Call]] = queue.Queue(QUEUED_BATCHES)
+        # From here to `_took_over_at` the fan-out's thread alone writes. `_closing` is set once, by whoever closes.
         self._waiting: deque[Call] = deque()
         self._queued: set[bytes] = set()  # waiting or under way
         self._under_way: dict[bytes, float] = {}  # with what each may cost at most
         self._proven = False
         self._closing = False
         self._stopped_at = self._took_over_at = 0.0
+        # Set by the thread when it dies, raised to the next caller by `_check`.
         self._error: BaseException | None = None
+        # Guards `_unread`, which callers and the thread change, and wakes `drain`. It is held for a few instructions and for
+        # `on_wait`, which must be quick; never during a call, a read of the cache or a wait for room in the inbox.
         self._idle = threading.Condition()
         self._unread = 0  # batches enqueued and not taken in yet
+        # A daemon: a caller that dies without `close` must not leave the process waiting for an endpoint.
         self._thread = threading.Thread(target=self._run, name="judge fan-out", daemon=True)
         self._thread.start()
 
     def enqueue(self, calls: Sequence[Call]) -> None:
-        """Take calls on; waits where they come faster than they are made."""
+        """Queue calls; waits where they come faster than they are made.
+
+        Raises JudgeError after `close`, and whatever ended the fan-out's thread.
+        """
         self._check()
+        # Counted before it is put: a `drain` on another thread must not see an empty fan-out in between.
         with self._idle:
             self._unread += 1
         while not self._closing:
             try:
+                # Not without end: the thread may die or be closed while the inbox is full, and nobody would read on.
                 return self._inbox.put(calls, timeout=1)
             except queue.Full:
                 self._check()
         raise JudgeError("Judging was ended before everything was asked.")
 
     def offer(self, calls: Sequence[Call]) -> None:
-        """The same without waiting: calls that find no room, or no thread, are left out."""
+        """Queue calls without waiting. Where the inbox has no room they are left out."""
+        # Put and counted under the lock, so that the thread, which counts it down again, comes after.
         with self._idle:
             try:
                 self._inbox.put_nowait(calls)
@@ -104,16 +120,18 @@ class Fanout:
             self._unread += 1
 
     def drain(self) -> None:
-        """Wait until every enqueued call has ended or been given up."""
+        """Wait until every enqueued call has ended or been given up. Raises whatever ended the fan-out's thread."""
         with self._idle:
             while self._error is None and not self._closing and (self._unread or self._queued):
+                # The thread notifies when it is idle and when it ends; the second is for `on_wait` to show progress.
                 self._idle.wait(1)
                 self._on_wait(self.counts)
         self._check()
 
     def close(self) -> None:
-        """End the thread and the crew; what is under way is dropped."""
+        """End the thread and the crews; calls under way are dropped."""
         self._closing = True
+        # Returns when the step in progress and the crews' `close` have: a tick, a write to disk, a crew still starting.
         self._thread.join()
 
     def _check(self) -> None:
@@ -126,7 +144,7 @@ class Fanout:
             cache = ReplyCache(self._cache_path, self._say)
             while not self._closing:
                 self._step(cache)
-        except BaseException as error:  # handed to the thread that waits
+        except BaseException as error:  # raised again on the thread that waits
             self._error = error
         finally:
             self._relay.close()
@@ -139,6 +157,7 @@ class Fanout:
         started = time.monotonic()
         self._take_in(cache)
         self._hand_out()
+        # The only wait of a step beside an empty inbox's: a tick at most, so that new calls are dispatched soon.
         if self._under_way:
             self._store(cache, self._relay.collect(TICK_S))
             self.counts.seconds += time.monotonic() - started
@@ -149,7 +168,7 @@ class Fanout:
                 self._idle.notify_all()
 
     def _take_in(self, cache: ReplyCache) -> None:
-        """Read the inbox as long as there is room, and keep what has to be asked."""
+        """Read the inbox while there is room, and keep the calls that are neither cached nor under way."""
         while len(self._waiting) < CALLS_A_BATCH * QUEUED_BATCHES:
             try:
                 calls = self._inbox.get(timeout=0 if self._queued else TICK_S)
@@ -183,12 +202,18 @@ class Fanout:
             self._relay.dispatch(calls[start : start + CALLS_A_BATCH], proven=self._proven)
 
     def _window(self) -> int:
-        """Calls that may be under way: a few before one came through, and where two crews would each keep the same limits."""
+        """How many calls may be under way.
+
+        Few before one came through, and few where two crews would each keep the same rate limits.
+        """
         few = not self._proven or (self._endpoint.is_limited and self._relay.is_starting)
         return FIRST_CALLS if few else 2 * self._endpoint.max_concurrency
 
     def _affordable(self, call: Call) -> Call | None:
-        """The call, with the attempts that the limit allows even if all under way cost the most they can; None for none."""
+        """The call, with as many attempts as the cost limit allows; None where it allows none.
+
+        The limit is kept even if every call under way costs the most it can.
+        """
         one = attempt_cost(self._endpoint, call.messages)
         if self._budget.limit is None or one == 0:
             return call
@@ -202,7 +227,7 @@ class Fanout:
         return None
 
     def _store(self, cache: ReplyCache, outcomes: Sequence[Outcome]) -> None:
-        """On disk first; then they count."""
+        """Store outcomes on disk, and only then count them."""
         fresh = [outcome for outcome in outcomes if outcome.key in self._under_way]
         if fresh:
             cache.put([outcome for outcome in fresh if outcome.attempts])
@@ -228,7 +253,7 @@ class Fanout:
         self._budget.spent += (outcome.cost or 0) + outcome.unsure_cost
 
     def _give_up(self) -> None:
-        """Nothing more is sent; what is under way may still come, for a while."""
+        """Drop the calls that wait; those under way may still come, for a while."""
         self._stopped_at = self._stopped_at or time.monotonic()
         self._queued -= {call.key for call in self._waiting}
         self._waiting.clear()

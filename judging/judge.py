@@ -1,4 +1,4 @@
-"""One call to a judge: two hooks (build the question, parse), and `complete`, which alone touches the network.
+"""One call to a judge: two hooks (build the question, parse the reply), and `complete`, which alone touches the network.
 
     client = open_client(endpoint, key)
     reply = await complete(client, endpoint, hooks, messages, 60)   # Reply(content, tokens, milliseconds) or a Fault
@@ -33,7 +33,10 @@ CONNECT_S = 10.0
 
 
 class Hooks(ABC):
-    """What makes a judge this judge. `hash` names the wording and the form of the answer."""
+    """A kind of question: the messages that ask it and the parser of its replies.
+
+    hash: names the wording and the form of the answer; part of a cached call's address.
+    """
 
     name: str
     schema: Mapping[str, Any]
@@ -45,34 +48,34 @@ class Hooks(ABC):
 
     @property
     def choices(self) -> list[str]:
-        """Every reply there can be, where those are few. Raises JudgeError where they are not."""
+        """Every possible reply, for endpoints that choose one. Raises JudgeError where there are too many."""
         raise JudgeError("structured = 'choice' fits questions with a few possible answers; this one asks for a text.")
 
     @property
     @abstractmethod
     def instructions(self) -> str:
-        """What the system is told, the same for all items."""
+        """The system message, the same for all items."""
 
     @abstractmethod
     def question(self, item: Any) -> str:
-        """What the user asks about one item."""
+        """The user message about one item."""
 
     @property
     def first_message(self) -> Message:
         return {"role": "system", "content": self.instructions}
 
     def messages(self, item: Any) -> list[Message]:
-        """The chat messages that ask about one item."""
+        """The chat messages of one call: instructions, then the question about an item."""
         return [self.first_message, {"role": "user", "content": self.question(item)}]
 
     @abstractmethod
     def parse(self, reply: str) -> Any:
-        """What a reply says. Raises Fault("unusable") where it says nothing valid."""
+        """The value that a reply gives. Raises Fault("unusable") for a reply that gives none."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the endpoint sent back. Tokens are None where it did not count them."""
+    """An endpoint's reply. Token counts are None where the endpoint did not count."""
 
     content: str
     latency_ms: float
@@ -82,14 +85,17 @@ class Reply:
 
 
 def fenced(texts: Mapping[str, str]) -> str:
-    """Texts between marker lines. The markers carry a code made of the texts' hash, which no text can contain beforehand."""
+    """The texts between marker lines, as one text.
+
+    The markers carry a code made of the texts' hash, which no text can contain beforehand.
+    """
     code = hashlib.sha256("\0".join(texts.values()).encode("utf-8", "replace")).hexdigest()[:12]
     parts = [f"=== {name} {code} begins ===\n{text}\n=== {name} {code} ends ===" for name, text in texts.items()]
     return "\n\n".join(parts)
 
 
 def arguments(endpoint: Endpoint, hooks: Hooks, messages: list[Message]) -> dict[str, Any]:
-    """The request as the openai client takes it."""
+    """Keyword arguments of one request, for the openai client."""
     body: dict[str, Any] = dict(endpoint.extra_body)
     request: dict[str, Any] = {"model": endpoint.model, "messages": messages, endpoint.max_tokens_field: endpoint.max_tokens}
     if endpoint.temperature is not None:
@@ -105,7 +111,7 @@ def arguments(endpoint: Endpoint, hooks: Hooks, messages: list[Message]) -> dict
 
 
 def open_client(endpoint: Endpoint, key: "SecretStr | None", max_connections: int) -> "AsyncOpenAI":
-    """The openai client over aiohttp, without retries of its own."""
+    """An openai client over aiohttp, without retries of its own."""
     import httpx2
     from openai import AsyncOpenAI, DefaultAioHttpClient
 
@@ -121,8 +127,9 @@ def open_client(endpoint: Endpoint, key: "SecretStr | None", max_connections: in
 
 
 async def complete(client: "AsyncOpenAI", endpoint: Endpoint, hooks: Hooks, messages: list[Message], timeout_s: float) -> Reply:
-    """One request, one reply, within `timeout_s` seconds from sending to the last byte. Raises Fault for
-    everything that can go wrong on the way.
+    """The reply to one request, complete within `timeout_s` seconds of sending it.
+
+    Raises Fault for everything that can go wrong on the way.
     """
     import asyncio
 
@@ -142,7 +149,7 @@ async def complete(client: "AsyncOpenAI", endpoint: Endpoint, hooks: Hooks, mess
 
 
 def _of_connection(error: Exception, timeout_s: float) -> Fault:
-    """What broke, from the chain of causes: the client's transport calls a refused connection a timeout."""
+    """The Fault of a broken connection, read from the chain of causes: the client calls a refused connection a timeout."""
     import aiohttp
 
     causes: list[BaseException] = [error]
@@ -173,7 +180,7 @@ def _of_status(error: "APIStatusError") -> Fault:
 
 
 def _message(body: object, fallback: str) -> str:
-    """The endpoint's own words, wherever this one puts them."""
+    """The endpoint's own error text, wherever this endpoint puts it."""
     found = body
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and found.get(key):
@@ -182,7 +189,7 @@ def _message(body: object, fallback: str) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """Retry-After as seconds from now: a number, or an HTTP date."""
+    """Seconds to wait, from a Retry-After header: a number, or an HTTP date."""
     if header is None:
         return None
     try:
@@ -233,7 +240,7 @@ def _count(value: object) -> int | None:
 
 
 class BilledFault(Fault):
-    """A fault of a reply that did come, and was counted."""
+    """A fault of a reply that did come, so its tokens are paid for."""
 
     def __init__(self, fault: Fault, reply: Reply) -> None:
         super().__init__(fault.kind, str(fault), retry_after=fault.retry_after, raw_reply=fault.raw_reply)

@@ -1,6 +1,7 @@
-"""How fast to call: a concurrency that finds its own number, the account's limits, and when to call an endpoint down.
+"""The pace of calls: a concurrency that finds its own number, the account's rate limits, and a breaker for a dead endpoint.
 
-Plain classes without a network; times are monotonic seconds, given by `clock`.
+Plain classes without a network. Times are monotonic seconds, given by `clock`.
+No class here has a lock: an object belongs to one event loop, or to one Ray actor that runs one method at a time.
 """
 
 import asyncio
@@ -14,10 +15,10 @@ Clock = Callable[[], float]
 
 
 class Slots:
-    """Calls that may be under way at once: slow start, then one more a round trip; halved when the endpoint says busy.
+    """Slots for calls under way at once, as many as the endpoint turns out to take.
 
-    The rule is TCP's (Jacobson 1988): each success in slow start adds one slot, which doubles them a round trip; after the first
-    halving each adds 1/slots. Calls that were sent before the last halving do not halve again.
+    The rule is TCP's (Jacobson 1988). In slow start each success adds one slot, which doubles them a round trip. "Busy" halves
+    them, and from then on each success adds 1/slots. Calls that were sent before the last halving do not halve again.
     """
 
     def __init__(self, ceiling: int, *, clock: Clock = time.monotonic) -> None:
@@ -27,17 +28,22 @@ class Slots:
         self._clock = clock
         self._slow_start = True
         self._halved_at = self._grows_at = self.resumes_at = -1.0
+        # Calls that wait for a slot, next one first. A queue of our own and no asyncio.Semaphore: the limit changes while
+        # calls wait, and retries go to the front. A call waits here for another's `release`, a success, or Retry-After.
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def acquire(self, *, ahead: bool = False) -> float:
-        """Wait for a slot, ahead of the others where a call has waited before; returns when it was given."""
+        """Wait for a slot; returns the time at which it was given.
+
+        ahead: before the calls that wait, for a retry.
+        """
         if self._waiting or self.active >= int(self.limit) or self._clock() < self.resumes_at:
             future = asyncio.get_running_loop().create_future()
             if ahead:
                 self._waiting.appendleft(future)
             else:
                 self._waiting.append(future)
-            await future  # who wakes it has counted it
+            await future  # `_wake` has counted it already: between two awaits nobody else could take the slot
         else:
             self.active += 1
         return self._clock()
@@ -48,13 +54,16 @@ class Slots:
         self._wake()
 
     def succeeded(self) -> None:
-        """An answer came: more may be under way."""
+        """Grow: an answer came, so more calls may be under way."""
         if self._clock() >= self._grows_at:
             self.limit = min(self.limit + (1.0 if self._slow_start else 1 / self.limit), self.ceiling)
             self._wake()
 
     def busy(self, sent_at: float, retry_after: float | None) -> None:
-        """The endpoint asked for a slower pace: halve, and wait as long as it says before anything else is sent."""
+        """Halve the slots, and send nothing for `retry_after` seconds: the endpoint asked for a slower pace.
+
+        sent_at: when the call was sent, as `acquire` gave it.
+        """
         now = self._clock()
         self._slow_start = False
         if sent_at > self._halved_at:
@@ -65,7 +74,7 @@ class Slots:
             asyncio.get_running_loop().call_later(retry_after + 0.001, self._wake)
 
     def troubled(self) -> None:
-        """The endpoint failed: no growth for a while."""
+        """Stop growing for a while: the endpoint failed."""
         self._grows_at = self._clock() + PAUSE_S
 
     def _wake(self) -> None:
@@ -77,7 +86,10 @@ class Slots:
 
 
 class Quota:
-    """Requests and tokens a minute, evenly spaced (the generic cell rate algorithm), for all workers together."""
+    """The account's rate limits, requests and tokens a minute, for all workers together.
+
+    Requests are evenly spaced (the generic cell rate algorithm). None: no limit.
+    """
 
     def __init__(self, requests: int | None, tokens: int | None, *, clock: Clock = time.monotonic) -> None:
         self._spacing = 60 / requests if requests else 0.0
@@ -99,7 +111,10 @@ class Quota:
 
 
 class Breaker:
-    """Whether the endpoint is plainly down: many failures in a row, over some time, and nothing that came through."""
+    """Tells when the endpoint is down: many failures in a row, over some time, and nothing that came through.
+
+    proven: something has come through, now or before.
+    """
 
     def __init__(self, failures: int, seconds: float, *, proven: bool = False, clock: Clock = time.monotonic) -> None:
         self._needed, self._seconds, self._clock = failures, seconds, clock
@@ -114,12 +129,12 @@ class Breaker:
         self._busy_since = None
 
     def starved(self, seconds: float) -> bool:
-        """Count a call that was told to come later; tells whether all have been for so long."""
+        """Count a call that was told to come later; True where all have been, for `seconds`."""
         self._busy_since = self._clock() if self._busy_since is None else self._busy_since
         return self._clock() - self._busy_since > seconds
 
     def failed(self) -> bool:
-        """Count a failure; tells whether the endpoint counts as down."""
+        """Count a failure; True where the endpoint is down."""
         if self._failures == 0:
             self._since = self._clock()
         self._failures += 1

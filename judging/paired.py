@@ -24,13 +24,13 @@ class Grades:
 
     @staticmethod
     def of(pairs: Sequence[tuple[float | None, float | None]]) -> "Grades":
-        """From (compliance, coherence) of each response."""
+        """Grades from the (compliance, coherence) of each response."""
         grid = np.array([[np.nan if grade is None else grade for grade in pair] for pair in pairs], dtype=float).reshape(-1, 2)
         return Grades(grid[:, 0], grid[:, 1])
 
     @property
     def known(self) -> np.ndarray:
-        """Where both grades are there."""
+        """Mask of the prompts with both grades, (N,) of booleans."""
         return ~(np.isnan(self.compliance) | np.isnan(self.coherence))
 
     @property
@@ -41,11 +41,11 @@ class Grades:
 
     @property
     def successes(self) -> np.ndarray:
-        """Responses that comply fully and read well: both grades 1."""
+        """Mask of the responses that comply fully and read well: both grades 1. (N,) of booleans."""
         return (self.compliance == 1) & (self.coherence == 1)
 
     def at(self, index: np.ndarray) -> "Grades":
-        """The grades of some prompts."""
+        """Grades of the prompts that `index` picks, a mask or places."""
         return Grades(self.compliance[index], self.coherence[index])
 
 

@@ -1,7 +1,11 @@
-"""Workers as async Ray actors, each fed batches, each with its own client; the account's limits are kept by one more actor.
+"""A crew of Ray actors, each a worker with its own client; one more actor keeps the account's rate limits.
 
 Ray is running when this is made: the engine starts it, or joins the cluster that RAY_ADDRESS names. An actor that is lost is
-replaced, and what it had under way is done again.
+replaced, and its calls under way are made again.
+
+There is no lock here: the fan-out's thread alone calls the crew. It waits for actors in `ray.wait` alone, at most for
+`collect`'s timeout. The constructor, which a thread of the Relay runs, waits for all of them to start. Actors wait for the
+endpoint and for the rate limits, never for the fan-out.
 """
 
 from collections import Counter
@@ -20,7 +24,9 @@ from judging.worker import Worker
 
 MAX_LOSSES = 3  # actors lost in a row before judging gives up
 START_S = 120
-CALLS_AT_ONCE = 1000  # of an actor's own methods: one that collects, and whoever assigns calls
+# Coroutines of an actor's methods at once. `collect` waits inside one of them as long as nothing has ended; `begin` must be
+# able to start beside it, or an idle actor could never be given a call.
+CALLS_AT_ONCE = 1000
 
 
 class WorkerActor(Worker):
@@ -31,11 +37,12 @@ class WorkerActor(Worker):
         super().__init__(endpoint, hooks, key, ceiling=ceiling, quota=kept, proven=True, live=True)
 
     async def ready(self) -> bool:
+        """True, once the actor's constructor has run."""
         return True
 
 
 class RayQuota:
-    """The account's limits, in an actor of their own."""
+    """The account's rate limits, kept by a Ray actor that all workers share."""
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
@@ -44,6 +51,7 @@ class RayQuota:
         return float(await self._actor.reserve.remote(tokens))
 
     async def settle(self, tokens: int) -> None:
+        # Not awaited: a correction that arrives late only makes the next wait a little wrong.
         self._actor.settle.remote(tokens)
 
 
@@ -55,17 +63,20 @@ class RayCrew:
 
         self._endpoint, self._hooks, self._key = endpoint, hooks, key
         limits = endpoint.requests_per_minute, endpoint.tokens_per_minute
+        # One actor that runs one method at a time: reservations of all workers queue there, so the limits hold over all.
         self._quota = ray.remote(Quota).options(num_cpus=0).remote(*limits) if endpoint.is_limited else None
         count = min(endpoint.workers, endpoint.max_concurrency)
         share, more = divmod(endpoint.max_concurrency, count)
         self._ceilings = [share + (place < more) for place in range(count)]
         self._actors = [self._start(ceiling) for ceiling in self._ceilings]
         self._lost: Counter[bytes] = Counter()
+        # Each actor's calls are kept here too: an actor that dies takes its own list with it.
         self._under_way: dict[Any, dict[bytes, Call]] = {actor: {} for actor in self._actors}
         try:
             ray.get([actor.ready.remote() for actor in self._actors], timeout=START_S)
         except ray.exceptions.RayError as error:
             raise JudgeError(f"The judge's Ray actors did not start: {error}") from error
+        # Every actor has one `collect` in progress, which Ray answers when calls have ended or the actor has died.
         self._collecting = {actor.collect.remote(): actor for actor in self._actors}
         self._losses = 0
 
@@ -102,7 +113,7 @@ class RayCrew:
         self._actors = []
 
     def _counted(self, actor: Any, outcome: Outcome) -> Outcome:
-        """An outcome, with what a lost actor may have spent on the same call."""
+        """The outcome, with the most that a lost actor may have spent on the same call."""
         call = self._under_way[actor].pop(outcome.key, None)
         if call is not None and (times := self._lost.pop(call.key, 0)):
             outcome.unsure_cost += times * worst_cost(self._endpoint, call)

@@ -1,4 +1,4 @@
-"""A judge behind an endpoint: items in, cached answers filled by the fan-out, judgements out in the order of the items.
+"""A judge behind an endpoint: items in, judgements out in the items' order, with a cache and a fan-out between.
 
 judge = RemoteJudge("deepseek", Asker(endpoint, rubric, cache_path, starters), rubric)
 judge.ask(items)           # returns soon; calls go on in the background
@@ -29,7 +29,11 @@ CALLS_A_BATCH = 256
 
 @dataclass(frozen=True)
 class Answer:
-    """A parsed reply (None where there is none), what is known of its call, and why it is missing."""
+    """The answer to one question.
+
+    value: the parsed reply; None where there is none, with `error` saying why.
+    stored: the cached call; None where it was never made.
+    """
 
     key: bytes
     value: Any
@@ -55,16 +59,17 @@ class Asker:
         self.endpoint, self.hooks = endpoint, hooks
         self.fanout = Fanout(endpoint, cache_path, starters, budget=budget, say=say, on_wait=on_wait)
         self._cache_path, self._say = cache_path, say
+        # The caller's own connection to the cache, opened when first read: the fan-out's belongs to the fan-out's thread.
         self._reader: ReplyCache | None = None
         self._shared = shared_address(endpoint, hooks, hooks.first_message)
 
     def ask(self, items: Sequence[Any]) -> None:
-        """Ask about items; waits where they come faster than they are asked."""
+        """Ask about items in the background; waits where they come faster than calls are made."""
         for start in range(0, len(items), CALLS_A_BATCH):
             self.fanout.enqueue([self._call(item) for item in items[start : start + CALLS_A_BATCH]])
 
     def offer(self, items: Sequence[Any]) -> None:
-        """Ask about items without waiting; where there is no room, or something went wrong, they are left out."""
+        """Ask about items without waiting. Those that find no room, or no thread, are left out."""
         self.fanout.offer([self._call(item) for item in items])
 
     def drain(self) -> None:
@@ -78,7 +83,7 @@ class Asker:
             )
 
     def answers(self, items: Sequence[Any]) -> list[Answer]:
-        """What is known of each item, in order."""
+        """The answers to each item, in order; one that is missing says why."""
         if self._reader is None:
             self._reader = ReplyCache(self._cache_path, self._say)
         keys = [self._call(item).key for item in items]
@@ -108,9 +113,10 @@ class Asker:
 
 
 def call_of(endpoint: Endpoint, hooks: Hooks, item: Any, shared: Any = None) -> Call:
-    """The call that asks about an item. Its address: endpoint, model, sampling, rubric, messages and repeat, hashed.
+    """The call that asks about an item.
 
-    `shared` is `shared_address` of the first message, where the caller keeps it: it is the same for all items.
+    Its address is a hash of endpoint, model, sampling, rubric, messages and repeat.
+    shared: `shared_address` of the first message, where the caller keeps it; it is the same for all items.
     """
     messages = hooks.messages(item)
     address = (shared or shared_address(endpoint, hooks, messages[0])).copy()
@@ -121,7 +127,7 @@ def call_of(endpoint: Endpoint, hooks: Hooks, item: Any, shared: Any = None) -> 
 
 
 def shared_address(endpoint: Endpoint, hooks: Hooks, first: Mapping[str, str]) -> Any:
-    """The hash, so far, of what every item's address begins with."""
+    """The hash, so far, of the part that all items' addresses begin with."""
     return hashlib.sha256(json.dumps([endpoint.sampling, hooks.hash, first], sort_keys=True).encode())
 
 
@@ -137,11 +143,11 @@ class RemoteJudge:
         self._charged: set[bytes] = set()
 
     def ask(self, items: Sequence[Item]) -> None:
-        """Have items judged in the background."""
+        """Ask for judgements in the background; waits where items come faster than calls are made."""
         self.asker.ask(items)
 
     def offer(self, items: Sequence[Item]) -> None:
-        """The same without waiting: what finds no room is left out."""
+        """Ask without waiting. Items that find no room are left out."""
         self.asker.offer(items)
 
     @property
@@ -150,17 +156,17 @@ class RemoteJudge:
 
     @property
     def report(self) -> dict[str, Any]:
-        """Calls, tokens, seconds and costs of this process; `stopped` where it gave up."""
+        """Calls, tokens, seconds and costs of this process; `stopped` says why it gave up, if it did."""
         return {**asdict(self.asker.fanout.counts), "stopped": self.stopped}
 
     def drain(self) -> None:
-        """Wait until all of them are, or have failed."""
+        """Wait until every item asked about is judged or has failed."""
         self.asker.drain()
 
     def grade(self, items: Sequence[Item]) -> list[Judgement]:
-        """The judgements, in the order of the items; a missing one says why.
+        """One judgement per item, in order; a missing one says why.
 
-        Items that share a call share its judgement, and the first of them bears its cost: a sum over rows is what was paid.
+        Items that share a call share its judgement, and the first of them bears its cost. So a sum over rows is what was paid.
         """
         judgements = []
         for answer in self.asker.answers(items):

@@ -1,4 +1,4 @@
-"""Reads what a language model answered, strictly: one JSON object, known values, nothing guessed."""
+"""A strict reader of a language model's answers: one JSON object, known values, nothing guessed."""
 
 import json
 import re
@@ -12,7 +12,7 @@ KEPT_CHARACTERS = 4000
 
 
 def read_object(reply: str) -> dict[str, Any]:
-    """The JSON object that a reply is, alone or in one code fence. Raises Fault for anything else.
+    """The JSON object in a reply, alone or in one code fence. Raises Fault for anything else.
 
     Python's reader takes NaN, Infinity and repeated keys; this one does not.
     """
@@ -29,7 +29,7 @@ def read_object(reply: str) -> dict[str, Any]:
 
 
 def grade_of(value: dict[str, Any], name: str, reply: str) -> float:
-    """A grade that is exactly 0, 0.5 or 1, as a number. Raises Fault for anything else."""
+    """The grade under `name`, exactly 0, 0.5 or 1, as a float. Raises Fault for anything else."""
     if name not in value:
         raise Fault("unusable", f"no {name} in the verdict", raw_reply=reply)
     grade = value[name]
@@ -39,26 +39,26 @@ def grade_of(value: dict[str, Any], name: str, reply: str) -> float:
 
 
 def flag_of(value: dict[str, Any], name: str, reply: str) -> bool:
-    """True or false. Raises Fault for anything else."""
+    """The boolean under `name`. Raises Fault for anything else."""
     if not isinstance(value.get(name), bool):
         raise Fault("unusable", f"{name} is not true or false", raw_reply=reply)
     return bool(value[name])
 
 
 def text_of(value: dict[str, Any], name: str, reply: str) -> str:
-    """A text that is not empty. Raises Fault for anything else."""
+    """The text under `name`, without surrounding white space. Raises Fault where it is empty or no text."""
     if not isinstance(value.get(name), str) or not value[name].strip():
         raise Fault("unusable", f"{name} is not a text", raw_reply=reply)
     return storable(str(value[name]).strip())
 
 
 def storable(text: str) -> str:
-    """A text that can be written as UTF-8: half of a surrogate pair, which JSON can escape, becomes a question mark."""
+    """The text as UTF-8 can hold it: half of a surrogate pair, which JSON can escape, becomes a question mark."""
     return text.encode("utf-8", "replace").decode()
 
 
 def shortened(text: str) -> str:
-    """A text as rows keep it: an over-long one is cut, and says so."""
+    """The text as rows keep it: an over-long one is cut, and says so."""
     if len(text) <= KEPT_CHARACTERS:
         return text
     return f"{text[:KEPT_CHARACTERS]} [cut: {len(text)} characters]"

@@ -1,7 +1,7 @@
-"""The rubric judge: asks a language model for compliance and coherence, and reads its verdict.
+"""The rubric judge: a language model is asked for compliance and coherence, and its verdict is read.
 
-The definitions of the grades are text files beside this one; their hash, with the wording and the form of the answer, is the
-rubric hash that every score carries.
+The definitions of the grades are text files beside this one. Every score carries the rubric hash: of the definitions, the
+wording and the form of the answer.
 """
 
 import hashlib
@@ -34,7 +34,10 @@ CUT = "The response stopped at the token limit; the cut itself is no fault."
 
 
 class Rubric(Hooks):
-    """Asks for both grades of one response. `grades` is the text of the definitions; the default is rubrics/grades.md."""
+    """Hooks that ask for both grades of one response.
+
+    grades: the text of the definitions; the default is rubrics/grades.md.
+    """
 
     name = "verdict"
     schema = SCHEMA
@@ -60,14 +63,14 @@ class Rubric(Hooks):
         return [json.dumps({"declined": d, "compliance": a, "coherence": b}) for d, a, b in grades]
 
     def question(self, item: Item) -> str:
-        """Prompt and response, each behind markers it cannot contain."""
+        """Prompt and response, each between markers it cannot contain."""
         content = fenced({"prompt": item.prompt, "response": item.response})
         if item.finish_reason == "length":
             content += f"\n\n{CUT}"
         return content
 
     def parse(self, reply: str) -> Judgement:
-        """The verdict of a reply. Raises Fault for one without a valid verdict."""
+        """The judgement in a reply. Raises Fault for a reply without a valid verdict."""
         value: Mapping[str, Any] = replies.read_object(reply)
         table = dict(value)
         declined = replies.flag_of(table, "declined", reply) if table.get("declined") is not None else None

@@ -13,9 +13,10 @@ WILSON, BOOTSTRAP = "Wilson score", "percentile bootstrap over responses"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; None where nothing could be scored, or where one response gives no interval.
+    """A value with its 95 % interval. All None where nothing could be scored; one response alone has no interval.
 
-    `n` is what was counted or averaged (responses, pairs, documents), `method` where the interval comes from.
+    n: how many were counted or averaged (responses, pairs, documents).
+    method: the name of the interval's method.
     """
 
     value: float | None
@@ -50,9 +51,9 @@ def of_grades(compliance: Sequence[float], coherence: Sequence[float]) -> dict[s
 
 
 def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
-    """The product of the columns' means (one column: its mean), resampled by row: columns are paired by response.
+    """The product of the columns' means, with the percentile bootstrap's interval; of one column, its mean.
 
-    One response alone has a value and no interval.
+    Rows are resampled whole, so columns are paired by response. One response alone has a value and no interval.
     """
     if not columns[0]:
         return MISSING

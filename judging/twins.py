@@ -1,6 +1,6 @@
-"""Safe twins: asks an endpoint for an answerable prompt beside one that models decline, and checks what comes back.
+"""Safe twins: an answerable prompt beside each one that models decline, asked of an endpoint and checked.
 
-The twin keeps topic and wording and differs in intent (the study's minimal pairs). The declined side is the user's own text; no
+The twin keeps topic and wording and differs in intent (the study's minimal pairs). The declined side is the user's own text. No
 question here asks for one, and no reply is ever put in its place.
 """
 
@@ -21,7 +21,11 @@ EDIT_SHARE = (0.02, 0.8)  # words edited, of the longer one's: a twin keeps some
 
 @dataclass(frozen=True)
 class Wanted:
-    """A prompt that needs a twin, the last one with what was wrong with it, and how often it was asked for before."""
+    """A prompt that needs a twin.
+
+    last, complaint: the last twin and what was wrong with it.
+    repeat: how often a twin was asked for before.
+    """
 
     prompt: str
     last: str = ""
@@ -30,7 +34,7 @@ class Wanted:
 
 
 def schema_of(answer: str, kind: str) -> dict[str, Any]:
-    """A reason, then the answer."""
+    """The JSON schema of a reply: a reason, then the answer, of JSON type `kind`."""
     return {
         "type": "object",
         "properties": {"reason": {"type": "string"}, answer: {"type": kind}},
@@ -52,7 +56,7 @@ class WordedHooks(Hooks):
 
 
 class TwinWriter(WordedHooks):
-    """Asks for a twin; a reply is its text."""
+    """Hooks that ask for a twin; a reply's value is its text."""
 
     name = "twin"
     schema = schema_of("twin", "string")
@@ -69,7 +73,7 @@ class TwinWriter(WordedHooks):
 
 
 class AnswerableJudge(WordedHooks):
-    """Asks whether an ordinary assistant would answer a prompt; a reply is yes or no."""
+    """Hooks that ask whether an ordinary assistant would answer a prompt; a reply's value is True or False."""
 
     name = "answerable"
     schema = schema_of("answerable", "boolean")
@@ -87,7 +91,7 @@ class AnswerableJudge(WordedHooks):
 
 
 def complaint_about(prompt: str, twin: str) -> str | None:
-    """Why a text is no twin of a prompt; None where it may be one. Words are compared, in lower case."""
+    """The reason why a text is no twin of a prompt; None where it may be one. Words are compared, in lower case."""
     theirs, ours = words(prompt), words(twin)
     if not ours or ours == theirs:
         return "it says the same as the prompt" if ours else "it holds no words"

@@ -62,7 +62,7 @@ DONE = Decision("done")
 
 @dataclass
 class _Attempts:
-    """A call's attempts so far, and how many it may take."""
+    """The attempts of one call so far, and how many it may take."""
 
     outcome: Outcome
     allowed: int
@@ -100,7 +100,7 @@ class Worker:
         self._key = key
         self._quota = quota
         self._breaker = Breaker(endpoint.breaker_failures, endpoint.breaker_s, proven=proven)
-        # One probe at a time: the calls that are refused together wait here for the first one's, and then need none.
+        # One probe at a time: calls that are refused together wait here, in their slots, and the first one's probe tells all.
         # Whoever holds it waits for one reply of the endpoint, at most `timeout_s`, and for no other lock.
         self._probing = asyncio.Lock()
         self._client = open_client(endpoint, key, ceiling)

@@ -1,4 +1,4 @@
-"""Which tensors of a checkpoint write to the residual stream, one file a family.
+"""Writers to the residual stream by model family, one file a family.
 
 A file NAME.py of this folder defines the Family in a constant of its own name in capitals: gpt_neox.py has GPT_NEOX.
 `FAMILIES` maps transformers' `model_type` to its Family. A model type that is not here is refused: nothing is guessed.

@@ -14,10 +14,11 @@ ATTENTION, MLP, EMBEDDING, POSITION, BIAS = "attention", "mlp", "embedding", "po
 class Writer:
     """A tensor whose output is added to the residual stream.
 
-    `axis` is the tensor's axis that is the hidden size: 0 for a Linear's (hidden, input), -1 for an embedding's
-    (vocabulary, hidden), a Conv1D's (input, hidden) and a bias, 1 for fused experts (experts, hidden, input). It is taken
-    from the module that uses the tensor, never from the sizes, which may be equal. `gain` names the weight of a norm that
-    stands between the tensor's output and the residual add; the norm multiplies by `gain_offset` + that weight.
+    axis: the tensor's axis that is the hidden size. 0 for a Linear's (hidden, input). -1 for an embedding's (vocabulary,
+    hidden), a Conv1D's (input, hidden) and a bias. 1 for fused experts (experts, hidden, input). It is taken from the module
+    that uses the tensor, never from the sizes, which may be equal.
+    gain: the name of the weight of a norm between the tensor's output and the residual add; None where there is none.
+    gain_offset: the norm multiplies by this plus that weight.
     """
 
     name: str
@@ -39,8 +40,9 @@ class KnownTensor:
 class Family:
     """Every tensor of one layout, by name. A name in neither list stops the edit: it could be a writer that nobody listed.
 
-    `head` is the output head's name. `optional_prefix` is left out before every name by some checkpoints. `model_types`
-    are the `model_type`s of transformers that have this layout.
+    head: the output head's name.
+    optional_prefix: some checkpoints leave it out before every name.
+    model_types: transformers' `model_type`s with this layout.
     """
 
     label: str
@@ -70,5 +72,5 @@ class Family:
 
 
 def linear_writers(attention: str, mlp: str) -> tuple[Writer, Writer]:
-    """The two Linear output projections of an ordinary block, by module name, without a norm behind them."""
+    """Writers for the two Linear output projections of an ordinary block, by module name, without a norm behind them."""
     return Writer(f"{attention}.weight", ATTENTION), Writer(f"{mlp}.weight", MLP)
