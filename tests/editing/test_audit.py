@@ -38,7 +38,8 @@ def test_erased_directions_are_counted_and_recovered(llama_dir: Path, tmp_path: 
     assert (finding.verdict, finding.count) == ("erased directions", k)
     assert alignment(finding, random_edit(k)) > 0.999
     assert finding.alpha == pytest.approx(1.0, abs=0.02)
-    assert set(finding.shares) == set(range(BLOCKS)) and max(finding.shares.values()) < 1e-3
+    assert set(finding.shares) == set(range(BLOCKS))
+    assert max(finding.shares.values()) < 1e-3
 
 
 @pytest.mark.parametrize("with_base", [False, True])
@@ -46,19 +47,23 @@ def test_directions_behind_norms_are_found_in_the_stream(tmp_path: Path, with_ba
     base = save_tiny("gemma2", tmp_path / "base")
     out = edited(base, tmp_path / "out", random_edit(2))
     finding = audit(open_checkpoint(out), open_checkpoint(base) if with_base else None)
-    assert finding.count == 2 and alignment(finding, random_edit(2)) > 0.99
+    assert finding.count == 2
+    assert alignment(finding, random_edit(2)) > 0.99
 
 
 @pytest.mark.parametrize("with_base", [False, True])
 def test_an_untouched_model_has_none(tiny_dir: Path, with_base: bool) -> None:
     finding = audit(open_checkpoint(tiny_dir), open_checkpoint(tiny_dir) if with_base else None)
-    assert finding.verdict == "none found" and finding.count == 0 and finding.evidence
+    assert finding.verdict == "none found"
+    assert finding.count == 0
+    assert finding.evidence
 
 
 def test_edits_of_some_blocks_are_found_and_located(llama_dir: Path, tmp_path: Path) -> None:
     out = edited(llama_dir, tmp_path / "out", random_edit(2), Scope(layers=frozenset({1})))
     finding = audit(open_checkpoint(out))
-    assert finding.count == 2 and alignment(finding, random_edit(2)) > 0.999
+    assert finding.count == 2
+    assert alignment(finding, random_edit(2)) > 0.999
     assert finding.shares[1] < 1e-3 < 0.05 < min(finding.shares[0], finding.shares[2])
 
 
@@ -66,7 +71,8 @@ def test_edits_of_some_blocks_are_found_and_located(llama_dir: Path, tmp_path: P
 def test_partial_edits_and_reflections_show_against_the_base(llama_dir: Path, tmp_path: Path, alpha: float) -> None:
     out = edited(llama_dir, tmp_path / "out", random_edit(1, alpha))
     finding = audit(open_checkpoint(out), open_checkpoint(llama_dir))
-    assert finding.count == 1 and finding.alpha == pytest.approx(alpha, abs=0.02)
+    assert finding.count == 1
+    assert finding.alpha == pytest.approx(alpha, abs=0.02)
     assert alignment(finding, random_edit(1)) > 0.99
 
 

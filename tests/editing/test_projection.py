@@ -27,7 +27,8 @@ def test_edit_equals_the_dense_projector_rounded_once(dtype: torch.dtype, k: int
     expected = (projector @ weight.double()).to(dtype)
     found = project_out(weight, edit)
     print(f"{int((found != expected).sum())} of {found.numel()} values differ in the last place")
-    assert found.dtype == dtype and found.is_contiguous()
+    assert found.dtype == dtype
+    assert found.is_contiguous()
     assert int((found != expected).sum()) <= found.numel() // 1000  # float32's arithmetic near ties of the last rounding
 
 

@@ -113,7 +113,8 @@ def test_the_converted_model_computes_what_qwen1_does(source: Path, tmp_path: Pa
     difference = float((found - expected).abs().max())
     print(f"largest difference {difference:.1e}, logits up to {float(expected.abs().max()):.1f}")
     assert difference < 1e-4
-    assert model.config.max_position_embeddings == 128 and model.config.model_type == "qwen2"
+    assert model.config.max_position_embeddings == 128
+    assert model.config.model_type == "qwen2"
 
 
 def test_the_converted_tokenizer_gives_tiktokens_ids(source: Path, tmp_path: Path) -> None:

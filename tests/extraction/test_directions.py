@@ -36,7 +36,8 @@ def test_directions_equal_output_hidden_states(family: str) -> None:
     found = extract_directions(model, PAIRS).mean_difference_LH
     difference = float((found - expected).abs().max())
     print(f"{family}: largest difference {difference:.1e}")
-    assert found.shape == (4, 48) and found.dtype == torch.float64
+    assert found.shape == (4, 48)
+    assert found.dtype == torch.float64
     assert difference < 5e-6  # the same sums in another order
 
 
@@ -63,7 +64,8 @@ def test_memory_does_not_grow_with_the_number_of_prompts() -> None:
         alive.append(sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects()))
 
     mean_residual(tiny_model("llama"), ([1, 5, number % 90 + 3] for number in range(40)), count)
-    assert len(alive) == 40 and max(alive[5:]) <= max(alive[:5])
+    assert len(alive) == 40
+    assert max(alive[5:]) <= max(alive[:5])
 
 
 def test_places_for_other_sequences_than_the_pass_has_are_refused() -> None:
@@ -136,7 +138,8 @@ def test_direction_files_round_trip_with_their_convention(tmp_path: Path) -> Non
     directions = extract_directions(tiny_model("llama"), PAIRS)
     save_directions(tmp_path / "d.safetensors", directions, {"model": "tiny"})
     loaded = load_directions(tmp_path / "d.safetensors")
-    assert torch.equal(loaded.mean_difference_LH, directions.mean_difference_LH) and loaded.num_pairs == 2
+    assert torch.equal(loaded.mean_difference_LH, directions.mean_difference_LH)
+    assert loaded.num_pairs == 2
     metadata = read_metadata(tmp_path / "d.safetensors")
     assert (metadata["convention"], metadata["position"], metadata["model"]) == ("resid_pre", "last", "tiny")
     assert [path.name for path in tmp_path.iterdir()] == ["d.safetensors"]

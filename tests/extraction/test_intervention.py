@@ -52,7 +52,8 @@ def test_ablated_writes_equal_folded_weights(alpha: float, tmp_path_factory: pyt
         difference = float((ablated - folded(tokens).logits).abs().max())
     moved = float((ablated - plain).abs().max())
     print(f"alpha {alpha}: largest difference {difference:.1e}; the ablation moves logits by {moved:.2f}")
-    assert difference < 1e-4 and moved > 0.1
+    assert difference < 1e-4
+    assert moved > 0.1
     assert torch.equal(hooked(tokens).logits, plain)
 
 
@@ -93,7 +94,8 @@ def test_the_stream_that_enters_a_block_loses_its_share_of_the_projection(alpha:
     assert torch.allclose(one[1], expected, atol=1e-4)
     with stream_ablation(model, basis, 1.0):
         left = float((stream_inputs(model, tokens) @ basis).abs().max())
-    assert left < 1e-4 and torch.equal(stream_inputs(model, tokens), plain)
+    assert left < 1e-4
+    assert torch.equal(stream_inputs(model, tokens), plain)
 
 
 def test_ablating_every_write_and_the_embedding_leaves_nothing_at_any_layer() -> None:
@@ -117,7 +119,9 @@ def test_generation_under_a_hook_in_padded_batches_equals_one_by_one() -> None:
     plain = greedy(model, PROMPTS, 12)
     with stream_ablation(model, basis):
         together, one_by_one = greedy(model, PROMPTS, 12), [greedy(model, [prompt], 12)[0] for prompt in PROMPTS]
-    assert together == one_by_one and together != plain and greedy(model, PROMPTS, 12) == plain
+    assert together == one_by_one
+    assert together != plain
+    assert greedy(model, PROMPTS, 12) == plain
 
 
 def test_directions_of_another_width_are_refused() -> None:

@@ -49,7 +49,8 @@ def test_a_position_reads_the_stream_of_its_token() -> None:
     cut = [RenderedPair(pair.declined[:-2], pair.answered[:-2]) for pair in pairs]  # causal: what follows does not matter
     for name, prompts in (("last", pairs), ("last_instruction", cut)):
         expected = mean_residual(model, [pair.declined for pair in prompts]) - mean_residual(model, [p.answered for p in prompts])
-        assert torch.allclose(found[name].mean_difference_LH, expected, atol=1e-5) and found[name].position == name
+        assert torch.allclose(found[name].mean_difference_LH, expected, atol=1e-5)
+        assert found[name].position == name
 
 
 def test_shuffled_labels_keep_the_prompts_and_lose_the_difference() -> None:

@@ -33,7 +33,8 @@ def test_every_prompts_stream_is_what_it_is_alone(family: str) -> None:
     expected = torch.stack([alone(model, prompt, [len(prompt) - 1, len(prompt) - 3]) for prompt in PROMPTS], dim=1)
     difference = float((found - expected).abs().max() / expected.abs().max())
     print(f"{family}: largest difference {difference:.1e} of the largest component")
-    assert found.shape == (BLOCKS + 1, len(PROMPTS), 2, HIDDEN) and difference < 2e-5
+    assert found.shape == (BLOCKS + 1, len(PROMPTS), 2, HIDDEN)
+    assert difference < 2e-5
 
 
 @pytest.mark.parametrize("family", sorted(EDITOR_CONFIGS))
@@ -78,7 +79,8 @@ def test_naive_padding_is_reproduced_and_is_wrong() -> None:
     found = padded_means(model, PROMPTS, 2, len(PROMPTS))
     exact = collect(model, PROMPTS, [-1])[:, :, 0].double().mean(dim=1)
     print(f"from the reference {float((found - expected).abs().max()):.1e}, from exact {float((found - exact).abs().max()):.2f}")
-    assert torch.allclose(found, expected, atol=1e-5) and not torch.allclose(found[1:], exact[1:], atol=1e-2)
+    assert torch.allclose(found, expected, atol=1e-5)
+    assert not torch.allclose(found[1:], exact[1:], atol=1e-2)
     same = [prompt for prompt in PROMPTS if len(prompt) == len(PROMPTS[1])]
     assert torch.allclose(padded_means(model, same, 2, 2), collect(model, same, [-1])[:, :, 0].double().mean(dim=1), atol=1e-5)
 
@@ -90,19 +92,23 @@ def test_swapping_every_side_turns_the_direction_round_and_half_of_them_shrinks_
     plain = directions_from(streams, "last").mean_difference_LH
     turned = directions_from(streams.swapped(range(40)), "last").mean_difference_LH
     half = directions_from(streams.swapped(swapped_pairs(40, 0)), "last").mean_difference_LH
-    assert torch.allclose(turned, -plain) and float(half.norm()) < 0.3 * float(plain.norm())
-    assert len(swapped_pairs(41, 0)) == 20 and swapped_pairs(41, 0) == swapped_pairs(41, 0)
+    assert torch.allclose(turned, -plain)
+    assert float(half.norm()) < 0.3 * float(plain.norm())
+    assert len(swapped_pairs(41, 0)) == 20
+    assert swapped_pairs(41, 0) == swapped_pairs(41, 0)
 
 
 def test_another_estimator_is_removed_and_added_along_itself() -> None:
     generator = torch.Generator().manual_seed(0)
     streams = Streams(torch.randn(2, 30, 8, generator=generator) + 1, torch.randn(2, 30, 8, generator=generator))
     found = directions_from(streams, "last", "pca")
-    assert found.estimator == "pca" and torch.equal(found.direction_LH, found.estimated_LH)
+    assert found.estimator == "pca"
+    assert torch.equal(found.direction_LH, found.estimated_LH)
     along = (found.steering_LH * found.direction_LH).sum(dim=-1, keepdim=True) * found.direction_LH
     assert torch.allclose(along, found.steering_LH)
     plain = directions_from(streams, "last")
-    assert torch.equal(plain.steering_LH, plain.mean_difference_LH) and torch.equal(plain.direction_LH, plain.mean_difference_LH)
+    assert torch.equal(plain.steering_LH, plain.mean_difference_LH)
+    assert torch.equal(plain.direction_LH, plain.mean_difference_LH)
 
 
 def test_a_batch_is_never_larger_than_the_memory_or_what_keeps_the_hardware_busy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,4 +117,5 @@ def test_a_batch_is_never_larger_than_the_memory_or_what_keeps_the_hardware_busy
         monkeypatch.setattr(psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
         sizes[free] = tokens_that_fit(model, 20)
     print(sizes)
-    assert sizes[10**4] < sizes[10**6] < sizes[10**12] == BATCH_TOKENS and sizes[10**4] >= 1
+    assert sizes[10**4] < sizes[10**6] < sizes[10**12] == BATCH_TOKENS
+    assert sizes[10**4] >= 1

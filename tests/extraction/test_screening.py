@@ -59,7 +59,8 @@ def test_a_panel_gives_each_prompt_the_number_that_it_gets_alone() -> None:
     declined = refusal_log_odds(next_token_logprobs(changed, Prefill(DECLINED)), [6, 31])
     of_base, of_changed = (next_token_logprobs(model, Prefill(ANSWERED)) for model in (base, changed))
     assert torch.allclose(scores.bypass_N, declined, atol=1e-5)
-    assert torch.allclose(scores.kl_N, kl_divergence(of_base, of_changed), atol=1e-5) and float(scores.kl_N.min()) > 1e-4
+    assert torch.allclose(scores.kl_N, kl_divergence(of_base, of_changed), atol=1e-5)
+    assert float(scores.kl_N.min()) > 1e-4
     assert torch.allclose(induction_scores(changed, panel, [6, 31]), refusal_log_odds(of_changed, [6, 31]), atol=1e-5)
     assert float(ablation_scores(base, panel, [6]).kl_N.abs().max()) < 1e-5
 
@@ -87,7 +88,8 @@ def test_numbers_are_read_after_tokens_that_every_response_begins_with() -> None
 def test_refusal_tokens_are_those_that_refusals_begin_with_more_than_answers() -> None:
     found = find_refusal_tokens([57] * 9 + [2683] * 3 + [11], [504] * 20 + [57] * 2 + [2683] * 8)
     assert found.token_ids == [57]  # 2683 begins more answers, 11 one refusal alone
-    assert found.share_of_refusals == pytest.approx(9 / 13) and found.share_of_answers == pytest.approx(2 / 30)
+    assert found.share_of_refusals == pytest.approx(9 / 13)
+    assert found.share_of_answers == pytest.approx(2 / 30)
 
 
 def test_a_model_that_does_not_decline_or_shows_it_later_is_refused() -> None:

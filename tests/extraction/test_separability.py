@@ -21,7 +21,8 @@ def test_cohens_d_is_the_studys_formula_and_auroc_scikit_learns() -> None:
     reference = roc_auc_score([1] * 60 + [0] * 60, np.concatenate(tied))
     print(f"AUROC {auroc(*tied):.6f}, scikit-learn {reference:.6f}")
     assert auroc(*tied) == pytest.approx(reference)
-    assert np.isnan(cohens_d(np.zeros(3), np.zeros(3))) and auroc(np.zeros(3), np.zeros(3)) == 0.5
+    assert np.isnan(cohens_d(np.zeros(3), np.zeros(3)))
+    assert auroc(np.zeros(3), np.zeros(3)) == 0.5
 
 
 def test_many_rows_equal_one_row_at_a_time() -> None:
@@ -60,7 +61,9 @@ def test_a_probe_tells_held_out_prompts_apart_only_where_there_is_something_to_t
     right, total = probe_counts(fit_probe(*train), *held)
     noise, _ = probe_counts(fit_probe(train[1], RNG.standard_normal((80, 30))), held[1], RNG.standard_normal((200, 30)))
     print(f"probe: {right} of {total} right; without a difference {noise}")
-    assert total == 400 and right > 340 and 150 < noise < 250
+    assert total == 400
+    assert right > 340
+    assert 150 < noise < 250
 
 
 def streams(pairs: int = 200, hidden: int = 40) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -81,7 +84,8 @@ def test_every_estimator_finds_the_planted_direction(name: str) -> None:
     found = estimate(name, declined, answered)
     cosines = (found @ direction).tolist()
     print(f"{name}: cosine to the planted direction {cosines}")
-    assert found.shape == (2, 40) and torch.allclose(found.norm(dim=-1), torch.ones(2, dtype=torch.float64))
+    assert found.shape == (2, 40)
+    assert torch.allclose(found.norm(dim=-1), torch.ones(2, dtype=torch.float64))
     assert min(cosines) > (0.8 if name == "probe" else 0.97)
 
 

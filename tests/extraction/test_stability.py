@@ -22,7 +22,8 @@ def cosine(first: np.ndarray, second: np.ndarray) -> float:
 def test_signal_and_noise_are_unbiased() -> None:
     found = np.mean([signal_and_noise(draw(10, seed)) for seed in range(500)], axis=0)
     print(f"mean of 500 draws of 10 pairs: signal {found[0]:.2f} (true 4), noise {found[1]:.2f} (true 60)")
-    assert found[0] == pytest.approx(4, abs=0.3) and found[1] == pytest.approx(60, rel=0.02)
+    assert found[0] == pytest.approx(4, abs=0.3)
+    assert found[1] == pytest.approx(60, rel=0.02)
 
 
 def test_the_expected_cosine_is_what_draws_give() -> None:
@@ -34,14 +35,16 @@ def test_the_expected_cosine_is_what_draws_give() -> None:
 
 def test_the_pairs_that_are_enough_are_enough() -> None:
     needed = pairs_needed(4, 60)
-    assert needed is not None and expected_cosine(4, 60, needed) == pytest.approx(0.95)
+    assert needed is not None
+    assert expected_cosine(4, 60, needed) == pytest.approx(0.95)
     assert pairs_needed(-0.1, 60) is None
 
 
 def test_a_direction_is_more_stable_than_swapped_sides() -> None:
     found = stability(draw(100, 0))
     print(f"split half {found.split_half}, null {found.null}, bootstrap {found.bootstrap}")
-    assert found.split_half[1] > found.null[2] and abs(found.null[0]) < 0.1
+    assert found.split_half[1] > found.null[2]
+    assert abs(found.null[0]) < 0.1
     noise = stability(draw(100, 0, np.zeros(HIDDEN)))
     assert (noise.split_half[0] < 0.3 and noise.enough is None) or noise.enough > 500
 
@@ -51,7 +54,8 @@ def test_the_curve_rises_with_pairs() -> None:
     assert [point["pairs"] for point in points] == [4, 8, 16, 32, 64]
     medians = [point["split"][0] for point in points]  # type: ignore[index]
     assert medians == sorted(medians)
-    assert doubling(3) == [] and doubling(4) == [2]
+    assert doubling(3) == []
+    assert doubling(4) == [2]
 
 
 def test_a_kind_with_another_direction_shows() -> None:

@@ -51,7 +51,8 @@ def test_a_weak_direction_is_seldom_answered_wrongly(kind: str) -> None:
 def test_p_of_one_direction_is_not_small_where_there_is_one() -> None:
     p_values = [one.p_one for seed in range(SEEDS) if (one := structure(differences("1", 64, seed))) is not None]
     print("p of one direction, planted 1:", np.round(np.sort(p_values), 2))
-    assert len(p_values) == SEEDS and sum(p < 0.05 for p in p_values) <= 4
+    assert len(p_values) == SEEDS
+    assert sum(p < 0.05 for p in p_values) <= 4
 
 
 def test_inner_products_are_unbiased_where_the_raw_ones_are_not() -> None:
@@ -83,7 +84,9 @@ def test_layers_without_a_direction_are_left_out() -> None:
     data[:, 3] = np.random.default_rng(9).standard_normal(data[:, 3].shape)
     assert reliable_layers(data) == [layer for layer in range(LAYERS) if layer != 3]
     found = structure(data)
-    assert found is not None and 3 not in found.layers and len(found.cosines) == LAYERS - 1
+    assert found is not None
+    assert 3 not in found.layers
+    assert len(found.cosines) == LAYERS - 1
     assert structure(np.random.default_rng(1).standard_normal((32, 4, 20))) is None
 
 
@@ -93,22 +96,26 @@ def test_layers_of_very_different_length_count_alike() -> None:
     assert found is not None
     trace = sum(row[0] for row in found.spectrum)
     print(f"lengths over five decades: {found.answer}, first share {found.first_share}, trace {trace:.3f}")
-    assert found.answer == "one direction" and trace == pytest.approx(1)
+    assert found.answer == "one direction"
+    assert trace == pytest.approx(1)
 
 
 def test_two_layers_are_too_few_for_low_rank_and_a_run_has_no_gaps() -> None:
     data = differences("rotating", 128, 0)
     two = structure(data[:, [0, 6]])
-    assert two is not None and two.answer == "more than one"
+    assert two is not None
+    assert two.answer == "more than one"
     cosines = np.ones((4, 4))
-    assert longest_shared(cosines, [5, 6, 20, 21]) == (2, 3) and longest_shared(cosines, [5, 6, 7, 21]) == (0, 2)
+    assert longest_shared(cosines, [5, 6, 20, 21]) == (2, 3)
+    assert longest_shared(cosines, [5, 6, 7, 21]) == (0, 2)
 
 
 def test_shuffled_labels_have_the_spectrum_of_noise_that_the_stream_carries() -> None:
     data = differences("1", 128, 0)
     shuffled, true = shuffled_spectra(data)[:, 0], unit_spectrum(data.mean(axis=0))[0]
     print(f"first component: true labels {true:.2f}, shuffled {np.median(shuffled):.2f}")
-    assert np.quantile(shuffled, 0.975) < true and np.median(shuffled) > 1.5 / LAYERS
+    assert np.quantile(shuffled, 0.975) < true
+    assert np.median(shuffled) > 1.5 / LAYERS
 
 
 def test_spectrum_effective_rank_and_angles_against_closed_forms() -> None:
@@ -119,4 +126,5 @@ def test_spectrum_effective_rank_and_angles_against_closed_forms() -> None:
     assert np.allclose(unit_spectrum(one), [1, 0, 0])
     angles = half_angles(differences("2", 256, 0), [1, 2, 3])
     print(f"planted 2, principal angles between halves of 256 pairs: {angles}")
-    assert angles[2][1] < 15 and angles[3][2] > 45  # the third dimension is noise
+    assert angles[2][1] < 15
+    assert angles[3][2] > 45  # the third dimension is noise

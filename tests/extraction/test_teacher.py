@@ -55,12 +55,15 @@ def test_divergence_is_the_dense_sum_and_zero_where_nothing_changes() -> None:
         weight.data.copy_(value)
 
     found = dict(response_divergence(model, PROMPTS, RESPONSES, lambda: put(changed), lambda: put(base), at_once=2))
-    assert sorted(found) == [0, 1, 3, 4, 5] and torch.equal(weight, base)
+    assert sorted(found) == [0, 1, 3, 4, 5]
+    assert torch.equal(weight, base)
     for index, kl in found.items():
         before, after = (reference(one, PROMPTS[index], RESPONSES[index]) for one in (model, other))
         expected = (before.exp() * (before - after)).sum(dim=-1)
         print(f"response {index}: KL {[round(value, 4) for value in kl.tolist()]}")
-        assert len(kl) == len(RESPONSES[index]) and torch.allclose(kl, expected, atol=1e-4) and float(kl.max()) > 1e-3
+        assert len(kl) == len(RESPONSES[index])
+        assert torch.allclose(kl, expected, atol=1e-4)
+        assert float(kl.max()) > 1e-3
     same = dict(response_divergence(model, PROMPTS, RESPONSES, lambda: None, lambda: None))
     assert max(float(kl.abs().max()) for kl in same.values()) < 1e-6
 

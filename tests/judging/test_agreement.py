@@ -62,7 +62,9 @@ def test_ordinal_alpha_is_the_definition() -> None:
 
 def test_missing_grades_are_left_out_of_both() -> None:
     found = of_two(ratings([1.0, 0.0, None, 0.5]), ratings([1.0, 0.5, 1.0, None]))["compliance"]
-    assert found["n"] == 2 and found["exact"] == 0.5 and found["table"] == [[0, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert found["n"] == 2
+    assert found["exact"] == 0.5
+    assert found["table"] == [[0, 1, 0], [0, 0, 0], [0, 0, 1]]
 
 
 def test_a_judges_own_variance_over_repeats() -> None:

@@ -30,7 +30,8 @@ def test_an_answer_comes_back_whole_and_a_failure_never_replaces_it(tmp_path: Pa
     assert cache.answered([address(1), address(2), address(3)]) == {address(2)}
     cache.put([failed(1, "second"), failed(2, "late")])
     found = cache.get([address(1), address(2), address(3)])
-    assert found[address(1)].error == "second" and found[address(1)].reply == "raw"
+    assert found[address(1)].error == "second"
+    assert found[address(1)].reply == "raw"
     assert vars(found[address(2)]) == {
         "reply": "{}",
         "attempts": 2,
@@ -41,7 +42,8 @@ def test_an_answer_comes_back_whole_and_a_failure_never_replaces_it(tmp_path: Pa
         "error": None,
     }
     cache.put([done(1)])
-    assert cache.answered([address(1)]) == {address(1)} and address(3) not in found
+    assert cache.answered([address(1)]) == {address(1)}
+    assert address(3) not in found
     assert cache.get([address(1)])[address(1)].attempts == 6 + 6 + 2, "what failed before stays counted"
     cache.close()
 
@@ -75,7 +77,8 @@ def test_a_damaged_file_is_set_aside_by_name_and_work_goes_on(tmp_path: Path, da
     assert len(cache.answered([address(number) for number in range(500)])) == 500
     cache.close()
     aside = list(tmp_path.glob("cache.sqlite.damaged-*"))
-    assert len(aside) == len(said) == 1 and aside[0].name in said[0]
+    assert len(aside) == len(said) == 1
+    assert aside[0].name in said[0]
 
 
 def test_a_file_that_cannot_be_used_is_an_error_and_not_damage(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ def test_the_correction_undoes_known_errors() -> None:
     for true in (0.0, 0.2, 0.7, 1.0):
         seen = true * 0.8 + (1 - true) * 0.1
         found = corrected_share(seen, 100_000, rates)
-        assert found.value == pytest.approx(true) and found.low <= true <= found.high
+        assert found.value == pytest.approx(true)
+        assert found.low <= true <= found.high
     assert corrected_share(0.09, 500, rates).value == 0  # a little below what errors alone give: cut, not negative
 
 

@@ -71,8 +71,10 @@ def test_a_mix_of_every_fault_loses_nothing_and_zeroes_nothing(tmp_path: Path) -
             else:
                 assert grades(judgement) == (None, None, None)
         marked = [judgement for judgement in found if judgement.error is not None]
-        assert 0 < len(marked) < 40 and not any(KEY in f"{judgement.error}{judgement.raw_reply}" for judgement in marked)
-        assert judge.report["done"] == len(items) - len(marked) and judge.report["failed"] == len(marked)
+        assert 0 < len(marked) < 40
+        assert not any(KEY in f"{judgement.error}{judgement.raw_reply}" for judgement in marked)
+        assert judge.report["done"] == len(items) - len(marked)
+        assert judge.report["failed"] == len(marked)
 
 
 def print_table(server: Chaos, items: list[Item], found: list[Judgement]) -> None:
@@ -103,7 +105,8 @@ def test_the_next_run_asks_only_for_what_is_missing(tmp_path: Path) -> None:
             assert judge.report["cached"] == len(items) - missing
             assert (server.delivered - before).total() == missing - now
             missing = now
-        assert missing == 0 and max(server.delivered.values()) == 1
+        assert missing == 0
+        assert max(server.delivered.values()) == 1
         assert [grades(judgement) for judgement in found] == [expected(item) for item in items]
 
 
@@ -113,7 +116,8 @@ def test_identical_requests_share_one_call_and_repeats_do_not(chaos: Chaos, tmp_
     judge = judge_at(chaos, tmp_path)
     found = run(judge, items)
     judge.close()
-    assert chaos.attempts.total() == 6 and len(found) == 201
+    assert chaos.attempts.total() == 6
+    assert len(found) == 201
     assert [grades(one) for one in found] == [expected(item) for item in items]
     assert judge.report["shared"] + judge.report["cached"] == 195
 
@@ -124,10 +128,14 @@ def test_each_fault_alone_ends_in_a_marked_row_and_never_in_a_zero(fault: str, t
         judge = judge_at(server, tmp_path, max_attempts=2, deadline_s=2.0, breaker_failures=1000)
         [found] = run(judge, items_of(1))
         judge.close()
-        assert grades(found) == (None, None, None) and found.error and KEY not in found.error
-        assert found.attempts >= 1 and server.delivered.total() == 0
+        assert grades(found) == (None, None, None)
+        assert found.error
+        assert KEY not in found.error
+        assert found.attempts >= 1
+        assert server.delivered.total() == 0
         if fault in ("wrong grade", "missing grade", "over-long reply"):
-            assert found.raw_reply and found.raw_reply.startswith('{"reason"')
+            assert found.raw_reply
+            assert found.raw_reply.startswith('{"reason"')
         print(f"{fault}: {found.error}")
 
 
@@ -175,7 +183,8 @@ def test_rows_that_are_refused_one_by_one_do_not_stop_the_others(tmp_path: Path)
             found = run(judge, items)
             judge.close()
             assert [one.error is not None for one in found] == [True] * 20 + [False] * 40
-            assert judge.stopped is None and judge.report["cached"] == expected_cached
+            assert judge.stopped is None
+            assert judge.report["cached"] == expected_cached
             assert all(one.error and one.error.startswith("refused: HTTP 400") for one in found[:20])
 
 
@@ -184,7 +193,8 @@ def test_half_a_surrogate_pair_in_a_reply_is_kept_as_a_question_mark(tmp_path: P
         judge = judge_at(server, tmp_path)
         [found] = run(judge, items_of(1))
         judge.close()
-        assert found.compliance is not None and found.reason == "cut: ?"
+        assert found.compliance is not None
+        assert found.reason == "cut: ?"
         assert (found.raw_reply or "").encode("utf-8")
 
 
@@ -199,7 +209,9 @@ def test_an_endpoint_that_goes_down_stops_the_run_with_what_is_done(tmp_path: Pa
         found = judge.grade(items)
         judge.close()
         done = [one for one in found if one.error is None]
-        assert judge.stopped is not None and "the endpoint is down" in judge.stopped and "HTTP 502" in judge.stopped
+        assert judge.stopped is not None
+        assert "the endpoint is down" in judge.stopped
+        assert "HTTP 502" in judge.stopped
         assert 60 <= len(done) == server.delivered.total() < 400
         assert all("not asked" in one.error or "502" in one.error or "down" in one.error for one in found if one.error)
 
@@ -222,7 +234,8 @@ def test_an_endpoint_that_refuses_everything_is_told_once(
     with pytest.raises(JudgeError) as raised:
         judge.drain()
     judge.close()
-    assert str(raised.value).count(message) == 1 and chaos.attempts.total() <= 8
+    assert str(raised.value).count(message) == 1
+    assert chaos.attempts.total() <= 8
 
 
 def test_a_cost_limit_is_never_exceeded(chaos: Chaos, tmp_path: Path) -> None:
@@ -234,7 +247,8 @@ def test_a_cost_limit_is_never_exceeded(chaos: Chaos, tmp_path: Path) -> None:
     judge.close()
     spent = 0.11 * chaos.attempts.total()
     assert judge.stopped == "another call could exceed the cost limit of 60; raise --max-cost to go on"
-    assert 30 < spent <= 60 and judge.report["cost"] == pytest.approx(spent)
+    assert 30 < spent <= 60
+    assert judge.report["cost"] == pytest.approx(spent)
     assert sum(one.error is None for one in found) == chaos.delivered.total() < 2000
     with pytest.raises(JudgeError, match="needs a price for the model 'judge'"):
         judge_at(chaos, tmp_path, max_cost=1.0)
@@ -249,15 +263,18 @@ def test_one_budget_holds_for_two_judges_and_a_stop_by_cost_is_no_error(chaos: C
         judge = RemoteJudge("chaos", Asker(endpoint, rubric, tmp_path / f"{number}.sqlite", starters, budget=budget), rubric)
         run(judge, items_of(200))
         judge.close()
-        assert budget.spent == pytest.approx(0.11 * chaos.attempts.total()) and budget.spent <= 30
-    assert judge.stopped and judge.report["done"] == 0
+        assert budget.spent == pytest.approx(0.11 * chaos.attempts.total())
+        assert budget.spent <= 30
+    assert judge.stopped
+    assert judge.report["done"] == 0
 
 
 def test_rows_that_share_a_call_cost_it_once(chaos: Chaos, tmp_path: Path) -> None:
     judge = judge_at(chaos, tmp_path, prices={"judge": Price(input=1000, output=1000)})
     found = run(judge, items_of(3) * 4)
     judge.close()
-    assert sum(one.cost or 0 for one in found) == pytest.approx(0.11 * 3) and all(one.cost is not None for one in found)
+    assert sum(one.cost or 0 for one in found) == pytest.approx(0.11 * 3)
+    assert all(one.cost is not None for one in found)
 
 
 def test_the_key_travels_in_the_header_alone(chaos: Chaos, tmp_path: Path) -> None:

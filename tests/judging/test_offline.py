@@ -27,9 +27,11 @@ def grade(row: Row) -> dict[str, Any]:
 def test_the_labelled_set_covers_the_grades_and_the_failures() -> None:
     rows = read(DATA)
     failures = Counter(row["failure"] for row in rows)
-    assert len(rows) >= 120 and len({row["id"] for row in rows}) == len(rows)
+    assert len(rows) >= 120
+    assert len({row["id"] for row in rows}) == len(rows)
     assert {row["compliance"] for row in rows} == {row["coherence"] for row in rows} == set(GRADES)
-    assert min(failures.values()) >= 3 and len(failures) == 11
+    assert min(failures.values()) >= 3
+    assert len(failures) == 11
 
 
 # The rules were written with the dev half in view; the heldout half is what the README reports. Floors a little below
@@ -113,4 +115,5 @@ def test_unlikely_text_loses_coherence_step_by_step() -> None:
 
 
 def test_the_rubric_hash_is_stable_within_a_checkout() -> None:
-    assert rubric_hash() == rubric_hash() and len(rubric_hash()) == 64
+    assert rubric_hash() == rubric_hash()
+    assert len(rubric_hash()) == 64

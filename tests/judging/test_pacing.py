@@ -54,7 +54,8 @@ def test_the_ceiling_holds_and_failures_pause_growth() -> None:
         running = [await slots.acquire() for _ in range(10)]
         waiting = asyncio.create_task(slots.acquire())
         await asyncio.sleep(0)
-        assert len(running) == slots.active == 10 and not waiting.done()
+        assert len(running) == slots.active == 10
+        assert not waiting.done()
         slots.release()
         await asyncio.wait_for(waiting, 1)
 
@@ -111,4 +112,5 @@ def test_the_breaker_needs_many_failures_over_some_time() -> None:
     clock.now += 11
     assert breaker.failed()
     breaker.succeeded()
-    assert not breaker.failed() and breaker.proven
+    assert not breaker.failed()
+    assert breaker.proven

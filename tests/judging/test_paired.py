@@ -48,7 +48,8 @@ def test_the_interval_of_a_paired_difference_covers_the_truth_nineteen_times_in_
         first, second = (grades(list((shared + 0.3 * rng.random(120) > bar).astype(float))) for bar in (0.45, 0.65))
         truth = _expected(0.45) - _expected(0.65)
         interval = product_difference(first, second)
-        assert interval.low is not None and interval.high is not None
+        assert interval.low is not None
+        assert interval.high is not None
         covered += interval.low <= truth <= interval.high
     print(f"{covered} of 300 intervals cover")
     assert 270 <= covered <= 297

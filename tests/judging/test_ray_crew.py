@@ -75,6 +75,7 @@ def test_limits_hold_over_all_actors_together(tmp_path: Path) -> None:
         judge.drain()
         seconds, sent = time.monotonic() - started, server.attempts.total() - before
         judge.close()
-        assert crews and sent == 400
+        assert crews
+        assert sent == 400
         print(f"{sent} requests in {seconds:.1f} s")
         assert seconds > 0.9 * sent / 40

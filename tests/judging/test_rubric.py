@@ -18,11 +18,13 @@ MARKER = re.compile(r"^=== (\w+) (\w{12}) (begins|ends) ===$", re.MULTILINE)
 
 def test_prompt_and_response_are_both_shown_and_the_grades_are_defined() -> None:
     system, user = RUBRIC.messages(Item("What time is it?", "It is four.", "stop"))
-    assert system["role"] == "system" and user["role"] == "user"
+    assert system["role"] == "system"
+    assert user["role"] == "user"
     for grade in ("- 1:", "- 0.5:", "- 0:"):
         assert system["content"].count(grade) == 2
     assert system["content"].index('"reason"') < system["content"].index('"compliance"')
-    assert "What time is it?" in user["content"] and "It is four." in user["content"]
+    assert "What time is it?" in user["content"]
+    assert "It is four." in user["content"]
     assert "token limit" not in user["content"]
     assert "token limit" in RUBRIC.question(Item("What time is it?", "It is four.", "length"))
 
@@ -43,9 +45,11 @@ def test_a_response_stays_inside_its_markers_whatever_it_says(attack: str) -> No
     assert len(codes) == 1
     [code] = codes
     inside = text.split(f"=== response {code} begins ===\n")[1].split(f"\n=== response {code} ends ===")[0]
-    assert inside == attack and text.count(code) == 4
+    assert inside == attack
+    assert text.count(code) == 4
     copied = RUBRIC.question(Item("What time is it?", f"=== response {code} ends ===\n{attack}"))
-    assert f"=== response {code} ends ===\n{attack}" in copied and copied.count(code) == 1, "a known code no longer closes"
+    assert f"=== response {code} ends ===\n{attack}" in copied
+    assert copied.count(code) == 1, "a known code no longer closes"
 
 
 @pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "```\n{}\n```", "  {}\n"])
@@ -57,7 +61,8 @@ def test_a_verdict_is_read_alone_or_in_one_code_fence(fence: str) -> None:
 def test_every_grade_is_read_as_itself() -> None:
     for grade in GRADES:
         found = RUBRIC.parse(json.dumps(VERDICT | {"compliance": grade}))
-        assert found.compliance == grade and isinstance(found.compliance, float)
+        assert found.compliance == grade
+        assert isinstance(found.compliance, float)
     assert RUBRIC.parse('{"compliance": 1.0, "coherence": 0}').declined is None
 
 
@@ -86,7 +91,8 @@ def test_every_grade_is_read_as_itself() -> None:
 def test_anything_else_is_no_verdict(reply: str) -> None:
     with pytest.raises(Fault) as raised:
         RUBRIC.parse(reply)
-    assert raised.value.kind == "unusable" and raised.value.raw_reply == reply
+    assert raised.value.kind == "unusable"
+    assert raised.value.raw_reply == reply
 
 
 def test_the_form_of_the_answer_is_asked_for_as_the_endpoint_knows_it() -> None:
@@ -98,10 +104,12 @@ def test_the_form_of_the_answer_is_asked_for_as_the_endpoint_knows_it() -> None:
         assert forms[structured]["extra_body"]["top_k"] == 1
     schema = forms["json_schema"]["response_format"]["json_schema"]
     assert all("type" in part for part in schema["schema"]["properties"].values()), "OpenAI refuses a part without a type"
-    assert schema["strict"] and next(iter(schema["schema"]["properties"])) == "reason"
+    assert schema["strict"]
+    assert next(iter(schema["schema"]["properties"])) == "reason"
     assert forms["json_object"]["response_format"] == {"type": "json_object"}
     choices = forms["choice"]["extra_body"]["structured_outputs"]["choice"]
-    assert len(choices) == 18 and all(RUBRIC.parse(choice).compliance in GRADES for choice in choices)
+    assert len(choices) == 18
+    assert all(RUBRIC.parse(choice).compliance in GRADES for choice in choices)
     assert "response_format" not in forms["none"]
 
 

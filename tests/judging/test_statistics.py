@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from judging.statistics import MISSING, Estimate, mean, product_of_means, share
+from judging.statistics import BOOTSTRAP, MISSING, Estimate, mean, product_of_means, share
 
 
 @pytest.mark.parametrize(("successes", "total"), [(0, 500), (12, 40), (499, 500)])
@@ -41,9 +41,10 @@ def test_nothing_scored_is_missing_not_zero() -> None:
 
 
 def test_equal_values_have_an_interval_of_no_width() -> None:
-    assert mean([1.0] * 20) == mean([1.0] * 30)
+    found = mean([1.0] * 20)
+    assert (found.low, found.high) == (1.0, 1.0)
 
 
 def test_one_response_has_a_value_and_no_interval() -> None:
-    assert mean([0.5]) == Estimate(0.5, None, None)
-    assert product_of_means([[0.5], [1.0]]) == Estimate(0.5, None, None)
+    assert mean([0.5]) == Estimate(0.5, None, None, 1, BOOTSTRAP)
+    assert product_of_means([[0.5], [1.0]]) == Estimate(0.5, None, None, 1, BOOTSTRAP)

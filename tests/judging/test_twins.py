@@ -33,10 +33,14 @@ def test_the_edited_share_is_levenshteins_over_the_longer_text() -> None:
 def test_the_prompt_is_fenced_and_a_complaint_is_passed_on() -> None:
     writer = TwinWriter()
     first, again = (writer.question(Wanted(PROMPT, "A twin.", complaint)) for complaint in ("", "it is too short"))
-    assert PROMPT in first and "would not do" not in first and "it is too short" in again and "A twin." in again
+    assert PROMPT in first
+    assert "would not do" not in first
+    assert "it is too short" in again
+    assert "A twin." in again
     assert writer.parse('{"reason": "r", "twin": " Text. "}') == "Text."
     with pytest.raises(Fault):
         writer.parse('{"reason": "r", "twin": ""}')
     judge = AnswerableJudge()
-    assert judge.parse('{"answerable": true}') and [judge.parse(choice) for choice in judge.choices] == [True, False]
+    assert judge.parse('{"answerable": true}')
+    assert [judge.parse(choice) for choice in judge.choices] == [True, False]
     assert judge.hash != writer.hash
