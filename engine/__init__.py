@@ -4,13 +4,13 @@
 
     config = config_for("model", "pairs.jsonl", layers=[12], requests="requests.jsonl", answerable="answerable.jsonl")
     with open_session(config) as session:
-        directions = extract(session)                                             # one a layer, (L+1, H)
-        variant = make_variant(session, directions, name="layer12", alpha=1.0)    # W - alpha Q (Q^T W)
-        edit(session, variant, "edited")                                          # a checkpoint, with its card
-        rows = [*generate(session, session.base), *generate(session, variant)]    # one engine, weights swapped
+        directions = extract(session)  # one a layer, (L+1, H)
+        variant = make_variant(session, directions, name="layer12", alpha=1.0)  # W - alpha Q (Q^T W)
+        edit(session, variant, "edited")  # a checkpoint, with its card
+        rows = [*generate(session, session.base), *generate(session, variant)]  # one engine, weights swapped
         scores = score(rows, judge="offline", session=session)
     for rates in summarise(rows, scores):
-        print(rates.variant, rates.kind, rates.declined, rates.product)           # each with its 95 % interval
+        print(rates.variant, rates.kind, rates.declined, rates.product)  # each with its 95 % interval
 
 `load_config("smollm2_135m_k1")` reads a variant of configs/ instead. Where a name is first taken, `engine.commands.notebook`
 is imported; nothing heavy is imported here.
