@@ -2,14 +2,14 @@
 
 A missing grade is NaN; a prompt where either side has none is left out of the comparison.
 """
-# N = prompts, R = resamples
+# N = prompts
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from judging.statistics import CONFIDENCE, MISSING, SEED, Estimate
+from judging.statistics import MISSING, Estimate, bootstrapped, products
 
 RESAMPLES = 4000
 PAIRED = "percentile bootstrap over prompts"
@@ -55,11 +55,12 @@ def product_difference(first: Grades, second: Grades) -> Estimate:
     if known.sum() < 2:
         return MISSING
     first, second = first.at(known), second.at(known)
-    index_RN = np.random.default_rng(SEED).integers(0, known.sum(), (RESAMPLES, int(known.sum())))
-    differences_R = _products(first, index_RN) - _products(second, index_RN)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(differences_R, [tail, 1 - tail])
-    return Estimate(first.product - second.product, float(low), float(high), int(known.sum()), PAIRED)
+    columns = [first.compliance, first.coherence, second.compliance, second.coherence]
+
+    def difference(*samples: np.ndarray, axis: int) -> np.ndarray:
+        return products(*samples[:2], axis=axis) - products(*samples[2:], axis=axis)
+
+    return bootstrapped(columns, difference, resamples=RESAMPLES, method=PAIRED)
 
 
 def mcnemar_p(first: Grades, second: Grades) -> float:
@@ -86,7 +87,3 @@ def holm(p_values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
-
-
-def _products(grades: Grades, index_RN: np.ndarray) -> np.ndarray:
-    return grades.compliance[index_RN].mean(axis=1) * grades.coherence[index_RN].mean(axis=1)

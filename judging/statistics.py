@@ -1,9 +1,14 @@
 """Rates and means with 95 % intervals: Wilson for shares, percentile bootstrap over responses for means and products."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import numpy as np
+
+Statistic = Callable[..., Any]
 CONFIDENCE = 0.95
 RESAMPLES = 5000
 NUMBERS_AT_ONCE = 10_000_000  # of resampled values held in memory
@@ -24,6 +29,13 @@ class Estimate:
     high: float | None
     n: int = 0
     method: str = ""
+
+    def __str__(self) -> str:
+        """The value with its interval, to three digits."""
+        if self.value is None:
+            return "-"
+        bounds = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f}{bounds}"
 
 
 MISSING = Estimate(None, None, None)
@@ -59,22 +71,31 @@ def product_of_means(columns: Sequence[Sequence[float]]) -> Estimate:
         return MISSING
     if len(columns[0]) == 1:
         return Estimate(math.prod(float(column[0]) for column in columns), None, None, 1, BOOTSTRAP)
+    return bootstrapped(columns, products, resamples=RESAMPLES, method=BOOTSTRAP)
+
+
+def products(*samples: "np.ndarray", axis: int) -> "np.ndarray":
+    """The product of the samples' means along an axis."""
+    return math.prod(sample.mean(axis=axis) for sample in samples)
+
+
+def bootstrapped(columns: Sequence[Any], statistic: Statistic, *, resamples: int, method: str) -> Estimate:
+    """A statistic of columns with the percentile bootstrap's interval (Efron 1979; scipy's `bootstrap`).
+
+    Rows are resampled whole. `statistic` takes the columns and an axis. Needs two rows or more.
+    """
     import numpy as np
     from scipy.stats import bootstrap
 
-    def statistic(*samples: np.ndarray, axis: int) -> np.ndarray:
-        return np.prod([sample.mean(axis=axis) for sample in samples], axis=0)
-
-    rng = np.random.default_rng(SEED)
     interval = bootstrap(
         columns,
         statistic,
         paired=len(columns) > 1,
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         batch=max(NUMBERS_AT_ONCE // len(columns[0]), 1),
         method="percentile",
         confidence_level=CONFIDENCE,
-        rng=rng,
+        rng=np.random.default_rng(SEED),
     ).confidence_interval
     value = statistic(*[np.asarray(column) for column in columns], axis=0)
-    return Estimate(float(value), float(interval.low), float(interval.high), len(columns[0]), BOOTSTRAP)
+    return Estimate(float(value), float(interval.low), float(interval.high), len(columns[0]), method)
