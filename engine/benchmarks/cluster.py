@@ -29,8 +29,9 @@ from engine.models.variant import Variant
 from engine.runs import merging
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import Request
-from engine.runs.parquet import ROLLOUT_KEY, ShardedTable
+from engine.runs.parquet import ShardedTable
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import ROLLOUT_KEY
 from engine.runs.session import Session
 from engine.scoring.grader import OfflineGrader
 

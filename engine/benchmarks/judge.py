@@ -19,7 +19,8 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.runs import parquet
-from engine.runs.reading import count_rows
+from engine.runs.parquet_reader import count_rows
+from engine.runs.schemas import ROLLOUT_SCHEMA
 from engine.scoring.open import open_asker
 from engine.scoring.scores import batches, item_of, score_run
 from judging.cache import ReplyCache
@@ -105,13 +106,13 @@ def measure_cached(rows: int) -> dict[str, float]:
 
 def make_run(folder: Path, rows: int) -> None:
     """A run directory of `rows` responses, and a cache that holds a verdict on each."""
-    columns = dict.fromkeys(parquet.ROLLOUT_SCHEMA.names)
+    columns = dict.fromkeys(ROLLOUT_SCHEMA.names)
     table = [
         columns
         | {"variant_hash": "v", "prompt_id": f"p{number}", "prompt": f"Question {number}?", "response": RESPONSE, "form": "base"}
         for number in range(rows)
     ]
-    parquet.write_table(folder / "rollouts.parquet", table, parquet.ROLLOUT_SCHEMA)
+    parquet.write_table(folder / "rollouts.parquet", table, ROLLOUT_SCHEMA)
     asker = offline_asker(folder)
     cache = ReplyCache(folder / "cache.sqlite")
     for part in batches(folder / "rollouts.parquet"):

@@ -23,8 +23,8 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs.files import DIRECTIONS
 from engine.runs.inputs import model_name
-from engine.runs.rows import Row
 from engine.runs.run_dir import open_run_dir
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 
 DEPTHS = (0.67, 0.7, 0.73, 0.97)  # of the blocks: layers 20, 21, 22 and 29 of SmolLM2's 30

@@ -11,6 +11,7 @@ from engine.environment import describe
 from engine.rollout.stages import generate_rows
 from engine.runs import parquet
 from engine.runs.files import ROLLOUTS
+from engine.runs.schemas import ROLLOUT_SCHEMA
 from engine.runs.session import Session
 
 
@@ -54,7 +55,7 @@ def _plain_rate(session: Session, prompts: list[list[int]]) -> float:
 def _our_rate(session: Session, folder: Path) -> float:
     session.replica().llm.reset_prefix_cache()
     folder.mkdir()
-    table = parquet.ShardedTable(folder / ROLLOUTS, parquet.ROLLOUT_SCHEMA)
+    table = parquet.ShardedTable(folder / ROLLOUTS, ROLLOUT_SCHEMA)
     started = time.monotonic()
     generate_rows(session, session.base, session.requests, table)
     table.merge({"prompt_id": None})

@@ -23,7 +23,7 @@ from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.rollout.variants import open_sessions
 from engine.runs.inputs import model_name
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, ServeOptions
 from engine.serving.launch import SWAPPABLE, prepare

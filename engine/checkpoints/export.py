@@ -11,14 +11,16 @@ from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
 from editing.writer import check_output, write_edited
+from engine.configs.schema import RunConfig
 from engine.display.progress import Progress, say
 from engine.environment import commit, versions
 from engine.errors import EngineError
 from engine.models.variant import Variant
 from engine.rollout.directions import check_directions, ensure_directions
+from engine.rollout.variants import load_variant
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import RunInputs, model_name
-from engine.runs.run_dir import RunDir
+from engine.runs.inputs import RunInputs, given_layers, model_name
+from engine.runs.run_dir import RunDir, open_for_directions
 from engine.runs.session import Session
 from extraction.directions import CONVENTION
 
@@ -133,3 +135,34 @@ def plan_lines(plan: EditPlan) -> list[str]:
     if plan.edits_head:
         lines.append("The embedding is also the output head: editing it edits the head. --untie keeps the head as it is.")
     return lines
+
+
+def write_variant(
+    config: RunConfig,
+    run_path: Path,
+    out: Path,
+    *,
+    directions: Path | None = None,
+    allow_other_base: bool = False,
+    as_adapter: bool = False,
+) -> dict[str, Any]:
+    """The variant as a checkpoint or an adapter in `out`; returns its edit record.
+
+    The directions are those of the file `directions`, or the run's.
+    """
+
+    given_layers(config)
+    session = Session(config)
+    session.layers()
+    check_export(session, out)
+    if directions is None:
+        session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made
+    run_dir = None if directions else open_for_directions(run_path, session.identity)
+    file = directions_of(session, run_dir, directions, allow_other_base=allow_other_base)
+    variant = load_variant(session, file)
+    record = export(session, variant, out, as_adapter=as_adapter)
+    if as_adapter:
+        from engine.checkpoints.adapter_divergence import report_divergence
+
+        record = {**record, "divergence": report_divergence(session, variant, out)}
+    return record

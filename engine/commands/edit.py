@@ -97,7 +97,7 @@ def _print_plan(config: Any, as_json: bool) -> None:
 def _write(
     config: Any, out: Path, run: Path | None, directions: Path | None, allow_other_base: bool, adapter: bool, as_json: bool
 ) -> None:
-    from engine.checkpoints.write import write_variant
+    from engine.checkpoints.export import write_variant
     from engine.paths import default_run_dir
 
     run_path = run or default_run_dir(config.variant)
@@ -112,7 +112,8 @@ def _write(
 
 
 def _existing(verify: Path | None, merge: Path | None, base: Path | None, out: Path | None, as_json: bool) -> None:
-    from engine.checkpoints.verify import merge_adapter, verify_checkpoint
+    from engine.checkpoints.merge import merge_adapter
+    from engine.checkpoints.verify import verify_checkpoint
     from engine.errors import EngineError
 
     if base is None:

@@ -26,7 +26,7 @@ from engine.runs import parquet
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
 from engine.runs.inputs import Request
 from engine.runs.machine import check_machine
-from engine.runs.rows import RolloutRow, Row, ScoreRow
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA, SCORE_SCHEMA, RolloutRow, Row, ScoreRow
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
 from engine.scoring.run_judge import RunJudge
@@ -194,9 +194,9 @@ def score(
     _check_unique(rows)
     with tempfile.TemporaryDirectory(prefix="refusal-score-") as name, _opened(judge, len(rows), repeats, max_cost) as grader:
         folder = Path(name)
-        parquet.write_table(folder / ROLLOUTS, rows, parquet.ROLLOUT_SCHEMA)
+        parquet.write_table(folder / ROLLOUTS, rows, ROLLOUT_SCHEMA)
         if session is not None and not grader.model:
-            parquet.write_table(folder / LIKELIHOODS, read_likelihoods(session, rows), parquet.LIKELIHOOD_SCHEMA)
+            parquet.write_table(folder / LIKELIHOODS, read_likelihoods(session, rows), LIKELIHOOD_SCHEMA)
         score_run(folder, grader, repeats=repeats)
         if grader.stopped is not None:
             say(f"judge {grader.name} stopped: {grader.stopped}")
@@ -209,8 +209,8 @@ def summarise(rows: Sequence[RolloutRow], scores: Sequence[ScoreRow]) -> list[Ra
         return []
     with tempfile.TemporaryDirectory(prefix="refusal-summary-") as name:
         folder = Path(name)
-        parquet.write_table(folder / ROLLOUTS, rows, parquet.ROLLOUT_SCHEMA)
-        parquet.write_table(folder / SCORES, scores, parquet.SCORE_SCHEMA)
+        parquet.write_table(folder / ROLLOUTS, rows, ROLLOUT_SCHEMA)
+        parquet.write_table(folder / SCORES, scores, SCORE_SCHEMA)
         rollouts = read_rollouts(folder / ROLLOUTS)
         found = read_scores(folder / SCORES).items()
         return [_rates(figure) for judge, graded in found for figure in figures_by(rollouts, graded, judge=judge)]

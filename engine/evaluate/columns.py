@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from engine.inference.replica import Generation
-from engine.runs import parquet
 from engine.runs.inputs import Request
+from engine.runs.schemas import ROLLOUT_SCHEMA
 
 RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")
-RESPONSE_SCHEMA = pa.schema([parquet.ROLLOUT_SCHEMA.field(name) for name in RESPONSE_COLUMNS])
+RESPONSE_SCHEMA = pa.schema([ROLLOUT_SCHEMA.field(name) for name in RESPONSE_COLUMNS])
 
 
 def response_batch(generations: Sequence[Generation]) -> pa.RecordBatch:
@@ -46,7 +46,7 @@ def request_batch(requests: Sequence[Request], prompts: Sequence[Sequence[int]])
         "prompt": [request.text for request in requests],
         "num_prompt_tokens": [len(prompt) for prompt in prompts],
     }
-    return pa.RecordBatch.from_pydict(named, schema=pa.schema([parquet.ROLLOUT_SCHEMA.field(name) for name in named]))
+    return pa.RecordBatch.from_pydict(named, schema=pa.schema([ROLLOUT_SCHEMA.field(name) for name in named]))
 
 
 def rollout_table(constant: Mapping[str, Any], asked: pa.RecordBatch, answered: pa.RecordBatch) -> pa.Table:
@@ -55,5 +55,5 @@ def rollout_table(constant: Mapping[str, Any], asked: pa.RecordBatch, answered: 
         field.name: column for batch in (asked, answered) for field, column in zip(batch.schema, batch.columns, strict=True)
     }
     for name, value in constant.items():
-        columns[name] = pa.repeat(pa.scalar(value, parquet.ROLLOUT_SCHEMA.field(name).type), len(asked))
-    return pa.Table.from_arrays([columns[name] for name in parquet.ROLLOUT_SCHEMA.names], schema=parquet.ROLLOUT_SCHEMA)
+        columns[name] = pa.repeat(pa.scalar(value, ROLLOUT_SCHEMA.field(name).type), len(asked))
+    return pa.Table.from_arrays([columns[name] for name in ROLLOUT_SCHEMA.names], schema=ROLLOUT_SCHEMA)

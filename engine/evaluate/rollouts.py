@@ -22,12 +22,13 @@ from engine.runs import parquet
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, TIMES
 from engine.runs.inputs import Request
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA
 from engine.runs.session import Session
 from engine.scoring.grader import Grader, reference_logprob
 from judging.paired import Grades
 
-NAMES = parquet.LIKELIHOOD_SCHEMA.names
-SHOWN = [*parquet.ROLLOUT_KEY, "prompt", "response", "finish_reason"]  # what a judge is shown, and of which response
+NAMES = LIKELIHOOD_SCHEMA.names
+SHOWN = [*ROLLOUT_KEY, "prompt", "response", "finish_reason"]  # what a judge is shown, and of which response
 VARIANTS_AT_ONCE = 64  # whose responses are in memory
 TASK_PROMPTS = {True: 1024, False: 256}  # with and without a GPU: as many as an engine runs side by side
 
@@ -55,8 +56,8 @@ class Rollouts:
     def __init__(self, session: Session, run_dir: RunDir, engines: Engines, grader: Grader, rules: Rules | None = None) -> None:
         self.session = session
         self.engines = engines
-        self.table = parquet.ShardedTable(run_dir.file(ROLLOUTS), parquet.ROLLOUT_SCHEMA)
-        self.likelihoods = parquet.ShardedTable(run_dir.file(LIKELIHOODS), parquet.LIKELIHOOD_SCHEMA)
+        self.table = parquet.ShardedTable(run_dir.file(ROLLOUTS), ROLLOUT_SCHEMA)
+        self.likelihoods = parquet.ShardedTable(run_dir.file(LIKELIHOODS), LIKELIHOOD_SCHEMA)
         self.lengths: Keyed[int] = Keyed()
         self.logprobs: Keyed[float | None] = Keyed()
         self.scoring = Scoring(grader, rules)
@@ -68,10 +69,10 @@ class Rollouts:
     def _take_up(self) -> None:
         """Know what an earlier process left, and have it graded."""
         for batch in self.table.batches([*SHOWN, "num_output_tokens"]):
-            self.lengths.put(*(batch[name].to_pylist() for name in (*parquet.ROLLOUT_KEY, "num_output_tokens")))
+            self.lengths.put(*(batch[name].to_pylist() for name in (*ROLLOUT_KEY, "num_output_tokens")))
             self.scoring.feed(batch.select(SHOWN).to_pylist())
         for batch in self.likelihoods.batches():
-            self.logprobs.put(*(batch[name].to_pylist() for name in (*parquet.ROLLOUT_KEY, "mean_logprob")))
+            self.logprobs.put(*(batch[name].to_pylist() for name in (*ROLLOUT_KEY, "mean_logprob")))
 
     def make(self, candidates: Sequence[Candidate], requests: Sequence[Request], max_tokens: int) -> None:
         """Generate what is missing of every candidate's responses; each task's rows are on disk before they are graded."""
@@ -107,9 +108,7 @@ class Rollouts:
             subject = [result.task.subject] * len(result.logprobs)
             self.logprobs.put(subject, result.task.prompt_ids, result.logprobs)
             columns = (subject, list(result.task.prompt_ids), result.logprobs)
-            self.likelihoods.extend(
-                pa.Table.from_arrays(list(map(pa.array, columns)), names=NAMES).cast(parquet.LIKELIHOOD_SCHEMA)
-            )
+            self.likelihoods.extend(pa.Table.from_arrays(list(map(pa.array, columns)), names=NAMES).cast(LIKELIHOOD_SCHEMA))
         self._regrade(candidates, requests)
 
     def _regrade(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> None:
@@ -126,8 +125,7 @@ class Rollouts:
         for some in chunks(missing, VARIANTS_AT_ONCE):
             found = self.table.where("variant_hash", [subject for subject, _ in some], ["response_token_ids"])
             places = {
-                key: place
-                for place, key in enumerate(zip(*(found[name].to_pylist() for name in parquet.ROLLOUT_KEY), strict=True))
+                key: place for place, key in enumerate(zip(*(found[name].to_pylist() for name in ROLLOUT_KEY), strict=True))
             }
             for subject, part in some:
                 ids = found["response_token_ids"].take([places[subject, prompt_id] for prompt_id in part.ids]).to_pylist()

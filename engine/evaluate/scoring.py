@@ -11,7 +11,7 @@ from typing import Any
 from engine.errors import EngineError
 from engine.evaluate.keyed import Key, Keyed
 from engine.evaluate.rules import Graded, LocalRules, Rules
-from engine.runs.rows import RolloutRow
+from engine.runs.schemas import RolloutRow
 from engine.scoring.grader import Grader
 from engine.scoring.scores import item_of
 from judging.judgement import Item, Judgement

@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 
 from engine.errors import EngineError
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 
 HUB_NAME = "hails/bigbench"
 SEED = 42

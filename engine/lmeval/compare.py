@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 from scipy.stats import t as student
 
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from judging.paired import exact_mcnemar
 from judging.statistics import Estimate
 

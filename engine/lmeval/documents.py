@@ -7,7 +7,7 @@ from numbers import Real
 import pyarrow as pa
 
 from engine.lmeval.compare import paired
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 
 BENCH_SCHEMA = pa.schema(
     [

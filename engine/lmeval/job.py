@@ -14,12 +14,12 @@ from engine.lmeval.endpoint import EndpointModel, served_models
 from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
-from engine.runs import reading
+from engine.runs import parquet_reader
 from engine.runs.files import MANIFEST, ROLLOUTS, SUMMARY, headed
 from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
-from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir, read_manifest
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 
 
@@ -72,7 +72,7 @@ def _check_run(folder: Path, hashes: Mapping[str, str | None]) -> None:
     if not (folder / ROLLOUTS).is_file():
         return
     keys = ["variant", "variant_hash"]
-    for row in reading.read_table(folder / ROLLOUTS, keys).group_by(keys).aggregate([]).to_pylist():
+    for row in parquet_reader.read_table(folder / ROLLOUTS, keys).group_by(keys).aggregate([]).to_pylist():
         if (ours := hashes.get(row["variant"])) and ours != row["variant_hash"]:
             raise EngineError(
                 f"{folder} holds rollouts of another {row['variant']} ({row['variant_hash']}; this one is {ours}). Name another "

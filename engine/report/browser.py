@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.report.collect import RunData
-from engine.runs import parquet, reading
+from engine.runs import parquet, parquet_reader
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import DECLINED
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
 
 COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "prompt", "response", "finish_reason", "form"]
@@ -86,7 +86,7 @@ def _test_rows(
     path: Path, wanted: set[str] | None, columns: Sequence[str], prompts: Sequence[str] | None = None
 ) -> Iterator[Row]:
     """Rows of the test split; of some variants and prompts where they are given."""
-    for batch in reading.read_batches(path, columns, parquet.ROWS_A_BATCH):
+    for batch in parquet_reader.read_batches(path, columns, parquet.ROWS_A_BATCH):
         chosen = pc.equal(batch["split"], "test")
         for name, values in (("variant_hash", wanted), ("prompt_id", prompts)):
             if values is not None:

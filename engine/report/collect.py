@@ -8,8 +8,8 @@ from pathlib import Path
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, SWEEP_RUN, TIMING
-from engine.runs.rows import Row
 from engine.runs.run_dir import read_manifest
+from engine.runs.schemas import Row
 
 STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
 OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)

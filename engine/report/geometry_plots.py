@@ -6,7 +6,7 @@ from typing import Any
 from engine.display import plotting
 from engine.display.plotting import HEAT, LAYER_LABEL, band, estimates, legends, line
 from engine.display.study_words import compared_estimators
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 
 MOST_KINDS, MOST_CURVES = 24, 3
 

@@ -8,7 +8,7 @@ from engine.display import plotting
 from engine.report import geometry_plots as of_geometry
 from engine.report import study_plots as of_study
 from engine.report.collect import RunData
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.display import plotting
 from engine.display.plotting import HEAT, LAYER_LABEL, STREAM_LABEL, band, estimates, legends, line
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 
 
 def reading(found: Row) -> Any:

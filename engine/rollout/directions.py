@@ -198,31 +198,31 @@ def transformers_model(session: Session) -> Any:
     dtype = session.config.model.dtype
     options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager", "trust_remote_code": False}
     memory = [torch.cuda.mem_get_info(gpu) for gpu in range(torch.cuda.device_count())]
-    placed = placement(session.engine_bytes, memory)
+    placed = device_map(session.engine_bytes, memory)
     model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options, **placed.options).eval()
     say(f"model: {model_name(session.config, session.base_hash)} in transformers, {dtype}, {placed.where}")
     return model
 
 
 @dataclass(frozen=True)
-class Placement:
+class DeviceMap:
     """Arguments of `from_pretrained` that place the weights, and the place in words."""
 
     options: dict[str, Any]
     where: str
 
 
-def placement(size: int, memory: Sequence[tuple[int, int]]) -> Placement:
+def device_map(size: int, memory: Sequence[tuple[int, int]]) -> DeviceMap:
     """Where `size` bytes of weights go, by each GPU's free and total bytes.
 
     One GPU where they take at most 80 % of it, so that a batch's activations fit beside them; else all GPUs, the rest in the
     host's memory.
     """
     if not memory:
-        return Placement({}, "cpu")
+        return DeviceMap({}, "cpu")
     if size <= SHARE_FOR_WEIGHTS * memory[0][1]:
-        return Placement({"device_map": {"": 0}}, "cuda")
+        return DeviceMap({"device_map": {"": 0}}, "cuda")
     limits: dict[Any, int] = {gpu: int(SHARE_FOR_WEIGHTS * free) for gpu, (free, _) in enumerate(memory)}
     beyond = ", the rest in host memory (slow)" if sum(limits.values()) < size else ""
     options = {"device_map": "auto", "max_memory": {**limits, "cpu": 10**15}}
-    return Placement(options, f"over {len(memory)} GPU(s), {size / 1e9:.0f} GB{beyond}")
+    return DeviceMap(options, f"over {len(memory)} GPU(s), {size / 1e9:.0f} GB{beyond}")

@@ -17,7 +17,7 @@ from engine.paths import write_json
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
 from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN
-from engine.runs.reading import count_rows
+from engine.runs.parquet_reader import count_rows
 from engine.runs.run_dir import RunDir, read_manifest
 from engine.scoring import calibrations
 from engine.scoring.grader import TEXT_ONLY, Grader

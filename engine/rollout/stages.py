@@ -16,9 +16,9 @@ from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.inputs import Request, model_name
-from engine.runs.reading import count_rows
-from engine.runs.rows import RolloutRow
+from engine.runs.parquet_reader import count_rows
 from engine.runs.run_dir import COSMETIC, RunDir, without_spelling
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, RolloutRow
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_scored, score_run
@@ -101,7 +101,7 @@ def make_rollouts(
     `on_row` sees every row, an earlier run's too. `logprobs` keeps what the base says of its own responses, which come with
     them; those of a variant have to be read by the base afterwards.
     """
-    table = parquet.ShardedTable(run_dir.file(ROLLOUTS), parquet.ROLLOUT_SCHEMA)
+    table = parquet.ShardedTable(run_dir.file(ROLLOUTS), ROLLOUT_SCHEMA)
     variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
     done = table.keys()
     for row in table.rows() if done else ():
@@ -187,7 +187,7 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
 def make_likelihoods(session: Session, run_dir: RunDir) -> None:
     """likelihoods.parquet of every response."""
     found = read_likelihoods(session, parquet.read_rows(run_dir.file(ROLLOUTS)))
-    parquet.write_table(run_dir.file(LIKELIHOODS), found, parquet.LIKELIHOOD_SCHEMA)
+    parquet.write_table(run_dir.file(LIKELIHOODS), found, LIKELIHOOD_SCHEMA)
 
 
 def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -202,7 +202,7 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
     with Progress("likelihoods", len(unread)) as progress:
         values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}
-    return [dict(zip(parquet.ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
+    return [dict(zip(ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
 
 
 def generated_from(session: Session) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.runs.reading import named, read_table
+from engine.runs.parquet_reader import named, read_table
 
 PART_ROWS = 32_768  # of a merge, in memory at once; a response of 200 tokens takes some 2 kB
 PLACE = "place"

@@ -14,59 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.paths import replace_atomically
-from engine.runs import merging, reading
-from engine.runs.rows import Row
+from engine.runs import merging, parquet_reader
+from engine.runs.schemas import ROLLOUT_KEY, Row
 
-ROLLOUT_SCHEMA = pa.schema(
-    [
-        ("variant", pa.string()),
-        ("variant_hash", pa.string()),
-        ("prompt_id", pa.string()),
-        ("split", pa.string()),
-        ("kind", pa.string()),
-        ("category", pa.string()),
-        ("prompt", pa.string()),
-        ("response", pa.string()),
-        ("response_token_ids", pa.list_(pa.int32())),
-        ("num_prompt_tokens", pa.int32()),
-        ("num_output_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-        ("mean_logprob", pa.float64()),
-        ("sampling", pa.string()),
-        ("seed", pa.int64()),
-        ("engine", pa.string()),
-        ("dtype", pa.string()),
-        ("model", pa.string()),
-        ("form", pa.string()),
-    ]
-)
-LIKELIHOOD_SCHEMA = pa.schema([("variant_hash", pa.string()), ("prompt_id", pa.string()), ("mean_logprob", pa.float64())])
-SCORE_SCHEMA = pa.schema(
-    [
-        ("variant_hash", pa.string()),
-        ("prompt_id", pa.string()),
-        ("judge", pa.string()),
-        ("judge_model", pa.string()),
-        ("rubric_hash", pa.string()),
-        ("repeat", pa.int32()),
-        ("compliance", pa.float64()),
-        ("coherence", pa.float64()),
-        ("declined", pa.bool_()),
-        ("reason", pa.string()),
-        ("raw_reply", pa.string()),
-        ("error", pa.string()),
-        ("attempts", pa.int32()),
-        ("latency_ms", pa.float64()),
-        ("prompt_tokens", pa.int64()),
-        ("completion_tokens", pa.int64()),
-        ("cost", pa.float64()),
-    ]
-)
 FLUSH_ROWS, FLUSH_SECONDS = 128, 5.0
 ROWS_A_BATCH = 1024
 # What repeats from row to row. A dictionary of all columns, Parquet's default, makes the writing of responses three times slower.
 REPEATED = ("variant", "variant_hash", "split", "kind", "category", "finish_reason", "sampling", "engine", "model", "form")
-ROLLOUT_KEY = ("variant_hash", "prompt_id")
 
 
 def key_of(row: Mapping[str, Any], columns: Sequence[str] = ROLLOUT_KEY) -> tuple[Any, ...]:
@@ -158,4 +112,4 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, schema
 
 def read_rows(path: Path, columns: list[str] | None = None) -> list[Row]:
     """Every row of a Parquet file. Raises EngineError where it cannot be read."""
-    return list(reading.read_table(path, columns).to_pylist())
+    return list(parquet_reader.read_table(path, columns).to_pylist())

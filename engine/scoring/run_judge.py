@@ -13,7 +13,7 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash, open_model
 from engine.paths import file_hash
-from engine.runs.rows import RolloutRow
+from engine.runs.schemas import RolloutRow
 from engine.scoring.grader import Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, item_of

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from engine.configs.judges import OFFLINE
 from engine.paths import replace_atomically
-from engine.runs import parquet, reading
+from engine.runs import parquet, parquet_reader
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
-from engine.runs.rows import RolloutRow, Row, ScoreRow
+from engine.runs.schemas import SCORE_SCHEMA, RolloutRow, Row, ScoreRow
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from judging.judgement import Item, Judgement
 
@@ -42,11 +42,11 @@ def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
 
 def replace_scores(scores: Path, judge: str, found: Iterable[list[ScoreRow]]) -> None:
     """Write scores.parquet: what other judges said stays as it is, then come the rows of `judge`, some at a time."""
-    with replace_atomically(scores) as temporary, closing(pq.ParquetWriter(temporary, parquet.SCORE_SCHEMA)) as writer:
+    with replace_atomically(scores) as temporary, closing(pq.ParquetWriter(temporary, SCORE_SCHEMA)) as writer:
         for table in kept_scores(scores, set(names_of(judge))):
             writer.write_table(table)
         for lines in found:
-            writer.write_table(pa.Table.from_pylist(lines, schema=parquet.SCORE_SCHEMA))
+            writer.write_table(pa.Table.from_pylist(lines, schema=SCORE_SCHEMA))
 
 
 def lines_of(
@@ -69,7 +69,7 @@ def scored_before(scores: Path, judge: Grader) -> dict[Key, ScoreRow]:
     if not scores.is_file():
         return {}
     wanted = [(name, "=", value) for name, value in _identity(judge).items()]
-    rows = reading.read_table(scores, filters=wanted).to_pylist()
+    rows = parquet_reader.read_table(scores, filters=wanted).to_pylist()
     return {parquet.key_of(row, SCORE_KEY): cast(ScoreRow, row) for row in rows if row["error"] is None}
 
 
@@ -106,7 +106,7 @@ def as_judges(
 
 def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[RolloutRow]]:
     """The responses of a run, some at a time."""
-    for batch in reading.read_batches(rollouts, columns, parquet.ROWS_A_BATCH):
+    for batch in parquet_reader.read_batches(rollouts, columns, parquet.ROWS_A_BATCH):
         yield cast(list[RolloutRow], batch.to_pylist())
 
 
@@ -120,12 +120,12 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
     """The rows of scores.parquet of judges other than `replaced`."""
     if not scores.is_file():
         return
-    for batch in reading.read_batches(scores, None, parquet.ROWS_A_BATCH):
+    for batch in parquet_reader.read_batches(scores, None, parquet.ROWS_A_BATCH):
         table = pa.Table.from_batches([batch])
         if "judge_model" not in table.column_names:
             table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
         wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
-        yield table.filter(wanted).select(parquet.SCORE_SCHEMA.names).cast(parquet.SCORE_SCHEMA)
+        yield table.filter(wanted).select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
 
 
 def item_of(row: RolloutRow, mean_logprob: float | None = None, repeat: int = 0) -> Item:
@@ -141,5 +141,5 @@ def count_scored(scores: Path, judge: str) -> int:
     """Responses, repeats counted apart, that a judge has scored."""
     if not scores.is_file():
         return 0
-    table = reading.read_table(scores, ["judge", "error"])
+    table = parquet_reader.read_table(scores, ["judge", "error"])
     return int(table.filter(pc.is_in(table["judge"], pa.array(names_of(judge))))["error"].null_count)

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.configs.schema import RunConfig
-from engine.runs import reading
+from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, RUN, SCORES
 from engine.runs.inputs import DECLINED
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.scoring import calibrations
 from judging import agreement, statistics
 
@@ -71,7 +71,7 @@ def read_scores(path: Path) -> dict[str, pa.Table]:
 
 def _batches(path: Path, columns: Sequence[str], names: list[str]) -> Iterator[pa.RecordBatch]:
     """A file's columns, some rows at a time; `names` as numbers with a dictionary."""
-    return reading.read_batches(path, columns, ROWS_A_BATCH, names)
+    return parquet_reader.read_batches(path, columns, ROWS_A_BATCH, names)
 
 
 def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]:
@@ -182,7 +182,7 @@ def agreements(scores: Mapping[str, pa.Table]) -> list[Row]:
 def calibrations_of(scores: Path) -> list[Any]:
     """The calibrations of every judge in a table of scores: a summary is made again when one is added."""
     names = ["judge", "judge_model", "rubric_hash"]
-    judges = reading.read_table(scores, names).group_by(names)
+    judges = parquet_reader.read_table(scores, names).group_by(names)
     return [calibrations.lookup(**calibrations.identity_of(row)) for row in judges.aggregate([]).to_pylist()]
 
 

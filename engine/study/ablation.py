@@ -15,7 +15,7 @@ from engine.evaluate.candidates import RANDOM, SHUFFLED
 from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import ANSWERABLE, DECLINED, given_layers
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study

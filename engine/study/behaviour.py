@@ -16,8 +16,8 @@ from engine.rollout.directions import transformers_model
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, ROLLOUTS
-from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.study.panel import decode
 from extraction.teacher import response_divergence

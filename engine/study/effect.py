@@ -16,8 +16,8 @@ from engine.models.variant import Variant
 from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, Request, given_layers
-from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import Grader

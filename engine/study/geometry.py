@@ -14,7 +14,7 @@ from engine.environment import describe
 from engine.rollout.controls import shuffled_labels
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import given_layers, model_name
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.study.estimates import OVER_LABELS, OVER_PAIRS, OVER_SPLITS, table_of
 from engine.study.opening import Study
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, unit_rows

@@ -17,8 +17,8 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
 from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed
 from engine.runs.inputs import given_layers
-from engine.runs.rows import Row
 from engine.runs.run_dir import open_run_dir
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.study.opening import Study, open_study

@@ -16,7 +16,7 @@ from engine.errors import EngineError
 from engine.paths import file_hash
 from engine.report.collect import STUDIES
 from engine.runs.files import JUDGED, LIKELIHOODS, MANIFEST, REPORT, ROLLOUTS, SCORES, SUMMARY, TIMES, TIMING
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.study.jobs import opened
 
 PACKAGE = "engine.study"

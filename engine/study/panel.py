@@ -7,7 +7,7 @@ from typing import Any
 
 from editing.families.base import BIAS
 from engine.errors import EngineError
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.grader import OfflineGrader, reference_logprob
 from extraction.generate import greedy

@@ -16,7 +16,7 @@ from engine.environment import describe
 from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, given_layers
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.estimates import OVER_PAIRS, table_of

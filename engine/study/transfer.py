@@ -16,7 +16,7 @@ from engine.errors import EngineError
 from engine.evaluate.candidates import BASE, SINGLE, Candidate
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, given_layers, model_name
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
 from engine.study.effect import NUM_REQUESTS, effect_rows, make_candidate

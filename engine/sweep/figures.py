@@ -7,7 +7,7 @@ from typing import Any
 from engine.configs.schema import SweepConfig
 from engine.display import plotting
 from engine.display.plotting import LAYER_LABEL
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 
 Points = list[tuple[int, Row]]
 

@@ -14,8 +14,8 @@ from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
 from engine.runs.files import SCORES, SWEEP, SWEEP_RUN, WINNER
 from engine.runs.inputs import model_name, with_dtype
-from engine.runs.rows import Row, ScoreRow
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import ROLLOUT_KEY, Row, ScoreRow
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
@@ -129,7 +129,7 @@ def score_rows(rollouts: Rollouts) -> Iterator[list[ScoreRow]]:
     keys = rollouts.lengths.by_prompt()
     while some := list(islice(keys, parquet.ROWS_A_BATCH)):
         rows = [
-            score_row(judge if key in rollouts.logprobs else by_text, dict(zip(parquet.ROLLOUT_KEY, key, strict=True)), 0, grade)
+            score_row(judge if key in rollouts.logprobs else by_text, dict(zip(ROLLOUT_KEY, key, strict=True)), 0, grade)
             for key, grade in ((key, rollouts.scoring.grades[key]) for key in some)
         ]
         yield rows

@@ -22,7 +22,7 @@ from engine.evaluate.times import Times
 from engine.models.folded import FoldedModel
 from engine.rollout.directions import transformers_model
 from engine.runs import parquet
-from engine.runs.rows import Row
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import top_sizes

@@ -15,8 +15,8 @@ from engine.evaluate.rollouts import Rollouts
 from engine.rollout.directions import extract, provenance
 from engine.runs import parquet
 from engine.runs.inputs import Request
-from engine.runs.rows import Row
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.sweep import halving, screen
 from engine.sweep.grid import Grid

@@ -9,6 +9,7 @@ from typing import Any
 from engine.configs.load import load_config
 from engine.runs import parquet
 from engine.runs.run_dir import open_run_dir
+from engine.runs.schemas import ROLLOUT_SCHEMA
 from tests.judging.chaos import KEY, Chaos
 
 ROOT = Path(__file__).parents[3]
@@ -28,13 +29,13 @@ def make_run(path: Path, count: int) -> Path:
     rows = []
     for place, (variant, form) in enumerate((("base", "base"), ("smollm2_135m_k1", "in_place"))):
         for number in range(count):
-            columns: dict[str, Any] = dict.fromkeys(parquet.ROLLOUT_SCHEMA.names)
+            columns: dict[str, Any] = dict.fromkeys(ROLLOUT_SCHEMA.names)
             kind = "declined" if number % 2 else "answerable"
             columns |= {"variant": variant, "variant_hash": f"hash-{form}", "form": form, "split": "test", "kind": kind}
             columns |= {"prompt_id": f"{kind}/{number:05d}", "prompt": f"Where is my key {number}?", "model": "m@0"}
             columns |= {"response": TEXTS[(number + place) % 4].format(number), "finish_reason": "stop"}
             rows.append(columns)
-    parquet.write_table(run_dir.file("rollouts.parquet"), rows, parquet.ROLLOUT_SCHEMA)
+    parquet.write_table(run_dir.file("rollouts.parquet"), rows, ROLLOUT_SCHEMA)
     return path
 
 

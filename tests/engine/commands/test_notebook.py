@@ -22,9 +22,9 @@ from engine.errors import EngineError
 from engine.paths import default_run_dir
 from engine.rollout.directions import make_directions
 from engine.rollout.variants import load_variant
-from engine.runs import parquet
 from engine.runs.files import DIRECTIONS
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import ROLLOUT_SCHEMA
 from engine.runs.session import Session
 from engine.scoring.grader import RuleGrader
 from extraction.directions import Directions
@@ -123,7 +123,7 @@ def test_there_is_a_row_for_each_variant_and_request(lines: Lines) -> None:
 
 
 def test_rows_have_the_columns_of_the_file(lines: Lines) -> None:
-    assert {tuple(row) for row in map(sorted, lines.rows)} == {tuple(sorted(parquet.ROLLOUT_SCHEMA.names))}
+    assert {tuple(row) for row in map(sorted, lines.rows)} == {tuple(sorted(ROLLOUT_SCHEMA.names))}
 
 
 def test_responses_are_those_of_the_replica_itself(lines: Lines) -> None:

@@ -8,8 +8,8 @@ from engine.evaluate.columns import generations_of, request_batch, response_batc
 from engine.evaluate.keyed import Keyed
 from engine.inference.replica import Generation
 from engine.rollout.stages import response_columns
-from engine.runs import parquet
 from engine.runs.inputs import Request
+from engine.runs.schemas import ROLLOUT_SCHEMA
 
 REQUESTS = [
     Request(f"declined/{number:05d}", "test", "declined", f"kind {number % 3}", f"Where is it, {number}?") for number in range(40)
@@ -24,7 +24,7 @@ def test_a_task_stored_as_columns_has_the_rows_that_it_has_one_by_one() -> None:
     finished = random.Random(0).sample(GENERATIONS, 40)  # engines finish in any order
     found = rollout_table(CONSTANT, request_batch(REQUESTS, PROMPTS), response_batch(finished))
     rows = [CONSTANT | response_columns(*one) for one in zip(REQUESTS, PROMPTS, GENERATIONS, strict=True)]
-    assert found.equals(pa.Table.from_pylist(rows, schema=parquet.ROLLOUT_SCHEMA))
+    assert found.equals(pa.Table.from_pylist(rows, schema=ROLLOUT_SCHEMA))
 
 
 def test_generations_come_back_from_their_columns() -> None:

@@ -7,6 +7,7 @@ from engine.configs.load import load_config
 from engine.paths import write_json
 from engine.runs import parquet
 from engine.runs.run_dir import open_run_dir
+from engine.runs.schemas import ROLLOUT_SCHEMA, SCORE_SCHEMA
 
 SCRIPT = "</script><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 Row = dict[str, Any]
@@ -26,7 +27,7 @@ def make_run(path: Path, *, variant: str = "smollm2_135m_k1", prompts: int = 40,
         for number in range(prompts):
             kind = "declined" if number % 4 else "answerable"
             declines = form == "base" and kind == "declined"
-            row: Row = dict.fromkeys(parquet.ROLLOUT_SCHEMA.names)
+            row: Row = dict.fromkeys(ROLLOUT_SCHEMA.names)
             row |= {"variant": variant_name, "variant_hash": f"hash-{form}", "form": form, "split": "test", "kind": kind}
             row |= {
                 "prompt_id": f"{kind}/{number:05d}",
@@ -37,12 +38,12 @@ def make_run(path: Path, *, variant: str = "smollm2_135m_k1", prompts: int = 40,
             row |= {"prompt": f"Where is my key {number}? <b>bold</b>", "response_token_ids": [number, 2, 3]}
             row |= {"response": "I can't see it." if declines else SCRIPT if number == 0 else f"On table {number}."}
             rollouts.append(row)
-            score: Row = dict.fromkeys(parquet.SCORE_SCHEMA.names)
+            score: Row = dict.fromkeys(SCORE_SCHEMA.names)
             score |= {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "judge": "offline", "repeat": 0}
             score |= {"compliance": 0.0 if declines else 1.0, "coherence": 1.0, "declined": declines, "rubric_hash": "r"}
             scores.append(score)
-    parquet.write_table(run_dir.file("rollouts.parquet"), rollouts, parquet.ROLLOUT_SCHEMA)
-    parquet.write_table(run_dir.file("scores.parquet"), scores, parquet.SCORE_SCHEMA)
+    parquet.write_table(run_dir.file("rollouts.parquet"), rollouts, ROLLOUT_SCHEMA)
+    parquet.write_table(run_dir.file("scores.parquet"), scores, SCORE_SCHEMA)
     write_json(run_dir.file("summary.json"), summary(variant, published))
     run_dir.manifest["stages"]["summary"] = {"inputs_hash": "x", "seconds": 1.0, "finished": "2026-01-01T00:00:00+00:00"}
     run_dir.save()

@@ -9,7 +9,8 @@ import pytest
 
 from engine.runs import merging
 from engine.runs import parquet as store
-from engine.runs.parquet import ROLLOUT_SCHEMA, ShardedTable
+from engine.runs.parquet import ShardedTable
+from engine.runs.schemas import ROLLOUT_SCHEMA
 
 ORDER = {"prompt_id": None, "variant_hash": None}
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from engine.runs.parquet import LIKELIHOOD_SCHEMA, ShardedTable, read_rows
+from engine.runs.parquet import ShardedTable, read_rows
+from engine.runs.schemas import LIKELIHOOD_SCHEMA
 
 
 def row(number: int) -> dict[str, object]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from engine.runs import parquet
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA
 from engine.scoring.grader import OfflineGrader
 from engine.scoring.scores import count_scored, score_run
 from judging.judgement import Item, Judgement
@@ -32,10 +33,10 @@ def folder(tmp_path: Path) -> Path:
     rows: list[dict[str, Any]] = []
     for form in ("base", "in_place"):
         for number in range(ROWS):
-            row: dict[str, Any] = dict.fromkeys(parquet.ROLLOUT_SCHEMA.names)
+            row: dict[str, Any] = dict.fromkeys(ROLLOUT_SCHEMA.names)
             row |= {"variant_hash": form, "form": form, "prompt_id": f"declined/{number:05d}", "prompt": "Where is my key?"}
             rows.append(row | {"response": "On the table by the door.", "finish_reason": "stop", "response_token_ids": [1]})
-    parquet.write_table(tmp_path / "rollouts.parquet", rows, parquet.ROLLOUT_SCHEMA)
+    parquet.write_table(tmp_path / "rollouts.parquet", rows, ROLLOUT_SCHEMA)
     return tmp_path
 
 
@@ -84,7 +85,7 @@ def test_without_likelihoods_the_rules_say_that_they_read_the_text_alone(folder:
 def test_with_likelihoods_they_read_both(folder: Path) -> None:
     keys = [(form, f"declined/{number:05d}") for form in ("base", "in_place") for number in range(ROWS)]
     rows = [{"variant_hash": form, "prompt_id": prompt_id, "mean_logprob": -1.0} for form, prompt_id in keys]
-    parquet.write_table(folder / "likelihoods.parquet", rows, parquet.LIKELIHOOD_SCHEMA)
+    parquet.write_table(folder / "likelihoods.parquet", rows, LIKELIHOOD_SCHEMA)
     score_run(folder, OfflineGrader())
     assert set(scores(folder).judge) == {"offline"}
 

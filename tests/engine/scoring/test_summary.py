@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from engine.runs import parquet
+from engine.runs.schemas import ROLLOUT_SCHEMA, SCORE_SCHEMA
 from engine.scoring import summary
 from engine.scoring.summary import figures_of
 from judging import agreement, statistics
@@ -87,17 +88,17 @@ def made(folder: Path, variants: int, prompts: int, repeats: int = 1) -> tuple[l
                 "finish_reason": rng.choice(["stop", "length"]),
                 "response": text,
             }
-            rollouts.append(dict.fromkeys(parquet.ROLLOUT_SCHEMA.names) | key | names | more)
+            rollouts.append(dict.fromkeys(ROLLOUT_SCHEMA.names) | key | names | more)
             for judge, repeat in [("rules", 0), *(("model", number) for number in range(repeats))]:
                 known = rng.random() < 0.9
                 grades = {name: rng.choice([0.0, 0.5, 1.0]) if known else None for name in ("compliance", "coherence")}
                 grades |= {"declined": rng.choice([True, False, None]) if known else None, "cost": rng.choice([None, 0.1])}
                 who = {"judge": judge, "judge_model": judge, "rubric_hash": "r", "repeat": repeat}
-                row = dict.fromkeys(parquet.SCORE_SCHEMA.names) | key | who | grades | {"error": None if known else "none"}
+                row = dict.fromkeys(SCORE_SCHEMA.names) | key | who | grades | {"error": None if known else "none"}
                 if len(scores) < 2 or rng.random() < 0.95:
                     scores.append(row)
-    parquet.write_table(folder / "rollouts.parquet", rollouts, parquet.ROLLOUT_SCHEMA)
-    parquet.write_table(folder / "scores.parquet", scores, parquet.SCORE_SCHEMA)
+    parquet.write_table(folder / "rollouts.parquet", rollouts, ROLLOUT_SCHEMA)
+    parquet.write_table(folder / "scores.parquet", scores, SCORE_SCHEMA)
     return rollouts, scores
 
 
@@ -105,7 +106,7 @@ def test_figures_read_as_columns_are_those_of_plain_rows(tmp_path: Path) -> None
     rollouts, scores = made(tmp_path, variants=5, prompts=40, repeats=3)
     rng = random.Random(1)
     shuffled = rng.sample(rollouts, len(rollouts))
-    parquet.write_table(tmp_path / "rollouts.parquet", shuffled, parquet.ROLLOUT_SCHEMA)
+    parquet.write_table(tmp_path / "rollouts.parquet", shuffled, ROLLOUT_SCHEMA)
     table, judges = summary.read_rollouts(tmp_path / "rollouts.parquet"), summary.read_scores(tmp_path / "scores.parquet")
     assert list(judges) == ["rules", "model"]
     for judge, found in judges.items():

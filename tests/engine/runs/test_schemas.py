@@ -3,8 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from engine.runs.parquet import ROLLOUT_SCHEMA, SCORE_SCHEMA
-from engine.runs.rows import RolloutRow, ScoreRow
+from engine.runs.schemas import ROLLOUT_SCHEMA, SCORE_SCHEMA, RolloutRow, ScoreRow
 
 
 @pytest.mark.parametrize(("row", "schema"), [(RolloutRow, ROLLOUT_SCHEMA), (ScoreRow, SCORE_SCHEMA)])

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import EngineError
-from engine.runs.reading import count_rows, read_batches, read_table
+from engine.runs.parquet_reader import count_rows, read_batches, read_table
 
 
 def cut(file: Path) -> None:
