@@ -19,7 +19,7 @@ from tests.served import serve
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
-SMALL = ["--num-requests", "32", "--num-answerable", "8", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=24"]
+SMALL = ["--num-requests", "24", "--num-answerable", "6", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=24"]
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
 
 
@@ -47,7 +47,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
     done = run(rollout(out, "--json"))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["figures"][0]["n"] == 32
+    assert json.loads(done.stdout)["figures"][0]["n"] == 24
     return out
 
 
@@ -64,7 +64,7 @@ def test_a_run_has_its_files_and_every_prompt_once_per_variant(finished: Path) -
     }
     assert {file.name for file in finished.iterdir() if file.name != ".lock"} == files
     rollouts, scores = pd.read_parquet(finished / "rollouts.parquet"), pd.read_parquet(finished / "scores.parquet")
-    assert len(rollouts) == 2 * 40 and not rollouts.duplicated(["variant_hash", "prompt_id"]).any()
+    assert len(rollouts) == 2 * 30 and not rollouts.duplicated(["variant_hash", "prompt_id"]).any()
     assert list(rollouts.variant.unique()) == ["base", "smollm2_135m_k1"]
     assert set(scores.judge) == {"offline"} and set(scores.compliance) <= {0, 0.5, 1}
     by_kind = duckdb.sql(

@@ -17,7 +17,7 @@ from editing.projection import Edit, orthonormal_basis, project_out
 from tests.browser import chromium, open_page
 
 ROOT = Path(__file__).parents[3]
-LAYER, PAIRS, HELD_OUT, REQUESTS = 22, 24, 16, 44
+LAYER, PAIRS, HELD_OUT, REQUESTS = 22, 24, 16, 12
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
 Row = dict[str, Any]
 
@@ -56,7 +56,7 @@ def result(done: subprocess.CompletedProcess[str]) -> Row:
 
 @pytest.fixture(scope="module")
 def extracted(settings: list[str]) -> Row:
-    flags = ["--estimators=probe,pca", "--unrelated", "--padded", "--harmfulness"]
+    flags = ["--estimators=probe,pca", "--unrelated", "--padded"]
     return result(run("extract", *settings, *flags, "--positions=last_instruction", "--json"))
 
 
@@ -121,8 +121,12 @@ def test_every_estimator_and_the_response_have_directions_of_their_own(extracted
     assert response["value"] > 0.7 and abs(cosine) < 0.9
 
 
-def test_the_reading_counts_what_the_base_did(extracted: Row, settings: list[str]) -> None:
-    folder = Path(settings[2])
+@pytest.mark.slow
+def test_the_reading_counts_what_the_base_did(settings: list[str], tmp_path: Path) -> None:
+    """On 44 requests: of fewer the base declines too few for a reading."""
+    folder = tmp_path / "reading"
+    own = [*settings[:1], "--out", str(folder), *settings[3:], "--set=data.num_requests=44"]
+    extracted = result(run("extract", *own, "--positions=last_instruction", "--harmfulness", "--json"))
     rows = pd.read_parquet(folder / "rollouts.parquet").merge(pd.read_parquet(folder / "scores.parquet"))
     base = rows[(rows.form == "base") & (rows.kind == "declined")]
     counts = extracted["reading"]["counts"]
@@ -255,7 +259,7 @@ def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> No
     print(f"{page.stat().st_size / 1e6:.2f} MB")
     with chromium() as session:
         open_page(session, page)
-    for title in ("Separability by layer", "What is asked and what is done", "Beyond the rate"):
+    for title in ("Separability by layer", "Naive padded extraction", "Beyond the rate"):
         assert title in text
     assert page.stat().st_size < 4e6
 

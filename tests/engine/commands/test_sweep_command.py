@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
-TEST = 12  # test requests
+TEST = 8  # test requests
 SMALL = [
     "--variant=smollm2_135m_k1",
     "--layers=14,21-22",
@@ -23,7 +23,7 @@ SMALL = [
     "--set=data.num_pairs=24",
     "--set=sampling.max_tokens=12",
     "--set=sweep.short_tokens=12",
-    "--set=sweep.screen_prompts=12",
+    "--set=sweep.screen_prompts=8",
     "--set=sweep.first_round=8",
     "--set=sweep.finalists=1",
     "--set=sweep.random_directions=2",
@@ -43,7 +43,7 @@ def run(command: list[str], **environment: str) -> subprocess.CompletedProcess[s
 @pytest.fixture(scope="module")
 def selection(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A short selection file: the first embedded pairs."""
-    lines = (ROOT / "extraction/data/selection_pairs.jsonl").read_text().splitlines()[:16]
+    lines = (ROOT / "extraction/data/selection_pairs.jsonl").read_text().splitlines()[:12]
     file = tmp_path_factory.mktemp("data") / "selection.jsonl"
     file.write_text("\n".join(lines) + "\n")
     return str(file)

@@ -83,6 +83,7 @@ def tokens(replica: Replica, prompts: list[list[int]]) -> list[list[int]]:
     return [g.token_ids for g in sorted(replica.generate(prompts, CONFIG.sampling), key=lambda g: g.index)]
 
 
+@pytest.mark.slow
 def test_a_swapped_engine_writes_what_an_engine_on_the_folded_checkpoint_writes(
     replica: Replica, base: Variant, prompts: list[list[int]], smollm2_dir: Path, tmp_path: Path
 ) -> None:
