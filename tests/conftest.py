@@ -11,7 +11,6 @@ import torch
 
 from tests.tiny import EDITOR_CONFIGS, save_tiny
 
-
 # Files that take over a minute on two cores: begun first, so that no worker waits for the other's last one.
 LONGEST = (
     "test_rollout_command",
