@@ -11,24 +11,6 @@ import torch
 
 from tests.tiny import EDITOR_CONFIGS, save_tiny
 
-# Files that take over a minute on two cores: begun first, so that no worker waits for the other's last one.
-LONGEST = (
-    "test_rollout_command",
-    "test_sweep_command",
-    "test_study_commands",
-    "test_replica",
-    "test_ray_engines",
-    "test_notebook",
-    "test_ray_crew",
-    "test_edit_command",
-    "test_judge_command",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
-
 
 @pytest.fixture(scope="session")
 def machine_dtype() -> torch.dtype:
