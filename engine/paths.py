@@ -11,6 +11,7 @@ from typing import Any
 
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 CONFIG_DIR = PROJECT_DIR / "configs"
+HASH_DIGITS = 16
 
 
 def cache_dir() -> Path:
@@ -21,9 +22,6 @@ def cache_dir() -> Path:
 def default_run_dir(variant: str) -> Path:
     """runs/<variant> under the current directory."""
     return Path("runs") / variant
-
-
-HASH_DIGITS = 16
 
 
 @contextlib.contextmanager

@@ -30,12 +30,14 @@ class Estimate:
     n: int = 0
     method: str = ""
 
-    def __str__(self) -> str:
-        """The value with its interval, to three digits."""
+    def text(self, digits: int = 3) -> str:
+        """`0.910 [0.871, 0.950]`; the value alone where it has no interval, and a dash where there is none."""
         if self.value is None:
             return "-"
-        bounds = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
-        return f"{self.value:.3f}{bounds}"
+        bounds = "" if self.low is None else f" [{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"{self.value:.{digits}f}{bounds}"
+
+    __str__ = text
 
 
 MISSING = Estimate(None, None, None)

@@ -19,6 +19,7 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.runs import parquet
+from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.parquet_reader import count_rows
 from engine.runs.schemas import ROLLOUT_SCHEMA
 from engine.scoring.open import open_asker
@@ -112,10 +113,10 @@ def make_run(folder: Path, rows: int) -> None:
         | {"variant_hash": "v", "prompt_id": f"p{number}", "prompt": f"Question {number}?", "response": RESPONSE, "form": "base"}
         for number in range(rows)
     ]
-    parquet.write_table(folder / "rollouts.parquet", table, ROLLOUT_SCHEMA)
+    parquet.write_table(folder / ROLLOUTS, table, ROLLOUT_SCHEMA)
     asker = offline_asker(folder)
     cache = ReplyCache(folder / "cache.sqlite")
-    for part in batches(folder / "rollouts.parquet"):
+    for part in batches(folder / ROLLOUTS):
         calls = [call_of(asker.endpoint, asker.hooks, item_of(row)) for row in part]
         cache.put([Outcome(call.key, "done", VERDICT, attempts=1, prompt_tokens=800, completion_tokens=30) for call in calls])
     cache.close()
@@ -132,7 +133,7 @@ def read_cached(folder: Path) -> dict[str, float]:
     """Score the folder's run from its cache."""
     import pyarrow.parquet as pq
 
-    rows = count_rows(folder / "rollouts.parquet")
+    rows = count_rows(folder / ROLLOUTS)
     asker = offline_asker(folder)
     judge = RemoteJudge("mock", asker, Rubric())
     started = time.monotonic()
@@ -140,10 +141,7 @@ def read_cached(folder: Path) -> dict[str, float]:
     seconds = time.monotonic() - started
     peak = peak_rss_mb()
     judge.close()
-    if (
-        asker.fanout.counts.cached != rows
-        or pq.read_table(folder / "scores.parquet", columns=["error"])["error"].null_count != rows
-    ):
+    if asker.fanout.counts.cached != rows or pq.read_table(folder / SCORES, columns=["error"])["error"].null_count != rows:
         raise EngineError("Not every row was read from the cache.")
     return {"rows_per_second": round(rows / seconds), "peak_rss_mb": peak}
 

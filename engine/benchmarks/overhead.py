@@ -20,6 +20,7 @@ from engine.inference.arguments import engine_arguments
 from engine.inference.replica import Replica
 from engine.rollout.stages import generate_rows
 from engine.runs import parquet
+from engine.runs.files import ROLLOUTS
 from engine.runs.schemas import ROLLOUT_SCHEMA
 from engine.runs.session import Session
 from engine.vllm_compat import core_client, wire_types
@@ -160,7 +161,7 @@ def _plain(replica: Replica, prompts: Sequence[Sequence[int]], num_tokens: int) 
 
 def _ours(session: Session, folder: Path) -> None:
     folder.mkdir()
-    table = parquet.ShardedTable(folder / "rollouts.parquet", ROLLOUT_SCHEMA)
+    table = parquet.ShardedTable(folder / ROLLOUTS, ROLLOUT_SCHEMA)
     generate_rows(session, session.base, session.requests, table)
     table.merge({"prompt_id": None})
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from engine.commands.cli import existing_or_embedded
-from engine.configs.load import changed, load_config, load_without_file
+from engine.configs.load import changed, load_without_file
+from engine.configs.load import load_config as load_config  # a part of the face
 from engine.configs.schema import JudgeConfig, RunConfig
 from engine.display.progress import say
 from engine.environment import has_gpu, set_environment
@@ -37,19 +38,6 @@ from judging.statistics import Estimate
 if TYPE_CHECKING:
     from engine.models.variant import Variant
     from extraction.directions import Directions
-
-__all__ = [
-    "Rates",
-    "config_for",
-    "edit",
-    "extract",
-    "generate",
-    "load_config",
-    "make_variant",
-    "open_session",
-    "score",
-    "summarise",
-]
 
 OWN = "own"  # the kind and split of prompts that are not the configuration's
 

@@ -2,10 +2,9 @@
 
 import json
 import shutil
-import textwrap
 from typing import Any
 
-from engine.display.table import FORMATS, Table, View, as_text, view_as
+from engine.display.table import FORMATS, Table, View, as_text, view_as, wrapped
 
 LOG_WIDTH = 170  # where stdout is a file and COLUMNS says nothing
 FORMS = ("text", "json", *FORMATS)
@@ -28,5 +27,5 @@ def view_as_text(view: View, width: int) -> str:
         if isinstance(block, Table):
             lines += ["", as_text(block, width), ""]
         else:
-            lines += [textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False) for line in block.splitlines()]
+            lines.append(wrapped(block, width))
     return "\n".join(lines).strip("\n")

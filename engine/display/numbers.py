@@ -3,21 +3,17 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from judging.statistics import Estimate
+
 
 def number(value: float | None) -> str:
     """Three digits, or a dash where there is no number."""
     return "-" if value is None else f"{value:.3f}"
 
 
-def estimate(value: Any, digits: int = 3) -> str:
-    """`0.910 [0.871, 0.950]`, from an estimate's table (value, low, high); a dash where there is none."""
-    if isinstance(value, Mapping):
-        value = [value["value"], value["low"], value["high"]]
-    if value is None or value[0] is None:
-        return "-"
-    if value[1] is None:
-        return f"{value[0]:.{digits}f}"
-    return f"{value[0]:.{digits}f} [{value[1]:.{digits}f}, {value[2]:.{digits}f}]"
+def estimate(table: Mapping[str, Any] | None, digits: int = 3) -> str:
+    """An estimate of a JSON file as text; a dash where there is none."""
+    return "-" if table is None else Estimate(**table).text(digits)
 
 
 def p_value(value: float | None) -> str:

@@ -8,6 +8,7 @@ from engine.display.table import Row, Table, View
 ACTING = ("compliance", "coherence", "product")
 RATES = ("declined", *ACTING)
 CORRECTED = ("declined_corrected", "complied_corrected")
+ERRORS = {"false positives": "false_positive", "false negatives": "false_negative"}
 COUNTS = {"cut": "truncated", "empty": "empty", "unscored": "missing"}
 BRACKETS = "In brackets: 95 % intervals (Wilson for shares, bootstrap for means). cut: stopped at the token limit."
 UNLIKE = "Published: the study's prompts and judge. This run used the embedded harmless requests; do not compare."
@@ -89,9 +90,6 @@ def calibration_line(calibration: Row | None, name: str) -> str:
         wrong = [f"{side} {estimate(declined[key])}" for side, key in ERRORS.items()]
         parts.append(f"declined: {', '.join(wrong)}")
     return f"Against {calibration['compliance']['n']} human labels ({calibration['labels']}): {'; '.join(parts)}."
-
-
-ERRORS = {"false positives": "false_positive", "false negatives": "false_negative"}
 
 
 def calibration_view(record: Row) -> View:

@@ -36,7 +36,12 @@ def as_text(table: Table, width: int) -> str:
     sizes = [max(map(len, [*heading, *(row[place] for row in table.rows)]), default=0) for place, heading in enumerate(headings)]
     parts = [_part(table, headings, sizes, places) for places in _places(sizes, table.keys, width)]
     title = [table.title] if table.title else []
-    return "\n".join([*title, "\n\n".join(parts), *(textwrap.fill(note, width) for note in table.notes)])
+    return "\n".join([*title, "\n\n".join(parts), *(wrapped(note, width) for note in table.notes)])
+
+
+def wrapped(text: str, width: int) -> str:
+    """A sentence in lines of `width`, broken between words alone: a name, a flag or a path stays whole."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def as_csv(table: Table) -> str:

@@ -17,7 +17,7 @@ from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.inputs import Request, model_name
 from engine.runs.parquet_reader import count_rows
-from engine.runs.run_dir import COSMETIC, RunDir, without_spelling
+from engine.runs.run_dir import RunDir, computed
 from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, RolloutRow
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
@@ -38,7 +38,7 @@ def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any
             "rollouts",
             lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods),
             reads=[DIRECTIONS],
-            settings=generated_from(session),
+            settings=computed(session.identity),
             writes=[ROLLOUTS],
         )
         if reads_likelihoods:
@@ -203,10 +203,3 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
         values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}
     return [dict(zip(ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
-
-
-def generated_from(session: Session) -> dict[str, Any]:
-    """The settings that decide responses, beside the directions: configuration and hashes, without names of files."""
-    identity = without_spelling(session.identity)
-    config = {key: value for key, value in identity["config"].items() if key not in COSMETIC}
-    return {**identity, "config": config}

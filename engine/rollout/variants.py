@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from engine.models.variant import Variant
     from extraction.directions import Directions
 
-
 BASE, SWAPPABLE = "base", "swappable"
-
-
 ONE_BASE = "one server holds one base. Start two, with another --port"
 
 

@@ -19,8 +19,6 @@ BENCH, BENCH_ROWS = "bench.json", "bench.parquet"
 BEHAVIOUR = "behaviour.json"
 
 DIGITS = 6
-
-
 RUN_FORMAT = "refusal-run/1"
 RUN, SWEEP_RUN = "run", "sweep"  # the kinds of run directories
 STUDY_FORMAT = 4  # raise where a study's file changes its content: older ones are left out of reports, and made again

@@ -44,7 +44,7 @@ def count_rows(path: Path) -> int:
 @contextmanager
 def _opened(path: Path, columns: Sequence[str] | None = None) -> Iterator[None]:
     with named(path):
-        absent = [name for name in columns or () if name not in pq.read_schema(path).names]
-        if absent:
+        there = set(pq.read_schema(path).names) if columns else set()
+        if absent := [name for name in columns or () if name not in there]:
             raise EngineError(f"{path} has no column '{absent[0]}', so it is not one of ours. Remove it and run again.")
         yield

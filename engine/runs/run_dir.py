@@ -135,13 +135,12 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
 
 def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an identity that directions depend on."""
-    config = identity["config"]
-    model = {key: value for key, value in config["model"].items() if key not in ("path", "revision")}
+    config = without_spelling(identity)["config"]
     read_at = {key: config["directions"].get(key) for key in ("position", "estimator")}
     found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
     hashes = {key: identity.get("data_hashes", {}).get(key) for key in ("train_pairs", "directions")}
     pairs = {**hashes, "num_pairs": config["data"]["num_pairs"]}
-    return {**found, "data": pairs, "config": {"model": model, "directions": read_at}}
+    return {**found, "data": pairs, "config": {"model": config["model"], "directions": read_at}}
 
 
 def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
@@ -184,7 +183,7 @@ def _is_run_dir(path: Path) -> bool:
 
 
 def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    differing = differing_keys(_computed(old), _computed(new))
+    differing = differing_keys(computed(old), computed(new))
     if differing:
         raise EngineError(
             f"{path} was made under another configuration:\n  "
@@ -193,7 +192,8 @@ def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> N
         )
 
 
-def _computed(identity: Mapping[str, Any]) -> dict[str, Any]:
+def computed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that decides what a run computes: without names of files, and without what is only printed."""
     found = without_spelling(identity)
     return {**found, "config": {key: value for key, value in found["config"].items() if key not in COSMETIC}}
 

@@ -53,7 +53,7 @@ def _reason(leader: str, behind: Estimate | None, *, kept: bool, worse: bool) ->
     reason = "goes on" if kept else "distinguishably worse" if worse else "outside the better half, within the noise"
     if behind is None or behind.low is None:
         return reason
-    return f"{reason}; behind {leader} by {behind.value:.3f} [{behind.low:.3f}, {behind.high:.3f}]"
+    return f"{reason}; behind {leader} by {behind}"
 
 
 def _rank(grades: Grades) -> float:

@@ -49,7 +49,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     run_dir = open_run_dir(path, identity, kind=SWEEP_RUN, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked():
-        if not is_finished(path, identity) or _is_old(read_summary(run_dir)) or _has_gaps(read_summary(run_dir)):
+        if not is_finished(path, identity) or _is_made_again(read_summary(run_dir)):
             from engine.sweep.conduct import conduct
 
             conduct(session, run_dir, inputs, chosen.count, judge.grader)
@@ -69,11 +69,6 @@ def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:
     return {**identity, "config": config, "data_hashes": hashes, "judge": judge.identity}
 
 
-def _is_old(summary: dict[str, Any]) -> bool:
-    """Whether a summary is of a version that had other figures: it is made again from what is on disk."""
-    return "kind" not in summary
-
-
-def _has_gaps(summary: dict[str, Any]) -> bool:
-    """Whether a variant failed or a judgement is missing: what running again may cure."""
-    return bool(summary["failures"] or summary["judge"].get("missing"))
+def _is_made_again(summary: dict[str, Any]) -> bool:
+    """Whether running again may cure what a summary lacks: an older version's figures, a variant that failed, a judgement."""
+    return bool("kind" not in summary or summary["failures"] or summary["judge"].get("missing"))
