@@ -39,6 +39,12 @@ SetOption = Annotated[
 JudgeOption = Annotated[
     str | None, typer.Option("--judge", metavar="NAME", help="offline, a judge in configs/judges/, or a TOML file.")
 ]
+KindsOption = Annotated[
+    str | None, typer.Option("--kinds", help="The unit of intervals: category (as files name it), auto (templates), prompt.")
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="kinds: half of the kinds make directions, rates on the others stand apart.")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration as JSON and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 FormatOption = Annotated[str, typer.Option("--format", help=f"How to print the tables: {', '.join(FORMS)}.", metavar="FORM")]

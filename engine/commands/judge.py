@@ -80,13 +80,14 @@ def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_
     from engine.display.console import show
     from engine.display.run_tables import judged_view
     from engine.rollout import judge_again
+    from engine.scoring.biases import add_corrections
 
     if dry_run:
         cli.print_json(judge_again.plan(run_dir, names, options))
         return
     summary = judge_again.judge(run_dir, names, options)
     if correct:
-        judge_again.add_corrections(summary)
+        add_corrections(summary)
     show(judged_view(summary), form, summary)
     if summary["stopped"]:
         raise typer.Exit(1)

@@ -47,7 +47,10 @@ class Rates:
     """One judge's figures of one variant on one kind of request.
 
     `n` responses were given, `missing` of them have no score, `empty` and `truncated` stay in `n`. `n_declined` is the responses
-    that the judge said declined or not. An Estimate has a value and the ends of its 95 % interval.
+    that the judge said declined or not. An Estimate has a value and the ends of its 95 % interval, with the kind as the unit.
+    `kinds` is how many kinds of prompt there are. `icc` says how far prompts of one kind resemble each other, `effective_n` how
+    many independent prompts they are worth. `bounds` has the means with the missing scores at 0 and at 1. `against_base` has
+    the differences from the base on the same prompts, with their p; None for the base.
     """
 
     judge: str
@@ -61,11 +64,17 @@ class Rates:
     n_declined: int
     empty: int
     truncated: int
+    kinds: int | None
+    icc: dict[str, float | None]
+    effective_n: dict[str, float | None]
+    bounds: dict[str, list[float]] | None
+    against_base: Row | None
     declined: Estimate
     complied: Estimate
     compliance: Estimate
     coherence: Estimate
     product: Estimate
+    product_of_means: Estimate
 
 
 def config_for(
@@ -205,7 +214,9 @@ def summarise(rows: Sequence[RolloutRow], scores: Sequence[ScoreRow]) -> list[Ra
 
 
 def _rates(figure: Row) -> Rates:
-    values: Row = {name: Estimate(**value) if isinstance(value, dict) else value for name, value in figure.items()}
+    values: Row = {
+        name: Estimate(**value) if isinstance(value, dict) and "method" in value else value for name, value in figure.items()
+    }
     return Rates(**values)
 
 

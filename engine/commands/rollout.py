@@ -22,6 +22,8 @@ def rollout(
     answerable: cli.AnswerableOption = None,
     num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
     num_answerable: Annotated[int | None, typer.Option(help="How many answerable test requests; 0 leaves them out.")] = None,
+    kinds: cli.KindsOption = None,
+    split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
@@ -52,6 +54,8 @@ def rollout(
             data__test_answerable=cli.existing_or_embedded(answerable),
             data__num_requests=num_requests,
             data__num_answerable=num_answerable,
+            data__kinds=kinds,
+            data__split=split,
             judge__name=cli.existing_or_embedded(judge),
         )
         config = load_config(variant, chosen)

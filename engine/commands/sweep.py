@@ -45,6 +45,8 @@ def sweep(
     max_depth: Annotated[float | None, typer.Option(help="The screen's limit on the layer, as a share of the depth.")] = None,
     num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
     engines: Annotated[str, typer.Option(help="Engines side by side, or auto: as many as the GPUs hold.")] = "auto",
+    kinds: cli.KindsOption = None,
+    split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME-sweep.")] = None,

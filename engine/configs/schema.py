@@ -73,6 +73,13 @@ class DataConfig(Section):
     """How many test requests; None takes all."""
     num_answerable: int | None = Field(None, ge=0)
     """How many answerable test requests; 0 leaves the set out."""
+    kinds: Literal["category", "auto", "prompt"] = "category"
+    """The unit of every interval and test. category: as the files name it, and each prompt without one by itself. auto: prompts
+    that share a template, by edit distance. prompt: each prompt by itself."""
+    split: Literal["prompts", "kinds"] = "prompts"
+    """kinds: half of the kinds make the directions, and rates on the other half stand apart from theirs."""
+    hold_out: int | None = None
+    """Set by sweeps and studies without selection pairs: the seed that drew the quarter of the pairs that makes no directions."""
 
 
 class DirectionsConfig(Section):

@@ -1,16 +1,21 @@
-"""Tables of a run and of its judges: figures by variant and kind, how far judges can be trusted, and how far they agree."""
+"""Tables of a run and of its judges: figures by variant and kind of request, judges' errors, and how far judges agree."""
 
 from collections.abc import Sequence
 
-from engine.display.numbers import estimate, number, published
+from engine.display.numbers import estimate, number, p_value, published
 from engine.display.table import Row, Table, View
 
 ACTING = ("compliance", "coherence", "product")
 RATES = ("declined", *ACTING)
+BIASED = ("declined", "compliance", "product")
 CORRECTED = ("declined_corrected", "complied_corrected")
 ERRORS = {"false positives": "false_positive", "false negatives": "false_negative"}
 COUNTS = {"cut": "truncated", "empty": "empty", "unscored": "missing"}
-BRACKETS = "In brackets: 95 % intervals (Wilson for shares, bootstrap for means). cut: stopped at the token limit."
+FEW_KINDS = 8
+BRACKETS = (
+    "In brackets: 95 % intervals, the prompt's kind as the unit (Wilson's at the effective n). product: the mean of compliance x "
+    "coherence, as the study's. p: sign flips kind by kind. cut: stopped at the token limit."
+)
 UNLIKE = "Published: the study's prompts and judge. This run used the embedded harmless requests; do not compare."
 
 
@@ -25,11 +30,11 @@ def judged_view(summary: Row) -> View:
     """A view of what bin/judge found: a run's summary, or a sweep's test responses."""
     if summary["kind"] == "run":
         return summary_view(summary)
-    return [f"{summary['variant']}: {summary['model']}, the test responses of a sweep", *judges_view(summary)]
+    return [f"{summary['variant']}: {summary['model']}, the test responses of a sweep", *judges_view(summary), BRACKETS]
 
 
 def judges_view(summary: Row) -> View:
-    """Each judge's table, how far judges agree, and what stopped one."""
+    """Each judge's tables, how far judges agree, and what stopped one."""
     agreed = [line for entry in summary["agreement"] for line in agreement_lines(entry)]
     stopped = [
         f"{name} stopped: {reason}. What was judged is kept; run again to go on."
@@ -39,26 +44,110 @@ def judges_view(summary: Row) -> View:
 
 
 def figure_tables(summary: Row) -> list[Table]:
-    """One table a judge."""
-    found = []
+    """A judge's rates, its errors where they are known, bounds where scores are missing, and kinds apart where they are split."""
+    found: list[Table | None] = []
     for judge in summary["judges"]:
         figures = [figure for figure in summary["figures"] if figure["judge"] == judge["name"]]
         if figures:
-            found.append(_figures(figures, f"Judge: {judge['name']}", judge_lines(judge)))
-    return found
+            found.append(_figures(figures, f"Judge: {judge['name']}", [*kind_lines(figures), *judge_lines(judge)]))
+            found += [bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
+    return [table for table in [*found, split_table(summary.get("unseen_kinds", []))] if table is not None]
 
 
 def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
-    rates = [*RATES, *(name for name in CORRECTED if name in figures[0])]
+    rates = [*RATES, "product_of_means", *(name for name in CORRECTED if name in figures[0])]
     study = any(figure.get("published") for figure in figures)
     rows = [
-        [figure["variant"], figure["kind"], str(figure["n"]), *(estimate(figure[name]) for name in rates)]
+        [figure["variant"], asked(figure), str(figure["n"]), *_worth(figure), *(estimate(figure[name]) for name in rates)]
+        + _against(figure)
         + ([published(figure["published"])] if study else [])
         + [str(figure[name]) for name in COUNTS.values()]
         for figure in figures
     ]
-    names = [name.replace("_", ", ") for name in rates]
-    return Table(title, ["variant", "requests", "n", *names, *(["published"] if study else []), *COUNTS], rows, notes, keys=2)
+    names = [name.replace("_c", ", c").replace("_", " ") for name in rates]
+    kinds = ["kinds", "ICC", "effective n"]
+    more = ["product less the base's", "p", *(["published"] if study else []), *COUNTS]
+    return Table(title, ["variant", "requests", "n", *kinds, *names, *more], rows, notes, keys=2)
+
+
+def asked(figure: Row) -> str:
+    """The kind of request, and whether its kinds made the directions."""
+    return figure["kind"] + (", kinds of the directions" if figure["split"] == "test_seen_kinds" else "")
+
+
+def _worth(figure: Row) -> list[str]:
+    """Kinds, the products' intra-class correlation, and how many independent prompts they are worth."""
+    worth = figure["effective_n"]["product"]
+    return [str(figure["kinds"] or "-"), number(figure["icc"]["product"]), "-" if worth is None else f"{worth:.0f}"]
+
+
+def _against(figure: Row) -> list[str]:
+    paired = figure["against_base"]
+    if paired is None:
+        return ["-", "-"]
+    found = {name: value for name, value in paired["product"].items() if name != "p"}
+    return [estimate(found), p_value(paired["product"]["p"])]
+
+
+def kind_lines(figures: Sequence[Row]) -> list[str]:
+    """Warnings on the unit of the intervals: no kinds named, or too few."""
+    if any(figure["kinds"] is None for figure in figures):
+        return ["No kinds are named: each prompt counts by itself, and near-duplicates were not looked for (--kinds auto does)."]
+    fewest = min(figure["kinds"] for figure in figures)
+    return [f"Only {fewest} kinds: intervals over so few are not to be relied on."] if fewest < FEW_KINDS else []
+
+
+def bias_table(figures: Sequence[Row], differential: Sequence[Row]) -> Table | None:
+    """The judge's errors on labels of each figure's source, and the figure less them; None where there are no labels."""
+    known = [figure for figure in figures if figure.get("judge_bias")]
+    if not known:
+        return None
+    rows = []
+    for figure in known:
+        found = figure["judge_bias"]
+        labels = f"{found['n']} of {'this variant' if found['own'] else 'other ' + found['source'] + ' responses'}"
+        shown = [estimate(found[side][name]) for name in BIASED for side in ("bias", "corrected")]
+        rows.append([figure["variant"], asked(figure), labels, *shown])
+    columns = ["variant", "requests", "labels", *(f"{name}{part}" for name in BIASED for part in (": bias", ", corrected"))]
+    note = "Bias: judge less rater, by source, never pooled. Corrected where the labels are of this variant; a dash elsewhere."
+    name = known[0]["judge"]
+    return Table("The judge's errors", columns, rows, [note, *differential_lines(differential, name)], keys=2)
+
+
+def differential_lines(differential: Sequence[Row], judge: str) -> list[str]:
+    """A sentence for each scale on which the judge errs differently on an edited variant than on the base."""
+    return [
+        f"The judge errs differently on {row['variant']} than on the base: {row['scale']} {estimate(row['difference'])}. That "
+        "part of the difference is the judge's."
+        for row in differential
+        if row["judge"] == judge
+    ]
+
+
+def bounds_table(figures: Sequence[Row]) -> Table | None:
+    """Rates with all missing scores at 0 and at 1; None where none is missing."""
+    missing = [figure for figure in figures if figure["bounds"]]
+    if not missing:
+        return None
+    rows = [
+        [figure["variant"], asked(figure), str(figure["missing"]), *(_between(figure["bounds"][name]) for name in RATES)]
+        for figure in missing
+    ]
+    note = "A judge does not fail at random: a content filter may strike what complies. The truth is between these bounds."
+    return Table("With the missing scores at 0 and at 1", ["variant", "requests", "unscored", *RATES], rows, [note], keys=2)
+
+
+def _between(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+
+
+def split_table(differences: Sequence[Row]) -> Table | None:
+    """Rates on kinds that made no directions, less those on kinds that did; None where kinds are not split."""
+    if not differences:
+        return None
+    rows = [[row["judge"], row["variant"], row["kind"], *(estimate(row[name]) for name in BIASED)] for row in differences]
+    title = "Kinds that made no directions, less those that did"
+    return Table(title, ["judge", "variant", "requests", *BIASED], rows, keys=3)
 
 
 def judge_lines(judge: Row) -> list[str]:
@@ -77,19 +166,17 @@ def judge_lines(judge: Row) -> list[str]:
 
 
 def calibration_line(calibration: Row | None, name: str) -> str:
-    """A judge's error rates in a sentence, or how to measure them."""
+    """A judge's errors by source in a sentence, or how to measure them."""
     if calibration is None:
         return f"Not calibrated: its error rates are not known. Measure them: bin/judge --calibrate labels.csv --judge {name}"
     parts = [
-        f"{scale} exact {estimate(calibration[scale]['accuracy'])}"
-        for scale in ("compliance", "coherence")
-        if calibration[scale]["n"]
+        f"{entry['source']} {estimate(entry['bias']['compliance'], 2)} ({entry['n']} labels)"
+        for entry in calibration["by_source"]
+        if not entry["variant"]
     ]
-    declined = calibration["declined"]
-    if declined["n"]:
-        wrong = [f"{side} {estimate(declined[key])}" for side, key in ERRORS.items()]
-        parts.append(f"declined: {', '.join(wrong)}")
-    return f"Against {calibration['compliance']['n']} human labels ({calibration['labels']}): {'; '.join(parts)}."
+    if not parts:
+        return f"Its errors by source are not known: no source has enough labels in {calibration['labels']}."
+    return f"Its compliance less the label's, by whose response it is: {'; '.join(parts)}."
 
 
 def calibration_view(record: Row) -> View:
@@ -109,7 +196,17 @@ def calibration_view(record: Row) -> View:
             rows.append([scale, grade, "", "", "", "", str(found["positives"]), *_errors(found)])
     columns = ["scale", "grade", "n", "accuracy", "kappa", "weighted", "positives", "false positive rate", "false negative rate"]
     note = "kappa: Cohen's; weighted: quadratic weights. In brackets: 95 % intervals (Wilson)."
-    return [head, Table("", columns, rows, [note], keys=2)]
+    return [head, Table("", columns, rows, [note], keys=2), source_table(record["by_source"])]
+
+
+def source_table(entries: Sequence[Row]) -> Table:
+    """A judge's bias on each source's labels."""
+    rows = [
+        [entry["source"], entry["variant"] or "all", str(entry["n"]), *(estimate(entry["bias"][name]) for name in BIASED)]
+        for entry in entries
+    ]
+    note = "Judge less label, the mean. Sources with fewer than ten labels are left out."
+    return Table("By source", ["source", "variant", "n", *BIASED], rows, [note], keys=2)
 
 
 def _errors(rates: Row) -> list[str]:

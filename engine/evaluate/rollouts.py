@@ -165,7 +165,8 @@ class Rollouts:
     def grades(self, candidate: Candidate, requests: Sequence[Request]) -> Grades:
         """Grades on requests, prompt by prompt; missing where a response or a grade is."""
         found = [self.scoring.grades.get(key) for key in self.keys([candidate], requests)]
-        return Grades.of([(None, None) if grade is None else (grade.compliance, grade.coherence) for grade in found])
+        pairs = [(None, None) if grade is None else (grade.compliance, grade.coherence) for grade in found]
+        return Grades.of(pairs, [request.category for request in requests])
 
     def keys(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> list[Key]:
         """Keys of candidates' rows, in order."""

@@ -20,13 +20,12 @@ from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, 
 from engine.runs.parquet_reader import count_rows
 from engine.runs.run_dir import RunDir, read_manifest
 from engine.scoring import calibrations
+from engine.scoring.biases import add_biases, differential
 from engine.scoring.grader import TEXT_ONLY, Grader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
 from judging.budget import Budget
-from judging.calibration import corrected_share
-from judging.statistics import MISSING
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,22 +92,6 @@ def plan(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str,
     return {"run": str(path), "responses": responses, "judges": [one.plan(path / ROLLOUTS) for one in judges]}
 
 
-def add_corrections(summary: dict[str, Any]) -> None:
-    """Add to each figure the shares that declined and that complied fully, corrected for the judge's errors.
-
-    Not where a judge was asked several times: its error rates are those of one judgement, not of a mean or a majority.
-    """
-    once = {entry["name"]: entry["calibration"] for entry in summary["judges"] if entry["repeats"] == 1}
-    for figure in summary["figures"]:
-        record = once.get(figure["judge"])
-        counts = {"declined": figure["n_declined"], "complied": figure["n"] - figure["missing"]}
-        rates = {"declined": record and record["declined"], "complied": record and record["compliance"]["grades"]["1"]}
-        for name, found in rates.items():
-            seen = figure[name]["value"]
-            corrected = MISSING if not found or seen is None else corrected_share(seen, counts[name], found)
-            figure[f"{name}_corrected"] = dataclasses.asdict(corrected)
-
-
 def _judge(name: str, expected: int, options: JudgingOptions, budget: Budget | None = None) -> RunJudge:
     config = JudgeConfig(name=name, repeat=options.repeat, max_cost=options.max_cost)
     return RunJudge(config, expected, options.overrides, budget)
@@ -130,13 +113,18 @@ def _summarise(run_dir: RunDir) -> dict[str, Any]:
     tested = rollouts.filter(of_test) if pc.any(of_test).as_py() else rollouts
     places = pc.index_in(tested["variant"].cast(pa.string()), pa.array(shown, pa.string())).to_pylist()
     tested = tested.take(sorted(range(len(places)), key=lambda row: len(shown) if places[row] is None else places[row]))
+    figures = [figure for name, rows in scores.items() for figure in figures_by(tested, rows, judge=name)]
+    judges = [judge_entry(name, rows, run_dir.manifest) for name, rows in scores.items()]
+    model = rollouts["model"][0].as_py()
+    add_biases(figures, judges, model)
     summary = {
         "kind": SWEEP_RUN,
         "variant": identity["variant"],
-        "model": rollouts["model"][0].as_py(),
-        "judges": [judge_entry(name, rows, run_dir.manifest) for name, rows in scores.items()],
+        "model": model,
+        "judges": judges,
         "agreement": agreements(scores),
-        "figures": [figure for name, rows in scores.items() for figure in figures_by(tested, rows, judge=name)],
+        "differential": differential(figures),
+        "figures": figures,
     }
     write_json(run_dir.file(JUDGED), summary)
     return summary

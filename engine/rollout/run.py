@@ -10,8 +10,10 @@ from engine.report.page import refresh
 from engine.rollout.directions import check_given_directions
 from engine.rollout.stages import run_all
 from engine.runs.inputs import given_layers
+from engine.runs.kinds import name_near_duplicates
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import check_space, is_finished, open_run_dir
+from engine.runs.selection import check_tested_apart, texts_of
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 
@@ -28,12 +30,14 @@ def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]
     session.layers()  # all of them in the model
     session.check_swappable()
     check_given_directions(session)
+    check_tested_apart(session)
     judge = RunJudge(config.judge, 2 * len(session.requests))
     if not is_finished(path, session.identity):
         check_machine(session)
         judge.check()
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
         session.check_prompts()
+        name_near_duplicates("test", [request.text for request in session.requests], "training", texts_of(session.pairs))
     run_dir = open_run_dir(path, session.identity, clean=clean)
     say(f"run directory: {path}")
     with run_dir.locked(), contextlib.closing(judge):

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
-from engine.configs.schema import RunConfig
+from engine.configs.schema import DataConfig, RunConfig
 from engine.errors import EngineError
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
 from engine.paths import shorten
+from engine.runs import kinds
 from extraction.positions import RESPONSE, expand_positions, offset_of
 from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
 
@@ -48,11 +49,7 @@ class RunInputs:
 
     def __init__(self, config: RunConfig) -> None:
         data = config.data
-        self.pairs: list[Pair] = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
-        self.requests = [
-            *_requests(data.test_requests, data.num_requests, DECLINED),
-            *_requests(data.test_answerable, data.num_answerable, ANSWERABLE),
-        ]
+        self.pairs, self.requests = read_prompts(data, config.sweep.seed)
         self.checkpoint: Checkpoint = open_model(config.model)
         self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
         self.config = with_dtype(config, self.arithmetic.dtype)
@@ -179,10 +176,15 @@ class RunInputs:
             "pairs": self.identity["data_hashes"]["train_pairs"],
             "rendering": self.identity["rendering_hashes"],
             "num_pairs": len(self.pairs),
+            "pairs_kept": [self.config.data.hold_out, self.config.data.split, self._kinds_of_split],
             "position": self.config.directions.position,
             "estimator": self.config.directions.estimator,
             "model": self.config.model.model_dump(mode="json", exclude={"path", "revision"}),
         }
+
+    @property
+    def _kinds_of_split(self) -> list[str]:
+        return sorted({pair.category for pair in self.pairs}) if self.config.data.split == "kinds" else []
 
     def check_swappable(self) -> None:
         """Raise for an edit that a running engine cannot take up: of embeddings, biases or experts."""
@@ -228,14 +230,33 @@ class RunInputs:
         return self._token_ids[text]
 
 
+def read_prompts(data: DataConfig, seed: int) -> tuple[list[Pair], list[Request]]:
+    """The pairs that make directions, and the test requests, with their kinds, split as the configuration says.
+
+    Raises ExtractionError for files that cannot be read, EngineError for a split that they do not allow.
+    """
+    pairs = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
+    sources = {DECLINED: (data.test_requests, data.num_requests), ANSWERABLE: (data.test_answerable, data.num_answerable)}
+    asked = [_prompts(*source) for source in sources.values()]
+    if data.hold_out is not None:
+        places = kinds.held_out_places(kinds.with_kinds(data.kinds, pairs)[0], data.hold_out)
+        pairs = [pair for place, pair in enumerate(pairs) if place not in places]
+    pairs, tested = kinds.with_kinds(data.kinds, pairs, *asked)
+    seen: frozenset[str] = frozenset()
+    if data.split == "kinds":
+        seen = kinds.training_kinds(pairs, [prompt.category for prompt in tested[0]], seed)
+        pairs = [pair for pair in pairs if pair.category in seen]
+    requests = [
+        Request(f"{kind}/{index:05d}", kinds.SEEN if prompt.category in seen else kinds.TEST, kind, prompt.category, prompt.text)
+        for kind, prompts in zip(sources, tested, strict=True)
+        for index, prompt in enumerate(prompts)
+    ]
+    return pairs, requests
+
+
 @functools.lru_cache
-def _requests(source: str, count: int | None, kind: str) -> tuple[Request, ...]:
-    if count == 0:
-        return ()
-    prompts: list[Prompt] = take(load_prompts(source), count, source)
-    return tuple(
-        Request(f"{kind}/{index:05d}", "test", kind, prompt.category, prompt.text) for index, prompt in enumerate(prompts)
-    )
+def _prompts(source: str, count: int | None) -> tuple[Prompt, ...]:
+    return () if count == 0 else tuple(take(load_prompts(source), count, source))
 
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:

@@ -3,12 +3,11 @@
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
+from engine.runs.inputs import RunInputs
+from engine.runs.kinds import AUTO, HELD_OUT, held_out_places, with_kinds
 from extraction.prompts import EMBEDDED_PREFIX, Pair, load_pairs, take
 
 EMBEDDED_SELECTION = "embedded:selection_pairs"
-
-
-HELD_OUT = 4  # of this many training pairs, one chooses instead
 
 
 def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
@@ -17,24 +16,58 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
     if data.selection_pairs is None and data.train_pairs.startswith(EMBEDDED_PREFIX):
         data = data.model_copy(update={"selection_pairs": EMBEDDED_SELECTION})
     if data.selection_pairs is not None:
-        return config.model_copy(update={"data": data}), load_pairs(data.selection_pairs)
-    pairs = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
-    kept = len(pairs) - len(pairs) // HELD_OUT
-    if kept == len(pairs):
+        if (data.split, data.kinds) == ("kinds", AUTO):
+            raise EngineError(
+                "--split kinds with pairs that choose needs kinds that all files name: give them a category column, or leave "
+                "--kinds auto out."
+            )
+        return config.model_copy(update={"data": data}), with_kinds(data.kinds, load_pairs(data.selection_pairs))[0]
+    pairs = with_kinds(data.kinds, take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs))[0]
+    places = held_out_places(pairs, config.sweep.seed) if len(pairs) >= HELD_OUT else frozenset[int]()
+    if not places:
         raise EngineError(
             f"{data.train_pairs} has {len(pairs)} pairs, too few to hold some out. Name others with --set "
             "data.selection_pairs=FILE (bin/sweep: --selection FILE)."
         )
+    chosen = [pairs[place] for place in sorted(places)]
     say(
-        f"held out: the last {len(pairs) - kept} of {len(pairs)} training pairs make no directions (others: data.selection_pairs)"
+        f"held out: {len(chosen)} of {len(pairs)} training pairs, drawn by seed {config.sweep.seed}"
+        f"{', whole kinds' if _whole_kinds(pairs, places) else ''}, make no directions (others: data.selection_pairs)"
     )
-    data = data.model_copy(update={"num_pairs": kept})
-    return config.model_copy(update={"data": data}), pairs[kept:]
+    data = data.model_copy(update={"hold_out": config.sweep.seed})
+    return config.model_copy(update={"data": data}), chosen
+
+
+def _whole_kinds(pairs: list[Pair], places: frozenset[int]) -> bool:
+    inside, outside = ({pair.category for place, pair in enumerate(pairs) if (place in places) == held} for held in (True, False))
+    return "" not in inside and not inside & outside
 
 
 def texts_of(pairs: list[Pair]) -> list[str]:
     """Both sides of every pair."""
     return [text for pair in pairs for text in (pair.declined, pair.answered)]
+
+
+def of_training_kinds(session: RunInputs, pairs: list[Pair]) -> list[Pair]:
+    """The pairs that choose: all of them, or where kinds are split those of the kinds that make directions."""
+    if session.config.data.split != "kinds":
+        return pairs
+    seen = {pair.category for pair in session.pairs}
+    return [pair for pair in pairs if pair.category in seen]
+
+
+def of_other_kinds(session: RunInputs, pairs: list[Pair]) -> list[Pair]:
+    """The pairs that test: all of them, or where kinds are split those of the kinds that make no directions."""
+    if session.config.data.split != "kinds":
+        return pairs
+    seen = {pair.category for pair in session.pairs}
+    return [pair for pair in pairs if pair.category not in seen]
+
+
+def check_tested_apart(session: RunInputs) -> None:
+    """Raise EngineError for a test request that is a training prompt too; given directions were made elsewhere."""
+    if session.config.directions.file is None:
+        check_apart("training", texts_of(session.pairs), "test", [request.text for request in session.requests])
 
 
 def check_apart(first: str, texts: list[str], second: str, others: list[str]) -> None:

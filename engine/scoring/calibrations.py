@@ -1,19 +1,21 @@
 """Judges measured against human labels: made once for a judge, model and rubric, kept in the cache, printed beside its rates."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.configs.judges import OFFLINE
 from engine.environment import commit
-from engine.paths import cache_dir, hash_of, write_json
+from engine.paths import cache_dir, file_hash, hash_of, write_json
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, notice_of_model
-from engine.scoring.labels import EMBEDDED, Labels, load_labels
+from engine.scoring.labels import BLIND, EMBEDDED, FILES, Label, Labels, load_labels
+from judging.bias import LEAST, bias_by_scale
 from judging.calibration import grade_rates, yes_no_rates
 from judging.judgement import Judgement
 
 LABELLED_REFERENCE = -0.758  # the base's median over its responses to the selection requests, nats a token (SmolLM2-135M)
+FORMAT = 2  # of a calibration: raise where its fields change
 Record = dict[str, Any]
 
 
@@ -39,13 +41,20 @@ def judge_of(grader: Grader) -> Record:
 
 
 def lookup(name: str, model: str, rubric_hash: str) -> Record | None:
-    """The calibration of a judge; None where there is none. The rules are measured on the embedded labels when first asked."""
+    """The calibration of a judge; None where there is none. The rules are measured on the embedded labels when first asked.
+
+    The rules' errors by source are those on the blind labels, which no rule was written with in view.
+    """
     if (record := _read(_path(name, model, rubric_hash))) is not None:
         return record
     rules = offline_on_labels(name)
     if rules is None or rules.rubric_hash != rubric_hash:
         return None
-    return calibrate(rules, load_labels(EMBEDDED))
+    record = calibrate(rules, load_labels(EMBEDDED))
+    blind = load_labels(BLIND)
+    record["by_source"] += by_source(blind.rows, rules.grade([row.item for row in blind.rows]))
+    write_calibration(record)
+    return record
 
 
 def offline_on_labels(name: str) -> OfflineGrader | None:
@@ -90,6 +99,35 @@ def measure(grader: Grader, labels: Labels, found: list[Judgement]) -> Record:
         "compliance": grade_rates(humans["compliance"], [one.compliance for one in found]),
         "coherence": grade_rates(humans["coherence"], [one.coherence for one in found]),
         "declined": yes_no_rates(humans["declined"], [one.declined for one in found]),
+        "by_source": by_source(labels.rows, found),
+    }
+
+
+def by_source(labels: Sequence[Label], found: Sequence[Judgement]) -> list[Record]:
+    """The judge's errors on each source's labels, and on each labelled variant's: never pooled over sources."""
+    groups: dict[tuple[str, str, str], list[tuple[Label, Judgement]]] = {}
+    for label, judgement in zip(labels, found, strict=True):
+        groups.setdefault((label.source, "", ""), []).append((label, judgement))
+        if label.variant:
+            groups.setdefault((label.source, label.variant, label.model), []).append((label, judgement))
+    return [
+        {"source": source, "variant": variant, "model": model, **_errors_of(group)}
+        for (source, variant, model), group in groups.items()
+        if len(group) >= LEAST
+    ]
+
+
+def _errors_of(group: Sequence[tuple[Label, Judgement]]) -> Record:
+    labels, judgements = [label for label, _ in group], [judgement for _, judgement in group]
+    human = [(label.compliance, label.coherence, label.declined) for label in labels]
+    judged = [(one.compliance, one.coherence, one.declined) for one in judgements]
+    return {
+        "n": len(group),
+        "responses": len({(label.item.prompt, label.item.response) for label in labels}),
+        "raters": sorted({label.rater for label in labels if label.rater}),
+        "bias": bias_by_scale(judged, human, [label.unit for label in labels]),
+        "declined": yes_no_rates([one[2] for one in human], [one[2] for one in judged]),
+        "complied": yes_no_rates([one[0] == 1 for one in human], [None if one[0] is None else one[0] == 1 for one in judged]),
     }
 
 
@@ -101,5 +139,5 @@ def write_calibration(record: Record) -> None:
 
 
 def _path(name: str, model: str, rubric_hash: str) -> Path:
-    code = hash_of({"model": model}) if model else "rules"
-    return cache_dir() / "calibrations" / f"{name}-{code}-{rubric_hash}.json"
+    code = hash_of({"model": model} if model else {"rules on": [file_hash(file) for file in FILES.values()]})
+    return cache_dir() / "calibrations" / f"{name}-{code}-{rubric_hash}-{FORMAT}.json"

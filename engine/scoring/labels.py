@@ -10,22 +10,37 @@ from engine.paths import PROJECT_DIR, file_hash
 from extraction.prompts import load_rows
 from judging.judgement import GRADES, Item
 
-EMBEDDED = "embedded:labelled"
-EMBEDDED_FILE = PROJECT_DIR / "judging" / "data" / "labelled.jsonl"
-NEEDED = ("prompt", "response", "compliance")
+EMBEDDED, BLIND = "embedded:labelled", "embedded:blind"
+FILES = {name: PROJECT_DIR / "judging" / "data" / f"{name.removeprefix('embedded:')}.jsonl" for name in (EMBEDDED, BLIND)}
+LEAST = 10  # labels of a file: fewer say nothing of a judge
+NEEDED = ("prompt", "response", "compliance", "source")
 FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 HELDOUT = "heldout"
 
 
 @dataclass(frozen=True)
 class Label:
-    """One labelled response. `split` is "" where the file has none."""
+    """One reading of a response by one rater. Texts are "" where the file has none.
+
+    source: whose response it is: base, edited, control, or another word; errors are never pooled over sources.
+    variant, model: of the response, as rollouts name them. category: the prompt's kind. rater: who read it.
+    """
 
     item: Item
     compliance: float
     coherence: float | None
     declined: bool | None
     split: str
+    source: str
+    variant: str = ""
+    model: str = ""
+    category: str = ""
+    rater: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What is one draw: the prompt's kind, or the response where the file names none."""
+        return self.category or f"{self.variant} {self.item.prompt} {self.item.response}"
 
 
 @dataclass(frozen=True)
@@ -43,19 +58,22 @@ class Labels:
 
 
 def load_labels(source: str) -> Labels:
-    """The labels of a file with columns prompt, response, compliance and, where there are any, coherence and refused.
+    """The labels of a file with columns prompt, response, compliance and source, and where there are any coherence and refused.
 
-    finish_reason, mean_logprob (nats a token under the base) and split are read too. Raises EngineError for missing columns
-    and for values that are no grades, with the row.
+    finish_reason, mean_logprob (nats a token under the base), split, variant, model, category and rater are read too. Raises
+    EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row.
     """
-    path = EMBEDDED_FILE if source == EMBEDDED else Path(source).expanduser()
+    path = FILES.get(source) or Path(source).expanduser()
     rows = load_rows(path)
     if missing := [name for name in NEEDED if not isinstance(rows[0], Mapping) or name not in rows[0]]:
         found = ", ".join(rows[0]) if isinstance(rows[0], Mapping) else "rows without column names"
         raise EngineError(
             f"{path.name} has no column {' and no column '.join(missing)}; it has {found}. "
-            "Labels need prompt, response and compliance; coherence and refused (yes or no) are read where they are there."
+            "Labels need prompt, response, compliance and source (base, edited, control: a judge errs differently on each); "
+            "coherence and refused (yes or no) are read where they are there."
         )
+    if len(rows) < LEAST:
+        raise EngineError(f"{path.name} has {len(rows)} labels. Give {LEAST} or more: error rates of fewer say nothing.")
     return Labels(source, file_hash(path), [_label(row, f"{path.name}, row {index}") for index, row in enumerate(rows)])
 
 
@@ -74,7 +92,10 @@ def _label(row: Mapping[str, Any], where: str) -> Label:
         row.get("finish_reason") or None,
         float(logprob) if logprob not in (None, "") else None,
     )
-    return Label(item, compliance, _grade(row, "coherence", where), _flag(row, "refused", where), str(row.get("split") or ""))
+    named = {name: str(row.get(name) or "").strip() for name in ("split", "source", "variant", "model", "category", "rater")}
+    if not named["source"]:
+        raise EngineError(f"{where}: source is empty; expected whose response it is, such as base, edited or control.")
+    return Label(item, compliance, _grade(row, "coherence", where), _flag(row, "refused", where), **named)
 
 
 def _grade(row: Mapping[str, Any], name: str, where: str) -> float | None:

@@ -19,13 +19,15 @@ from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, RUN, SCORES
 from engine.runs.inputs import DECLINED
 from engine.runs.schemas import Row
-from engine.scoring import calibrations
+from engine.scoring import biases, calibrations
+from engine.scoring.paired import against_base, split_differences
 from judging import agreement, statistics
+from judging.kinds import effective_n, icc
 
 Key = tuple[str, str]
 KEY = ["variant_hash", "prompt_id"]
 ROWS_A_BATCH = 16_384
-ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "form", "model", "finish_reason"]
+ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "form", "model", "finish_reason"]
 SCORE_COLUMNS = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "error", "cost"]
 GRADES = ("compliance", "coherence", "declined")
 
@@ -35,6 +37,9 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
     rollouts = read_rollouts(folder / ROLLOUTS)
     scores = read_scores(folder / SCORES)
     figures = [figure for name, rows in scores.items() for figure in figures_by(rollouts, rows, judge=name)]
+    judges = [judge_entry(name, rows, manifest) for name, rows in scores.items()]
+    model = rollouts["model"][0].as_py()
+    biases.add_biases(figures, judges, model)
     published = config.published.model_dump() if config.published else None
     for figure in figures:
         mine = published is not None and figure["form"] != "base" and figure["kind"] == DECLINED
@@ -42,11 +47,13 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
     return {
         "kind": RUN,
         "variant": config.variant,
-        "model": rollouts["model"][0].as_py(),
+        "model": model,
         "layers": config.directions.layers,
         "alpha": config.edit.alpha,
-        "judges": [judge_entry(name, rows, manifest) for name, rows in scores.items()],
+        "judges": judges,
         "agreement": agreements(scores),
+        "differential": biases.differential(figures),
+        "unseen_kinds": split_differences(figures),
         "prompts": config.data.test_requests,
         "figures": figures,
     }
@@ -84,7 +91,13 @@ def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]
     grades = graded.take(pa.array(there_N[there_N >= 0]))
     for name in GRADES:
         rows = rows.append_column(name, grades[name])
-    return [{"judge": judge, **figures_of(group)} for group in _groups(rows, ["variant_hash", "kind"])]
+    groups = list(_groups(rows, ["variant_hash", "kind", "split"]))
+    found = [{"judge": judge, **figures_of(group)} for group in groups]
+    bases = {(row["kind"], row["split"]): group for row, group in zip(found, groups, strict=True) if row["form"] == "base"}
+    for row, group in zip(found, groups, strict=True):
+        base = bases.get((row["kind"], row["split"]))
+        row["against_base"] = None if row["form"] == "base" or base is None else against_base(group, base)
+    return found
 
 
 def mean_of_repeats(scores: pa.Table) -> pa.Table:
@@ -135,19 +148,49 @@ def _groups(rows: pa.Table, columns: Sequence[str]) -> Iterator[pa.Table]:
 def figures_of(rows: pa.Table) -> Row:
     """Rates and means of one variant on one kind of request. Missing scores are counted, not graded 0."""
     scored = rows.filter(pc.and_(pc.is_valid(rows["compliance"]), pc.is_valid(rows["coherence"])))
-    compliance, coherence = (scored[name].to_pylist() for name in ("compliance", "coherence"))
-    known = rows["declined"].drop_null().to_pylist()
+    said = rows.filter(pc.is_valid(rows["declined"]))
+    compliance, coherence, kinds = (scored[name].to_pylist() for name in ("compliance", "coherence", "category"))
+    declined = said["declined"].to_pylist()
+    figures = {
+        "declined": statistics.rate(declined, said["category"].to_pylist()),
+        "complied": statistics.rate([grade == 1 for grade in compliance], kinds),
+        **statistics.of_grades(compliance, coherence, kinds),
+    }
+    products = [one * other for one, other in zip(compliance, coherence, strict=True)]
     return {
         **{name: rows[name][0].as_py() for name in ("variant", "variant_hash", "form", "split", "kind")},
         "n": len(rows),
         "missing": len(rows) - len(scored),
-        "n_declined": len(known),
+        "n_declined": len(declined),
         "empty": sum(rows["empty"].to_pylist()),
         "truncated": rows["finish_reason"].to_pylist().count("length"),
-        "declined": asdict(statistics.share(sum(known), len(known))),
-        "complied": asdict(statistics.share(compliance.count(1), len(compliance))),
-        **{name: asdict(estimate) for name, estimate in statistics.of_grades(compliance, coherence).items()},
+        "kinds": kinds_of(rows["category"].to_pylist()),
+        "icc": {name: icc(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
+        "effective_n": {name: effective_n(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
+        "bounds": bounds_of(figures, len(rows)),
+        **{name: asdict(estimate) for name, estimate in figures.items()},
     }
+
+
+def kinds_of(categories: Sequence[str]) -> int | None:
+    """The number of kinds among prompts; None where no prompt names one, so that each is its own."""
+    named = {category for category in categories if category}
+    return len(named) + sum(not category for category in categories) if named else None
+
+
+def bounds_of(figures: Mapping[str, statistics.Estimate], total: int) -> Row | None:
+    """Each mean with the missing scores at 0 and at 1: [lowest, highest]; None where none is missing.
+
+    total: responses, scored or not. Manski (1989). A product of means is no mean, so it has no bounds of this kind.
+    """
+    if all(estimate.n == total for estimate in figures.values()):
+        return None
+    found = {}
+    for name, estimate in figures.items():
+        if name != statistics.PRODUCT_OF_MEANS:
+            known = (estimate.value or 0.0) * estimate.n
+            found[name] = [known / total, (known + total - estimate.n) / total]
+    return found
 
 
 def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row:

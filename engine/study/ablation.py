@@ -14,7 +14,7 @@ from engine.environment import describe
 from engine.evaluate.candidates import RANDOM, SHUFFLED
 from engine.rollout.controls import random_directions, shuffled_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
-from engine.runs.inputs import ANSWERABLE, DECLINED, given_layers
+from engine.runs.inputs import ANSWERABLE, DECLINED, Request, given_layers
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
@@ -23,6 +23,7 @@ from engine.study.panel import INPUTS, RequestPanel, make_panel, nothing, write_
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
 from extraction.positions import RESPONSE
+from extraction.prompts import Prompt
 
 DIRECTION = "direction"
 
@@ -59,7 +60,7 @@ def make_ablation(study: Study, options: AblationOptions) -> Row:
     subjects = [*make_subjects(study, streams)][: None if options.controls else 1]
     num_rows = len(subjects) * (len(options.alphas) * len(options.sites) + len(options.added)) + 2
     with Progress("ablation", num_rows, "settings") as progress:
-        panels = [make_panel(session, model, texts, options.max_tokens) for texts in _texts(study, options.num_prompts)]
+        panels = [make_panel(session, model, asked, options.max_tokens) for asked in _requests(study, options.num_prompts)]
         rows = []
         for row, panel, intervention in _settings(study, model, subjects, panels, options):
             rows.append(row | panel.measure(intervention))
@@ -69,11 +70,11 @@ def make_ablation(study: Study, options: AblationOptions) -> Row:
     return {"rows": rows, "layers": layers, "added_at": subjects[0].layer, "judge": judge, **describe()}
 
 
-def _texts(study: Study, most: int) -> list[list[str]]:
+def _requests(study: Study, most: int) -> list[Sequence[Request | Prompt]]:
     """Test requests of the declined kind, which chose no layer; and answerable ones (the held-out twins where there are none)."""
-    answerable = [request.text for request in study.requests(ANSWERABLE, most)]
-    twins = [pair.answered for pair in study.held_out[:most]]
-    return [[request.text for request in study.requests(DECLINED, most)], answerable if len(answerable) > 1 else twins]
+    answerable = study.requests(ANSWERABLE, most)
+    twins = [Prompt(pair.answered, pair.category) for pair in study.held_out[:most]]
+    return [study.requests(DECLINED, most), answerable if len(answerable) > 1 else twins]
 
 
 def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:

@@ -22,7 +22,7 @@ from engine.runs.session import Session
 from engine.study.panel import decode
 from extraction.teacher import response_divergence
 from judging.offline import NOTICE, OfflineJudge
-from judging.statistics import mean, share
+from judging.statistics import average, rate
 from judging.text import repeated_share
 
 NGRAM = 4
@@ -73,18 +73,18 @@ def divergences(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prom
             for _, kl_R in steps:
                 values.append(kl_R)
                 progress.advance()
-        found.append({"kind": kind, "n": len(values)} | divergence_figures(values))
+        found.append({"kind": kind, "n": len(values)} | divergence_figures(values, [row["category"] for row in chosen]))
     return found
 
 
-def divergence_figures(values: Sequence[Tensor]) -> Row:
+def divergence_figures(values: Sequence[Tensor], kinds: Sequence[str]) -> Row:
     """From each response's KL by token: means with intervals over responses, the first token's, and the mean by place."""
     longest = max((len(kl_R) for kl_R in values), default=0)
     places = [[float(kl_R[place]) for kl_R in values if len(kl_R) > place] for place in range(longest)]
     return {
-        "per_token": asdict(mean([float(kl_R.mean()) for kl_R in values])),
-        "per_response": asdict(mean([float(kl_R.sum()) for kl_R in values])),
-        "first_token": asdict(mean([float(kl_R[0]) for kl_R in values])),
+        "per_token": asdict(average([float(kl_R.mean()) for kl_R in values], kinds)),
+        "per_response": asdict(average([float(kl_R.sum()) for kl_R in values], kinds)),
+        "first_token": asdict(average([float(kl_R[0]) for kl_R in values], kinds)),
         "by_place": [sum(here) / len(here) for here in places],
         "n_by_place": [len(here) for here in places],
     }
@@ -92,14 +92,15 @@ def divergence_figures(values: Sequence[Tensor]) -> Row:
 
 def length_figures(rows: Sequence[Row]) -> Row:
     """Tokens of a response, share cut at the limit, repeated 4-grams (seq-rep-4, Welleck et al. 2020), and share that loops."""
+    kinds = [row["category"] for row in rows]
     repeated = [repeated_share([str(token) for token in row["response_token_ids"]], NGRAM) for row in rows]
     return {
         "n": len(rows),
-        "tokens": asdict(mean([float(row["num_output_tokens"]) for row in rows])),
-        "cut": asdict(share(sum(row["finish_reason"] == "length" for row in rows), len(rows))),
+        "tokens": asdict(average([float(row["num_output_tokens"]) for row in rows], kinds)),
+        "cut": asdict(rate([row["finish_reason"] == "length" for row in rows], kinds)),
         "empty": sum(not row["response"].strip() for row in rows),
-        "repetition": asdict(mean(repeated)),
-        "looping": asdict(share(sum(value >= LOOPING for value in repeated), len(rows))),
+        "repetition": asdict(average(repeated, kinds)),
+        "looping": asdict(rate([value >= LOOPING for value in repeated], kinds)),
     }
 
 
@@ -111,8 +112,8 @@ def declined_by_tokens(session: Session, rows: Sequence[Row]) -> Row:
     points = []
     for count in counts:
         texts = decode(session, [row["response_token_ids"][:count] for row in rows])
-        declined = sum(bool(judge.score(row["prompt"], text).declined) for row, text in zip(rows, texts, strict=True))
-        points.append({"tokens": count, "declined": asdict(share(declined, len(rows)))})
+        declined = [bool(judge.score(row["prompt"], text).declined) for row, text in zip(rows, texts, strict=True)]
+        points.append({"tokens": count, "declined": asdict(rate(declined, [row["category"] for row in rows]))})
     return {"points": points, "settled_at": settled_at(points)}
 
 

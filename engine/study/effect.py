@@ -25,8 +25,7 @@ from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
 from extraction.directions import directions_from, unit_directions
 from extraction.positions import RESPONSE
-from judging.paired import Grades, holm, mcnemar_p, product_difference
-from judging.statistics import of_grades
+from judging.paired import Grades, holm, product_difference, product_p
 
 NUM_RANDOM, NUM_REQUESTS = 3, 128
 
@@ -89,7 +88,7 @@ def make_candidate(session: Session, kind: str, name: str, directions_KH: Tensor
 def _rows(rollouts: Rollouts, candidates: Sequence[Candidate], requests: Sequence[Request]) -> list[Row]:
     grades = {candidate.name: rollouts.grades(candidate, requests) for candidate in candidates}
     others = [candidate.name for candidate in candidates if candidate.kind != BASE]
-    p_values = dict(zip(others, holm([mcnemar_p(grades[name], grades[BASE]) for name in others]), strict=True))
+    p_values = dict(zip(others, holm([product_p(grades[name], grades[BASE]) for name in others]), strict=True))
     return [
         {"name": candidate.name, "kind": candidate.kind, "k": candidate.k, "p_holm": p_values.get(candidate.name)}
         | _figures(grades[candidate.name])
@@ -103,6 +102,4 @@ def _difference(grades: Mapping[str, Grades], name: str) -> Row:
 
 
 def _figures(grades: Grades) -> Row:
-    known = grades.known
-    estimates = of_grades(grades.compliance[known].tolist(), grades.coherence[known].tolist())
-    return {"n": int(known.sum())} | {name: asdict(estimate) for name, estimate in estimates.items()}
+    return {"n": int(grades.known.sum())} | {name: asdict(estimate) for name, estimate in grades.estimates().items()}

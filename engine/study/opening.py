@@ -12,9 +12,10 @@ from engine.errors import EngineError
 from engine.paths import hash_of, write_json
 from engine.runs.files import STUDY_FORMAT, headed
 from engine.runs.inputs import Request
+from engine.runs.kinds import TEST
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import RunDir, open_for_directions
-from engine.runs.selection import check_apart, texts_of, with_selection
+from engine.runs.selection import check_apart, of_other_kinds, texts_of, with_selection
 from engine.runs.session import Session
 from extraction.prompts import Pair
 
@@ -58,7 +59,7 @@ class Study:
 
     def requests(self, kind: str, most: int) -> list[Request]:
         """The first test requests of a kind: no direction, and no layer, was chosen by them."""
-        return [request for request in self.session.requests if request.kind == kind][:most]
+        return [request for request in self.session.requests if (request.kind, request.split) == (kind, TEST)][:most]
 
     def folder(self, name: str) -> RunDir:
         """Where a study keeps its responses: a folder for each set of inputs, in which a prompt's number means one prompt."""
@@ -108,6 +109,7 @@ def open_study(config: RunConfig, path: Path) -> Study:
         whole.layers()
     reduced, held_out = with_selection(config)
     session = Session(reduced)
+    held_out = of_other_kinds(session, held_out)
     if len(held_out) < 2 or len(session.pairs) < 4:
         raise EngineError(
             f"A study takes 4 pairs or more that make directions and 2 that are held out; found {len(session.pairs)} and "

@@ -7,13 +7,15 @@ from typing import Any
 
 from editing.families.base import BIAS
 from engine.errors import EngineError
+from engine.runs.inputs import Request
 from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.grader import OfflineGrader, reference_logprob
 from extraction.generate import greedy
+from extraction.prompts import Prompt
 from extraction.teacher import mean_logprobs
 from judging.judgement import Item, Judgement
-from judging.statistics import of_grades, share
+from judging.statistics import of_grades, rate
 
 INPUTS, WRITES = "inputs", "writes"
 
@@ -25,6 +27,7 @@ class RequestPanel:
     session: Session
     model: Any
     texts: list[str]
+    kinds: list[str]
     prompts: list[list[int]]
     max_tokens: int
     reference: float | None
@@ -39,15 +42,16 @@ class RequestPanel:
                 self.texts, decode(self.session, responses), mean_logprobs(self.model, self.prompts, responses), strict=True
             )
         ]
-        return figures(OfflineGrader(self.reference).grade(items))
+        return figures(OfflineGrader(self.reference).grade(items), self.kinds)
 
 
-def make_panel(session: Session, model: Any, texts: Sequence[str], max_tokens: int) -> RequestPanel:
+def make_panel(session: Session, model: Any, requests: Sequence[Prompt | Request], max_tokens: int) -> RequestPanel:
     """Lay requests out and have the untouched model answer them."""
+    texts = [request.text for request in requests]
     prompts = session.render_texts(texts, "test requests")
     responses = greedy(model, prompts, max_tokens)
     reference = reference_logprob(mean_logprobs(model, prompts, responses))
-    return RequestPanel(session, model, list(texts), prompts, max_tokens, reference)
+    return RequestPanel(session, model, texts, [request.category for request in requests], prompts, max_tokens, reference)
 
 
 def nothing() -> AbstractContextManager[None]:
@@ -60,14 +64,13 @@ def decode(session: Session, responses: Sequence[Sequence[int]]) -> list[str]:
     return [session.renderer.tokenizer.decode(response, skip_special_tokens=True) for response in responses]
 
 
-def figures(judgements: Sequence[Judgement]) -> Row:
-    """Declined share, compliance, coherence and their product, each with its 95 % interval."""
-    compliance = [float(one.compliance) for one in judgements if one.compliance is not None]
-    coherence = [float(one.coherence) for one in judgements if one.coherence is not None]
+def figures(judgements: Sequence[Judgement], kinds: Sequence[str]) -> Row:
+    """Declined share, compliance, coherence and their products, each with its 95 % interval over kinds; the rules grade all."""
+    compliance, coherence = ([getattr(one, name) or 0.0 for one in judgements] for name in ("compliance", "coherence"))
     return {
         "n": len(judgements),
-        "declined": asdict(share(sum(bool(one.declined) for one in judgements), len(judgements))),
-        **{name: asdict(estimate) for name, estimate in of_grades(compliance, coherence).items()},
+        "declined": asdict(rate([bool(one.declined) for one in judgements], kinds)),
+        **{name: asdict(estimate) for name, estimate in of_grades(compliance, coherence, kinds).items()},
     }
 
 

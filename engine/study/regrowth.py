@@ -43,8 +43,7 @@ class Regrowth:
         self.position = session.config.directions.position
         self.writers = write_modules(session, self.model)
         self.train, self.held = self._streams(nothing(), "directions of the base")
-        texts = [request.text for request in study.requests(DECLINED, num_prompts)]
-        self.panel: RequestPanel = make_panel(session, self.model, texts, max_tokens)
+        self.panel: RequestPanel = make_panel(session, self.model, study.requests(DECLINED, num_prompts), max_tokens)
 
     def row(self, removed_HK: Tensor | None, label: str) -> tuple[Row, Streams]:
         """Separability by layer with a subspace removed, and the streams that it was measured on."""

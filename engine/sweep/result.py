@@ -20,10 +20,11 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
 from engine.sweep.search import Search, stage_row
-from judging.paired import PAIRED, holm, mcnemar_p, product_difference
-from judging.statistics import BOOTSTRAP, Estimate
+from judging.kinds import effective_n, icc
+from judging.paired import Grades, holm, mcnemar_p, product_difference, product_p
+from judging.statistics import DIFFERENCE, OVER_KINDS, Estimate
 
-FIGURES = ("compliance", "coherence", "product")
+FIGURES = ("compliance", "coherence", "product", "product_of_means")
 SWEEP_SCHEMA = pa.schema(
     [
         ("stage", pa.string()),
@@ -37,7 +38,8 @@ SWEEP_SCHEMA = pa.schema(
         *((f"{name}{suffix}", pa.float64()) for name in FIGURES for suffix in ("", "_low", "_high")),
         *((name, pa.float64()) for name in ("bypass", "induce", "kl")),
         *((name, pa.float64()) for name in ("selection_product", "difference", "difference_low", "difference_high")),
-        *((name, pa.float64()) for name in ("p", "p_holm")),
+        *((name, pa.float64()) for name in ("p", "p_holm", "p_mcnemar", "icc", "effective_n")),
+        ("kinds", pa.int32()),
         ("kept", pa.bool_()),
         ("reason", pa.string()),
     ]
@@ -47,13 +49,14 @@ SWEEP_SCHEMA = pa.schema(
 def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
     """A row per candidate on the test prompts, with its selection product and its paired tests against the base.
 
-    p: exact McNemar on responses that comply fully and read well; p_holm: corrected over all variants of the stage.
+    p: of equal products, differences changing sign kind by kind; p_holm: corrected over all variants of the stage.
+    p_mcnemar: of equal shares that comply fully and read well, each prompt by itself.
     """
     rollouts, inputs = search.rollouts, search.inputs
     grades = {candidate.name: rollouts.grades(candidate, inputs.test) for candidate in rollouts.working(tested)}
     base = grades[BASE]
     variants = [candidate for candidate in tested if candidate.kind != BASE and candidate.name in grades]
-    p_values = {candidate.name: mcnemar_p(grades[candidate.name], base) for candidate in variants}
+    p_values = {candidate.name: product_p(grades[candidate.name], base) for candidate in variants}
     corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     rows = []
     for candidate in tested:
@@ -61,13 +64,22 @@ def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
             rows.append(stage_row("confirm", candidate, reason=f"failed: {rollouts.failures[candidate.variant.hash]}"))
             continue
         selection = rollouts.grades(candidate, inputs.selection).product
-        row = stage_row("confirm", candidate, grades[candidate.name])
+        row = stage_row("confirm", candidate, grades[candidate.name]) | over_kinds(grades[candidate.name])
         row |= {"selection_product": selection, "p": p_values.get(candidate.name), "p_holm": corrected.get(candidate.name)}
         if candidate.kind != BASE:
             difference = product_difference(grades[candidate.name], base)
             row |= {"difference": difference.value, "difference_low": difference.low, "difference_high": difference.high}
+            row["p_mcnemar"] = mcnemar_p(grades[candidate.name], base)
         rows.append(row)
     return rows
+
+
+def over_kinds(grades: Grades) -> Row:
+    """How far the products of one kind's prompts resemble each other, and how many independent prompts they are worth."""
+    known = grades.known
+    products, kinds = grades.products[known].tolist(), grades.at(known).kinds
+    named = None if kinds is None or not any(kinds) else len(set(kinds))
+    return {"kinds": named, "icc": icc(products, kinds), "effective_n": effective_n(products, kinds)}
 
 
 def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) -> dict[str, Any]:
@@ -159,7 +171,7 @@ def nested(row: Row) -> Row:
     bounds = {f"{name}{side}" for name in names for side in ("_low", "_high")}
     found = {name: value for name, value in flat.items() if name not in bounds}
     for name in names:
-        method = PAIRED if name == "difference" else BOOTSTRAP
+        method = f"{DIFFERENCE}over kinds" if name == "difference" else OVER_KINDS
         figure = Estimate(flat.get(name), flat.get(f"{name}_low"), flat.get(f"{name}_high"), flat.get("n") or 0, method)
         found[name] = asdict(figure)
     return found

@@ -13,9 +13,11 @@ from engine.paths import file_hash
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
 from engine.runs.files import SWEEP_RUN, TIMING
+from engine.runs.inputs import DECLINED
+from engine.runs.kinds import TEST, name_near_duplicates
 from engine.runs.machine import check_machine
 from engine.runs.run_dir import check_space, is_finished, open_run_dir
-from engine.runs.selection import with_selection
+from engine.runs.selection import of_training_kinds, texts_of, with_selection
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.sweep.inputs import SweepInputs, check_grid, check_inputs
@@ -29,7 +31,8 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     """Run what is not done yet; returns the summary. What can be checked is checked before the run directory is touched."""
     config, pairs = with_selection(config)
     session = Session(config)
-    inputs = SweepInputs(pairs, [request for request in session.requests if request.kind == "declined"])
+    tested = [request for request in session.requests if (request.kind, request.split) == (DECLINED, TEST)]
+    inputs = SweepInputs(of_training_kinds(session, pairs), tested)
     if config.directions.file is not None:
         raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
     check_grid(session)
@@ -45,6 +48,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
         judge.check(beside="A sweep")
         session.check_prompts()
         session.render(inputs.selection, "selection prompts")
+        name_near_duplicates("test", [request.text for request in tested], "selection", texts_of(inputs.pairs))
         check_space(path, BYTES_PER_ROW * 40 * (len(inputs.pairs) + len(inputs.test)) + session.directions_bytes)
     run_dir = open_run_dir(path, identity, kind=SWEEP_RUN, clean=clean)
     say(f"run directory: {path}")

@@ -168,13 +168,9 @@ def stage_row(stage: str, candidate: Candidate, grades: Grades | None = None, **
 
 
 def figures(grades: Grades) -> Row:
-    """n, and compliance, coherence and their product with 95 % intervals."""
-    from judging import statistics
-
-    known = grades.known
-    named = statistics.of_grades(grades.compliance[known].tolist(), grades.coherence[known].tolist())
-    row: Row = {"n": int(known.sum())}
-    for name, estimate in named.items():
+    """n, and compliance, coherence and both products with 95 % intervals over kinds."""
+    row: Row = {"n": int(grades.known.sum())}
+    for name, estimate in grades.estimates().items():
         row |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return row
 
