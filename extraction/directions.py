@@ -6,7 +6,6 @@ of the rendered prompt. Takes a model and token ids; knows nothing of files.
 # L = decoder blocks, H = hidden size, P = positions, G = groups of prompts, N = prompts, B = prompts of a batch
 
 import itertools
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from extraction.controls import RANDOM, Control, as_long, random_weights, swapped_places
 from extraction.errors import ExtractionError
 from extraction.estimators import estimate
 from extraction.positions import LAST
@@ -87,10 +87,10 @@ class Streams:
 
 @dataclass(frozen=True)
 class Extraction:
-    """Directions by position, and those of the same prompts under shuffled labels, which show what no difference looks like."""
+    """Directions by position, and those of each control by its name: what directions look like that mean nothing."""
 
     directions: dict[str, Directions]
-    shuffled: dict[str, Directions]
+    controls: dict[str, dict[str, Directions]]
 
 
 def extract_directions(
@@ -108,33 +108,58 @@ def extract_at(
     pairs: Sequence[RenderedPair],
     positions: Mapping[str, int],
     *,
-    seed: int = 0,
+    controls: Sequence[Control] = (),
+    kinds: Sequence[str] | None = None,
     on_prompt: Callable[[int], None] = lambda done: None,
 ) -> Extraction:
-    """Directions of every layer at each position, with those of shuffled labels.
+    """Directions of every layer at each position, with those of the controls, in one pass over the prompts.
 
     positions: names, each with its offset from the prompt's end.
-    seed: draws the half of the pairs whose sides shuffled labels swap.
+    kinds: of the pairs; shuffled labels exchange the sides of whole kinds.
     on_prompt: called with the number of the 2 N prompts done.
     Memory does not grow with the number of pairs. Raises ExtractionError where there are none.
     """
     if not pairs:
         raise ExtractionError("No pairs to extract from; expected at least one.")
-    swapped = set(swapped_pairs(len(pairs), seed))
+    count = len(pairs)
     prompts = [pair.declined for pair in pairs] + [pair.answered for pair in pairs]
-    true_side = [0] * len(pairs) + [1] * len(pairs)
-    groups = [(side, 2 + (side ^ (place % len(pairs) in swapped))) for place, side in enumerate(true_side)]
-    means_GPLH = group_means(model, prompts, groups, list(positions.values()), on_prompt)
-    named = [(name, means_GPLH[:, place]) for place, name in enumerate(positions)]
-    return Extraction(
-        {name: Directions(means[0], means[1], len(pairs), name) for name, means in named},
-        {name: Directions(means[2], means[3], len(pairs), name) for name, means in named},
-    )
+    sides_GN = torch.zeros(2, 2 * count, dtype=torch.float64)
+    sides_GN[0, :count], sides_GN[1, count:] = 1.0, 1.0
+    rows = [sides_GN, *(control_weights(control, sides_GN, kinds or [""] * count) for control in controls)]
+    sums_GPLH = weighted_sums(model, prompts, torch.cat(rows), list(positions.values()), on_prompt)
+    split = sums_GPLH.split([len(weights_GN) for weights_GN in rows])
+    parts = dict(zip(["", *(control.name for control in controls)], split, strict=True))
+    directions = {
+        name: Directions(parts[""][0, place] / count, parts[""][1, place] / count, count, name)
+        for place, name in enumerate(positions)
+    }
+    found = {
+        control.name: {
+            name: control_from_sums(parts[control.name][:, place], directions[name]) for place, name in enumerate(positions)
+        }
+        for control in controls
+    }
+    return Extraction(directions, found)
 
 
-def swapped_pairs(count: int, seed: int) -> list[int]:
-    """Places of half of the pairs, drawn by `seed`: shuffled labels swap their sides."""
-    return sorted(random.Random(seed).sample(range(count), count // 2))
+def control_weights(control: Control, sides_GN: Tensor, kinds: Sequence[str]) -> Tensor:
+    """The weights of the 2 N prompts that make a control: of two means for shuffled labels, of one sum for a random one."""
+    count = sides_GN.shape[1] // 2
+    if control.kind == RANDOM:
+        return random_weights(count, control)[None]
+    places = torch.tensor(swapped_places(kinds, control), dtype=torch.long)
+    swapped_GN = sides_GN.clone()
+    for columns in (places, places + count):
+        swapped_GN[:, columns] = 1 - swapped_GN[:, columns]
+    return swapped_GN
+
+
+def control_from_sums(sums_GLH: Tensor, true: Directions) -> Directions:
+    """A control's directions: of two sides' sums, or of one random sum at the true difference's length."""
+    if len(sums_GLH) == 2:
+        return Directions(sums_GLH[0] / true.num_pairs, sums_GLH[1] / true.num_pairs, true.num_pairs, true.position)
+    drawn_LH = as_long(sums_GLH[0], true.mean_difference_LH)
+    return Directions(true.answered_mean_LH + drawn_LH, true.answered_mean_LH, true.num_pairs, true.position)
 
 
 def directions_from(streams: Streams, position: str, estimator: str = MEAN_DIFFERENCE) -> Directions:
@@ -173,12 +198,26 @@ def group_means(
     counts_GN = torch.zeros(1 + max(map(max, members), default=0), len(listed), dtype=torch.float64)
     for place, own in enumerate(members):
         counts_GN[list(own), place] = 1
+    sums_GPLH = weighted_sums(model, listed, counts_GN, offsets, on_prompt, batch_tokens=batch_tokens)
+    return sums_GPLH / counts_GN.sum(dim=1)[:, None, None, None]
+
+
+def weighted_sums(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    weights_GN: Tensor,
+    offsets: Sequence[int],
+    on_prompt: Callable[[int], None] = lambda done: None,
+    *,
+    batch_tokens: int | None = None,
+) -> Tensor:
+    """Sums of the residual stream over prompts with each row of weights, in float64: (G, P, L+1, H); see `group_means`."""
     sums_GPLH: Any = 0.0
-    for indices, resid_LBPH in batches(model, listed, offsets, on_prompt, batch_tokens=batch_tokens):
+    for indices, resid_LBPH in batches(model, prompts, offsets, on_prompt, batch_tokens=batch_tokens):
         of_batch_BPLH = resid_LBPH.to("cpu", torch.float64).permute(1, 2, 0, 3)
         for place, resid_PLH in zip(indices, of_batch_BPLH, strict=True):
-            sums_GPLH = sums_GPLH + counts_GN[:, place, None, None, None] * resid_PLH
-    return sums_GPLH / counts_GN.sum(dim=1)[:, None, None, None]
+            sums_GPLH = sums_GPLH + weights_GN[:, place, None, None, None] * resid_PLH
+    return torch.as_tensor(sums_GPLH)
 
 
 def unit_rows(vectors_LH: Tensor) -> Tensor:

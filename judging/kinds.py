@@ -65,7 +65,7 @@ def effective_n(values: Sequence[float], kinds: Sequence[str] | None) -> float |
         return None
     influence_N = (values_N - values_N.mean()) / len(values_N)
     variance = covariance(influence_N, influence_N, codes_N)
-    return float(values_N.var() / variance) if variance > 0 else None
+    return float(values_N.var(ddof=1) / variance) if variance > 0 else None
 
 
 def sign_flip_p(differences: Sequence[float], kinds: Sequence[str] | None) -> float:

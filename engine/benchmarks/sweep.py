@@ -26,8 +26,8 @@ from engine.sweep.faithful import elsewhere
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import SweepInputs, check_inputs
 from engine.sweep.run import sweep_identity
-from engine.sweep.screen import SCREEN_SCHEMA
-from engine.sweep.search import Search, directions_of_sweep
+from engine.sweep.screen import SCREEN_SCHEMA, run_screen
+from engine.sweep.search import Search, grids_of_sweep
 from extraction.prompts import take
 
 PLAIN_EVERY = 3  # variants between two that plain LLM.generate does too
@@ -98,7 +98,7 @@ def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="refusal-bench-") as name:
         folder = Path(name)
         identity = sweep_identity(session, RunJudge(session.config.judge, 1))
-        grid = directions_of_sweep(session, open_run_dir(folder / "directions", identity))
+        grid = grids_of_sweep(session, open_run_dir(folder / "directions", identity))[0]
         layers = grid.singles()
         engine = WatchedEngine(session)
         session.replica().swap(session.base)
@@ -134,7 +134,7 @@ def bench_sweep(config: RunConfig, num_prompts: int) -> dict[str, Any]:
 
 
 def _prepare(config: RunConfig, num_prompts: int) -> tuple[Session, SweepInputs]:
-    sweep = config.sweep.model_copy(update={"subspaces": [], "finalists": 1, "random_directions": 0})
+    sweep = config.sweep.model_copy(update={"subspaces": [], "finalists": 1, "controls": 0})
     config, pairs = with_selection(config.model_copy(update={"sweep": sweep}))
     session = Session(config)
     inputs = SweepInputs(take(pairs, num_prompts, "the selection"), [r for r in session.requests if r.kind == DECLINED])
@@ -155,7 +155,8 @@ def _search(
         winner = search.selected(grid.singles())[0]
         screened = started
     else:
-        candidates = search.screened(ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, key=["variant_hash"]))
+        table = ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, key=["variant_hash"])
+        candidates = search.screened(run_screen(session, [grid], inputs, table, rollouts))
         screened = time.monotonic()
         winner = search.selected(search.raced(candidates)[:1])[0]
     seconds = time.monotonic() - started - (engine.extra_seconds if isinstance(engine, WatchedEngine) else 0)

@@ -211,8 +211,9 @@ class SweepConfig(Section):
     """New tokens per response in the halving rounds."""
     finalists: int = Field(3, ge=1)
     """Single directions that reach the test prompts, beside the best of each subspace."""
-    random_directions: int = Field(5, ge=0)
-    """Controls: random subspaces of the winner's dimension and alpha. A shuffled-label direction comes with them."""
+    controls: int | None = Field(None, ge=0)
+    """Draws of shuffled labels, and as many random directions of the stream's covariance, each chosen as the winner is. The
+    winner's p against n of them is at least 1 / (n + 1). None: 20 on a GPU, 2 without one; 0: none."""
     seed: int = 0
     """Of the random directions and the shuffled labels, in sweeps and in every study."""
 

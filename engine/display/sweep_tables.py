@@ -1,10 +1,14 @@
 """Tables of a sweep, in the form of the study's."""
 
+from collections.abc import Sequence
+
 from engine.display.numbers import estimate, number, p_value
 from engine.display.run_tables import ACTING, judge_lines
 from engine.display.table import Row, Table, View
 
 NAMED = {"base": "no edit", "random": "control: random", "shuffled": "control: shuffled labels"}
+CONTROLS = ("shuffled", "random")
+SHOWN_CONTROLS = 2  # of each sort, the best
 
 
 def sweep_view(summary: Row, winner_file: str) -> View:
@@ -20,36 +24,67 @@ def sweep_view(summary: Row, winner_file: str) -> View:
 
 
 def confirmation_table(summary: Row) -> Table:
-    """Every variant that reached the test prompts, with its tests against the base."""
-    rows = [confirmed_cells(row) for row in summary["confirm"]]
-    tested = sum(row.get("p") is not None for row in summary["confirm"])
+    """Every variant that reached the test prompts, with its tests against the base, and the best of the controls."""
+    rows = [confirmed_cells(row) for row in shown_rows(summary["confirm"])]
+    tested = sum(row.get("p_holm") is not None for row in summary["confirm"])
     notes = [
-        "In brackets: 95 % bootstrap intervals. p: exact McNemar against the base on the same prompts (complies fully and reads "
-        f"well), Holm over {tested} variants.",
+        "In brackets: 95 % intervals, the prompt's kind as the unit. product: the mean of compliance x coherence. "
+        f"means: the product of means. p: sign flips kind by kind against the base, Holm over {tested} variants.",
+        *control_lines(summary),
+        optimism_line(summary["optimism"]),
         *judge_lines(summary["judge"]),
     ]
-    columns = ["variant", "directions", "k", "alpha", *ACTING, "on selection", "p (Holm)"]
+    columns = ["variant", "directions", "k", "alpha", *ACTING, "means", "on selection", "product less the base's", "p (Holm)"]
     return Table("Confirmation on test prompts", columns, rows, notes)
+
+
+def shown_rows(confirm: Sequence[Row]) -> list[Row]:
+    """All but the controls, and of those the best of each sort."""
+    found = [row for row in confirm if row["kind"] not in CONTROLS]
+    for kind in CONTROLS:
+        drawn = [row for row in confirm if row["kind"] == kind]
+        found += sorted(drawn, key=lambda row: -(row["product"]["value"] or 0))[:SHOWN_CONTROLS]
+    return found
+
+
+def control_lines(summary: Row) -> list[str]:
+    """A sentence for each sort of control: how many did as well as the winner."""
+    products = {row["variant"]: row["product"] for row in summary["confirm"]}
+    return [
+        f"{summary['winner']['name']} against {row['n']} {NAMED[row['kind']].removeprefix('control: ')} draws, each chosen as it "
+        f"was: p {p_value(row['p'])}; the best has product {estimate(products[row['best']])}."
+        for row in summary["against_controls"]
+    ]
+
+
+def optimism_line(optimism: Row) -> str:
+    """A sentence on what choosing by the same prompts added."""
+    return (
+        "The winner's gain over the base on the prompts that chose it, less that on the test prompts (the winner's curse): "
+        f"{estimate(optimism)}."
+    )
 
 
 def confirmed_cells(row: Row) -> list[str]:
     """One variant's cells; of one that failed, the reason."""
     if row["compliance"]["value"] is None:
-        return [row["variant"], str(row.get("reason")), *["-"] * 7]
+        return [row["variant"], str(row.get("reason")), *["-"] * 9]
     base = row["kind"] == "base"
     size = ["-", "-"] if base else [str(row["k"]), f"{row['alpha']:g}"]
-    figures = [estimate(row[name]) for name in ACTING]
-    return [row["variant"], origin(row), *size, *figures, number(row.get("selection_product")), p_value(row.get("p_holm"))]
+    figures = [estimate(row[name]) for name in (*ACTING, "product_of_means")]
+    against = [number(row.get("selection_product")), estimate(row.get("difference")), p_value(row.get("p_holm"))]
+    return [row["variant"], origin(row), *size, *figures, *against]
 
 
 def origin(row: Row) -> str:
     """Where a variant's directions come from."""
-    if row["kind"] in NAMED:
-        return NAMED[row["kind"]]
+    if row["kind"] == "base":
+        return NAMED["base"]
     positions = {source.split("@")[0] for source in row["sources"]}
     layers = ", ".join(source.split("@")[1] for source in row["sources"])
     where = "" if positions == {"last"} else f" at {' '.join(sorted(positions))}"
-    return f"layer{'s' if len(row['sources']) > 1 else ''} {layers}{where}"
+    control = f"{NAMED[row['kind']]}, " if row["kind"] in CONTROLS else ""
+    return f"{control}layer{'s' if len(row['sources']) > 1 else ''} {layers}{where}"
 
 
 def marginal_table(summary: Row) -> Table | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from engine.display import study_tables
 from engine.display.ability import bench_table
-from engine.display.numbers import estimate
 from engine.display.progress import say
 from engine.display.run_tables import figure_tables
 from engine.display.study_words import reading_sentences, structure_sentence
@@ -26,7 +25,7 @@ from engine.runs.run_dir import RunDir
 
 PROMPTS = 150  # of each kind, in the browser of responses
 FOLDER = Path(__file__).parent
-CHANGED = 3  # raise where the page itself changes: finished runs then get a new one
+CHANGED = 4  # raise where the page itself changes: finished runs then get a new one
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,8 @@ def _sweep_figures(run: RunData) -> list[tuple[Plot, bytes]]:
 def _sentences(run: RunData) -> list[str]:
     found = []
     singles = [row for row in tables.variant_rows(run) if row["k"] == 1]
-    answer, decided = tables.sufficient(singles)
-    if decided is not None:
-        found.append(
-            f"Is one direction sufficient? {answer.capitalize()}: {decided['name']} has compliance "
-            f"{estimate(decided['compliance'])} at coherence {estimate(decided['coherence'])}."
-        )
+    if (sentence := tables.sufficiency_sentence(singles)) is not None:
+        found.append(sentence)
     if geometry := run.studies.get("geometry"):
         found.append(structure_sentence(geometry))
     if reading := run.studies.get("reading"):

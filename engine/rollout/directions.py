@@ -19,6 +19,7 @@ from extraction.positions import LAST, RESPONSE
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from extraction.controls import Control
     from extraction.directions import Directions, Extraction, Streams
 
 SHARE_FOR_WEIGHTS = 0.8  # of a GPU
@@ -75,25 +76,28 @@ def extract_configured(session: Session) -> "Directions":
     return extract(session, session.offsets([position])).directions[position]
 
 
-def extract(session: Session, positions: Mapping[str, int]) -> "Extraction":
-    """Directions of every layer at each position, and under shuffled labels, on the GPU where there is one.
+def extract(session: Session, positions: Mapping[str, int], controls: "Sequence[Control]" = ()) -> "Extraction":
+    """Directions of every layer at each position, and of the controls, on the GPU where there is one.
 
     Mean differences at prompt tokens are streamed; other estimators, and the response's mean, need every prompt's stream.
     """
-    from engine.rollout.controls import shuffled_labels
+    from engine.rollout.controls import control_directions
     from extraction.directions import Extraction, directions_from, extract_at
 
-    estimator, seed = session.config.directions.estimator, session.config.sweep.seed
+    estimator, kinds = session.config.directions.estimator, [pair.category for pair in session.pairs]
     if estimator == "mean_difference" and RESPONSE not in positions:
         pairs = session.rendered_pairs()
         model = transformers_model(session)
         with Progress("directions", 2 * len(pairs), "prompts") as progress:
-            return extract_at(model, pairs, positions, seed=seed, on_prompt=lambda done: progress.advance())
+            return extract_at(model, pairs, positions, controls=controls, kinds=kinds, on_prompt=lambda done: progress.advance())
     responses = pair_responses(session) if RESPONSE in positions else None
     streams = streams_at(session, transformers_model(session), positions, responses)
     return Extraction(
         {name: directions_from(found, name, estimator) for name, found in streams.items()},
-        {name: shuffled_labels(found, name, estimator, seed) for name, found in streams.items()},
+        {
+            control.name: {name: control_directions(found, control, name, estimator, kinds) for name, found in streams.items()}
+            for control in controls
+        },
     )
 
 

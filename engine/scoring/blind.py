@@ -135,10 +135,10 @@ def readings(file: Path) -> list[Reading]:
     found = []
     for place, row in enumerate(read_lines(file) if file.is_file() else [], 1):
         try:
-            grades = [float(row[name]) for name in ("compliance", "coherence")]
-            if not set(grades) <= set(GRADES.values()):
+            compliance, coherence = (float(row[name]) for name in ("compliance", "coherence"))
+            if not {compliance, coherence} <= set(GRADES.values()):
                 raise ValueError
-            found.append(Reading(str(row["id"]), *grades, bool(row["refused"])))
+            found.append(Reading(str(row["id"]), compliance, coherence, bool(row["refused"])))
         except (KeyError, TypeError, ValueError):
             raise EngineError(
                 f"{file}, line {place}: expected id, compliance and coherence of 0, 0.5 or 1, and refused."

@@ -12,7 +12,7 @@ from editing.projection import orthonormal_basis
 from engine.display.progress import Progress
 from engine.environment import describe
 from engine.evaluate.candidates import RANDOM, SHUFFLED
-from engine.rollout.controls import random_directions, shuffled_units
+from engine.rollout.controls import control_directions
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import ANSWERABLE, DECLINED, Request, given_layers
 from engine.runs.schemas import Row
@@ -20,6 +20,7 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study
 from engine.study.panel import INPUTS, RequestPanel, make_panel, nothing, write_modules
+from extraction.controls import Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
 from extraction.positions import RESPONSE
@@ -84,11 +85,11 @@ def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:
     directions = directions_from(streams, position, estimator)
     added_H = directions.steering_LH[layers[0]]
     yield Subject(DIRECTION, orthonormal_basis(unit_directions(directions, layers), k=size), added_H, layers[0])
-    seed = config.sweep.seed
-    random_KH = next(random_directions(1, size or len(layers), added_H.shape[0], seed))
-    yield Subject(RANDOM, orthonormal_basis(random_KH), _as_long(random_KH[0], added_H), layers[0])
-    units_KH = shuffled_units(streams, layers, position, estimator, seed)
-    yield Subject(SHUFFLED, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
+    kinds = [pair.category for pair in study.session.pairs]
+    for kind in (RANDOM, SHUFFLED):
+        drawn = control_directions(streams, Control(kind, 1, config.sweep.seed), position, estimator, kinds)
+        units_KH = unit_directions(drawn, layers)
+        yield Subject(kind, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
 
 
 def _settings(

@@ -13,7 +13,7 @@ from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine
 from engine.models.variant import Variant
-from engine.rollout.controls import random_directions, shuffled_units
+from engine.rollout.controls import control_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, Request, given_layers
 from engine.runs.run_dir import RunDir
@@ -23,11 +23,12 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import Grader
 from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
+from extraction.controls import Control
 from extraction.directions import directions_from, unit_directions
 from extraction.positions import RESPONSE
 from judging.paired import Grades, holm, product_difference, product_p
 
-NUM_RANDOM, NUM_REQUESTS = 3, 128
+NUM_RANDOM, NUM_SHUFFLED, NUM_REQUESTS = 3, 3, 128
 
 
 def make_effect(study: Study, grader: Grader, estimators: Sequence[str], unrelated: str | None) -> Row:
@@ -71,11 +72,13 @@ def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None) 
         named["against unrelated"] = unit_directions(unrelated_directions(study, model, unrelated, train), layers)
     size = session.config.directions.k
     candidates = [make_candidate(session, SINGLE, name, units_KH, size) for name, units_KH in named.items()]
-    seed = session.config.sweep.seed
-    drawn = random_directions(NUM_RANDOM, candidates[0].k, session.checkpoint.hidden_size, seed)
-    candidates += [make_candidate(session, RANDOM, f"random{number}", random_KH) for number, random_KH in enumerate(drawn, 1)]
-    shuffled_KH = shuffled_units(train, layers, position, session.config.directions.estimator, seed)
-    return [*candidates, make_candidate(session, SHUFFLED, "shuffled", shuffled_KH, size)]
+    estimator, kinds = session.config.directions.estimator, [pair.category for pair in session.pairs]
+    for kind, most in ((RANDOM, NUM_RANDOM), (SHUFFLED, NUM_SHUFFLED)):
+        for number in range(1, most + 1):
+            control = Control(kind, number, session.config.sweep.seed)
+            units_KH = control_units(train, control, layers, position, estimator, kinds)
+            candidates.append(make_candidate(session, kind, control.name, units_KH, size))
+    return candidates
 
 
 def make_candidate(session: Session, kind: str, name: str, directions_KH: Tensor, k: int | None = None) -> Candidate:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from engine.display.progress import Progress
 from engine.environment import describe
-from engine.rollout.controls import shuffled_labels
+from engine.rollout.controls import control_directions
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import given_layers, model_name
 from engine.runs.schemas import Row
 from engine.study.estimates import OVER_LABELS, OVER_PAIRS, OVER_SPLITS, table_of
 from engine.study.opening import Study
+from extraction.controls import SHUFFLED, Control
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, unit_rows
 from extraction.estimators import ESTIMATORS, estimate
 from extraction.positions import RESPONSE
@@ -130,7 +131,7 @@ def direction_parts(study: Study, train: Streams) -> Row:
     """Stability, cosines and structure of the mean differences."""
     seed, own = study.session.config.sweep.seed, _own_layers(study)
     mean_LH = directions_from(train, "").mean_difference_LH
-    shuffled_LH = shuffled_labels(train, "", MEAN, seed).mean_difference_LH
+    shuffled_LH = control_directions(train, Control(SHUFFLED, 1, seed), "", MEAN).mean_difference_LH
     layers = range(1 if float(mean_LH[0].norm()) == 0 else 0, len(mean_LH))
     differences_NLH = np.stack([train.differences(layer).numpy() for layer in layers], axis=1)
     kinds = [pair.category for pair in study.session.pairs]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from editing.projection import orthonormal_basis
 from engine.environment import describe
-from engine.rollout.controls import random_directions, shuffled_units
+from engine.rollout.controls import control_units
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import DECLINED, given_layers
 from engine.runs.schemas import Row
@@ -23,6 +23,7 @@ from engine.study.estimates import OVER_PAIRS, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
 from engine.study.panel import RequestPanel, make_panel, nothing, write_modules
+from extraction.controls import RANDOM, SHUFFLED, Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.estimators import estimate
 from extraction.intervention import ablation
@@ -63,10 +64,12 @@ class Regrowth:
             ]
         return row, train
 
-    def shuffled(self, layers: list[int]) -> Tensor:
-        """Shuffled labels' directions at the same layers, as a basis."""
-        config, seed = self.study.session.config.directions, self.study.session.config.sweep.seed
-        return orthonormal_basis(shuffled_units(self.train, layers, self.position, config.estimator, seed), k=config.k)
+    def control(self, kind: str, number: int, layers: list[int]) -> Tensor:
+        """One control's directions at the same layers, as a basis."""
+        session = self.study.session
+        config, kinds = session.config.directions, [pair.category for pair in session.pairs]
+        drawn = Control(kind, number, session.config.sweep.seed)
+        return orthonormal_basis(control_units(self.train, drawn, layers, self.position, config.estimator, kinds), k=config.k)
 
     def _edit(self, removed_HK: Tensor) -> AbstractContextManager[None]:
         return ablation(self.model, self.writers, removed_HK, biases=self.study.session.plan.scope.biases)
@@ -94,8 +97,11 @@ def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) 
         basis_HK = orthonormal_basis(torch.cat([basis_HK, new_HK], dim=1).T)
         row, streams = regrowth.row(basis_HK, f"round {number}")
         found.append(row | {"round": number, "k": basis_HK.shape[1], "recovered": recovered(found[0], row)})
-    random_KH = next(random_directions(1, basis_HK.shape[1], hidden_size, study.session.config.sweep.seed))
-    controls = {"random": orthonormal_basis(random_KH), "shuffled": regrowth.shuffled(layers)}
+    drawn = [regrowth.control(RANDOM, number, layers).T for number in range(1, rounds + 1)]
+    controls = {
+        RANDOM: orthonormal_basis(torch.cat(drawn), k=basis_HK.shape[1]),
+        SHUFFLED: regrowth.control(SHUFFLED, 1, layers),
+    }
     rows = {name: regrowth.row(control_HK, name)[0] | {"k": control_HK.shape[1]} for name, control_HK in controls.items()}
     return {"rounds": found, "controls": rows, "layers": layers, "judge": judge_of(OfflineGrader()), **describe()}
 

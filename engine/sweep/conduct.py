@@ -1,8 +1,10 @@
 """Carries a sweep out: directions, screen, race, selection, confirmation, and the files that come of them."""
 
+from collections.abc import Mapping
 from functools import partial
 
-from engine.evaluate.candidates import Candidate
+from engine.display.progress import say
+from engine.evaluate.candidates import BASE, Candidate
 from engine.evaluate.ray_engines import RayEngines
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.rules import LocalRules, RayRules
@@ -11,28 +13,40 @@ from engine.paths import hash_of, write_json, write_text
 from engine.runs import parquet
 from engine.runs.files import PRODUCTS, SCREEN, SCREENED, SUMMARY, TIMING, WINNER
 from engine.runs.run_dir import RunDir
+from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
 from engine.sweep import result
 from engine.sweep.figures import draw_products, draw_screen
 from engine.sweep.inputs import SweepInputs
-from engine.sweep.screen import SCREEN_SCHEMA
-from engine.sweep.search import Search, directions_of_sweep
+from engine.sweep.screen import SCREEN_SCHEMA, run_screen
+from engine.sweep.search import Search, grids_of_sweep
 
 
 def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, grader: Grader) -> None:
     """Everything that is not done yet, on `count` engines, chosen by what `grader` says."""
-    grid = directions_of_sweep(session, run_dir)
-    grid.listed()  # a subspace whose directions are dependent is named before anything is generated
+    grids = grids_of_sweep(session, run_dir)
+    grids[0].listed()  # a subspace whose directions are dependent is named before anything is generated
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
     rollouts = Rollouts(session, run_dir, engines, grader, LocalRules() if count == 1 else RayRules())
-    search = Search(session, inputs, grid, rollouts)
+    search, *controls = [Search(session, inputs, grid, rollouts) for grid in grids]
     screen_table = parquet.ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, key=["variant_hash"])
     try:
-        tested = search.confirmed(search.searched(screen_table))
+        screened = {} if session.config.sweep.exhaustive else run_screen(session, grids, inputs, screen_table, rollouts)
+        finalists = search.searched(screened)
+        chosen = [chosen_by(control, screened) for control in controls]
+        tested = search.confirmed(finalists, chosen)
+        search.stages += [row for control in controls for row in control.stages if row["kind"] != BASE]
     finally:
         rollouts.close()
     _write(session, run_dir, search, tested)
+
+
+def chosen_by(control: Search, screened: Mapping[str, Row]) -> Candidate:
+    """What a control's search chooses, on the prompts and by the rules that chose the winner."""
+    best = control.searched(screened)[0]
+    say(f"control {best.name}: chosen as the winner was")
+    return best
 
 
 def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candidate]) -> None:

@@ -40,7 +40,8 @@ def draw_products(stages: Sequence[Row], path: Path) -> None:
 
 def draw_screen(stages: Sequence[Row], config: SweepConfig, path: Path) -> None:
     """bypass, induce and KL by layer, with the filters' limits; nothing where no screen was run."""
-    measured = [row for row in stages if row["stage"] == "screen" and row.get("kl") is not None]
+    shown = ("base", "single")
+    measured = [row for row in stages if row["stage"] == "screen" and row["kind"] in shown and row.get("kl") is not None]
     rows, base = ([row for row in measured if (row["kind"] == "base") == of_base] for of_base in (False, True))
     if not rows:
         return

@@ -10,24 +10,24 @@ from editing.errors import EditError
 from editing.projection import Edit, orthonormal_basis
 from engine.configs.schema import SweepConfig
 from engine.display.progress import say
-from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, SUBSPACE, Candidate
+from engine.evaluate.candidates import BASE, SINGLE, SUBSPACE, Candidate
 from engine.models.variant import Variant
-from engine.rollout.controls import random_directions
 from engine.runs.session import Session
 from engine.sweep.inputs import grid_layers, listed_subspaces, top_sizes
+from extraction.controls import Control
 from extraction.directions import Directions, unit_directions
 
 Sources = Sequence[tuple[str, int]]  # position and layer of each direction
 
 
 class Grid:
-    """Makes candidates from the directions of a sweep, by position."""
+    """Makes candidates from directions by position: a sweep's own, or those of one control."""
 
-    def __init__(self, session: Session, directions: Mapping[str, Directions], shuffled: Mapping[str, Directions]) -> None:
+    def __init__(self, session: Session, directions: Mapping[str, Directions], control: Control | None = None) -> None:
         self.session = session
         self.config: SweepConfig = session.config.sweep
         self.directions = directions
-        self.shuffled = shuffled
+        self.control = control
 
     @property
     def layers(self) -> list[int]:
@@ -71,29 +71,16 @@ class Grid:
                 say(f"top{size}: left out. {error}")
         return made
 
-    def controls(self, winner: Candidate) -> list[Candidate]:
-        """Random subspaces and a shuffled-label direction of the winner's dimension, layers and alpha."""
-        size, config = self.session.checkpoint.hidden_size, self.config
-        found = [
-            self._control(RANDOM, f"random{number}", random_KH, winner)
-            for number, random_KH in enumerate(random_directions(config.random_directions, winner.k, size, config.seed), 1)
-        ]
-        if self.config.random_directions:
-            found.append(self._control(SHUFFLED, "shuffled", self._units(self.shuffled, winner.sources), winner))
-        return found
-
     def _candidate(self, kind: str, sources: Sources, alpha: float, group: str | None = None) -> Candidate:
         group = group or "+".join(_label(position, layer) for position, layer in sources)
         if kind == SUBSPACE and not group.startswith("top"):
             group = "subspace" + "-".join(str(layer) for _, layer in sources)
+        group = group if self.control is None else f"{self.control.name}-{group}"
         name = group if self.config.alphas == [alpha] else f"{group}-a{alpha:g}"
         names = [f"{group}: layer {layer}'s direction ({position})" for position, layer in sources]
         basis_HK = orthonormal_basis(self._units(self.directions, sources), names=names)
+        kind = kind if self.control is None else self.control.kind
         return Candidate(kind, group, tuple(sources), alpha, self._variant(name, basis_HK, alpha))
-
-    def _control(self, kind: str, name: str, directions_KH: Tensor, winner: Candidate) -> Candidate:
-        variant = self._variant(name, orthonormal_basis(directions_KH), winner.alpha)
-        return Candidate(kind, name, winner.sources if kind == SHUFFLED else (), winner.alpha, variant)
 
     def _units(self, directions: Mapping[str, Directions], sources: Sources) -> Tensor:
         return torch.cat([unit_directions(directions[position], [layer]) for position, layer in sources])

@@ -20,10 +20,12 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
 from engine.sweep.search import Search, stage_row
+from judging.bias import apart
 from judging.kinds import effective_n, icc
 from judging.paired import Grades, holm, mcnemar_p, product_difference, product_p
 from judging.statistics import DIFFERENCE, OVER_KINDS, Estimate
 
+CONTROLS = (SHUFFLED, RANDOM)
 FIGURES = ("compliance", "coherence", "product", "product_of_means")
 SWEEP_SCHEMA = pa.schema(
     [
@@ -49,7 +51,7 @@ SWEEP_SCHEMA = pa.schema(
 def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
     """A row per candidate on the test prompts, with its selection product and its paired tests against the base.
 
-    p: of equal products, differences changing sign kind by kind; p_holm: corrected over all variants of the stage.
+    p: of equal products, differences changing sign kind by kind; p_holm: corrected over the finalists.
     p_mcnemar: of equal shares that comply fully and read well, each prompt by itself.
     """
     rollouts, inputs = search.rollouts, search.inputs
@@ -57,7 +59,8 @@ def confirm_rows(search: Search, tested: Sequence[Candidate]) -> list[Row]:
     base = grades[BASE]
     variants = [candidate for candidate in tested if candidate.kind != BASE and candidate.name in grades]
     p_values = {candidate.name: product_p(grades[candidate.name], base) for candidate in variants}
-    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    claimed = [candidate.name for candidate in variants if candidate.kind not in CONTROLS]
+    corrected = dict(zip(claimed, holm([p_values[name] for name in claimed]), strict=True))
     rows = []
     for candidate in tested:
         if candidate.name not in grades:
@@ -85,7 +88,7 @@ def over_kinds(grades: Grades) -> Row:
 def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) -> dict[str, Any]:
     """A sweep's summary, which bin/sweep prints and --json gives."""
     config, rollouts = search.session.config, search.rollouts
-    winner = next(candidate for candidate in tested if candidate.kind not in (BASE, RANDOM, SHUFFLED))
+    winner = next(candidate for candidate in tested if candidate.kind not in (BASE, *CONTROLS))
     return {
         "kind": SWEEP_RUN,
         "variant": config.variant,
@@ -96,10 +99,38 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
         "selection_prompts": len(search.inputs.pairs),
         "test_prompts": len(search.inputs.test),
         "candidates": len(search.grid.singles()),
+        "against_controls": against_controls(rows, winner.name),
+        "optimism": optimism(search, winner),
         "confirm": [nested(row) for row in rows],
         "stages": [nested(row) for row in search.stages],
         "failures": _failures(search, tested),
     }
+
+
+def against_controls(rows: Sequence[Row], winner: str) -> list[Row]:
+    """The winner among each sort of control: how many there are, the best of them, and p, the share that does as well.
+
+    Each control was chosen as the winner was. p is (1 + controls at least as good) / (1 + controls).
+    """
+    product = next(row["product"] for row in rows if row["variant"] == winner)
+    found = []
+    for kind in CONTROLS:
+        drawn = [row for row in rows if row["kind"] == kind and row.get("product") is not None]
+        if drawn and product is not None:
+            as_good = sum(row["product"] >= product for row in drawn)
+            best = max(drawn, key=lambda row: row["product"])["variant"]
+            found.append({"kind": kind, "n": len(drawn), "best": best, "p": (1 + as_good) / (1 + len(drawn))})
+    return found
+
+
+def optimism(search: Search, winner: Candidate) -> Row:
+    """How much more the winner gained over the base on the prompts that chose it than on the test prompts."""
+    rollouts, inputs = search.rollouts, search.inputs
+    gains = [
+        product_difference(rollouts.grades(winner, requests), rollouts.grades(search.grid.base(), requests))
+        for requests in (inputs.selection, inputs.test)
+    ]
+    return asdict(apart(*gains))
 
 
 def timing(rollouts: Rollouts) -> dict[str, Any]:

@@ -29,7 +29,7 @@ EXPECTED_RESPONSES = 1000  # a sweep has thousands: what judges them is worth it
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. What can be checked is checked before the run directory is touched."""
-    config, pairs = with_selection(config)
+    config, pairs = with_selection(with_controls(config))
     session = Session(config)
     tested = [request for request in session.requests if (request.kind, request.split) == (DECLINED, TEST)]
     inputs = SweepInputs(of_training_kinds(session, pairs), tested)
@@ -59,6 +59,13 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
             conduct(session, run_dir, inputs, chosen.count, judge.grader)
         refresh(run_dir)
         return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
+
+
+def with_controls(config: RunConfig) -> RunConfig:
+    """The configuration with its number of controls settled: 20 of each sort on a GPU, 2 without one."""
+    if config.sweep.controls is not None:
+        return config
+    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"controls": 20 if has_gpu() else 2})})
 
 
 def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:

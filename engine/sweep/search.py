@@ -3,7 +3,7 @@
 Every decision is a function of rows on disk, so a sweep that was killed makes the same ones when it is run again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from engine.errors import EngineError
 from engine.evaluate.candidates import Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.rollout.directions import extract, provenance
-from engine.runs import parquet
 from engine.runs.inputs import Request
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
@@ -21,6 +20,7 @@ from engine.runs.session import Session
 from engine.sweep import halving, screen
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import SweepInputs
+from extraction.controls import Control, controls
 from extraction.files import load_directions, save_directions
 from judging.paired import Grades
 
@@ -35,24 +35,30 @@ class Search:
     rollouts: Rollouts
     stages: list[Row] = field(default_factory=list)
 
-    def screened(self, table: parquet.ShardedTable) -> list[Candidate]:
-        """Stage 1: the single directions that pass the screen, the strongest bypass first."""
+    @property
+    def of_control(self) -> bool:
+        """Whether this search chooses a control, as the sweep's own chooses its winner."""
+        return self.grid.control is not None
+
+    def screened(self, rows: Mapping[str, Row]) -> list[Candidate]:
+        """Stage 1: the single directions that pass the screen, the strongest bypass first.
+
+        rows: the screen's, by variant hash. A control of which nothing passes goes on with its strongest bypass.
+        """
         config = self.session.config.sweep
-        try:
-            screen.run_screen(self.session, self.grid, self.inputs.pairs[: config.screen_prompts], table, self.rollouts.times)
-        finally:
-            table.merge({"position": None, "layer": None, "alpha": None})
         singles = {candidate.variant.hash: candidate for candidate in self.grid.singles()}
-        rows = {row["variant_hash"]: row for row in table.rows()}
         judged = screen.verdicts([rows[name] for name in singles], config, self.session.checkpoint.num_layers)
-        base = self.grid.base()
-        self._note("screen", base, **{name: rows[base.variant.hash][name] for name in screen.FIGURES})
+        if self.of_control:
+            judged = screen.with_one_kept(judged)
+        else:
+            base = self.grid.base()
+            self._note("screen", base, **{name: rows[base.variant.hash][name] for name in screen.FIGURES})
+            screen.check_survivors(judged, config)
         for row in judged:
             candidate = singles[row["variant_hash"]]
             self._note("screen", candidate, **{name: row[name] for name in (*screen.FIGURES, "kept", "reason")})
-        screen.check_survivors(judged, config)
         kept = [singles[row["variant_hash"]] for row in judged if row["kept"]]
-        say(f"screen: {len(kept)} of {len(judged)} candidates go on: {', '.join(candidate.name for candidate in kept)}")
+        self._say(f"screen: {len(kept)} of {len(judged)} candidates go on: {', '.join(candidate.name for candidate in kept)}")
         return kept
 
     def raced(self, candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -72,7 +78,7 @@ class Search:
             left = [by_name[verdict.name] for verdict in verdicts if verdict.kept]
             out = [by_name[verdict.name] for verdict in verdicts if not verdict.kept] + out
             ahead = left[0].name if left else "nobody"
-            say(f"race: {size} prompts, {len(left)} of {len(verdicts)} candidates go on; ahead: {ahead}")
+            self._say(f"race: {size} prompts, {len(left)} of {len(verdicts)} candidates go on; ahead: {ahead}")
             if len(left) <= config.finalists:
                 break  # nothing is left to decide
         if not left:
@@ -101,12 +107,12 @@ class Search:
             self._note("selection", candidate, self.grades(candidate, requests))
         return ranked
 
-    def searched(self, screen_table: parquet.ShardedTable) -> list[Candidate]:
+    def searched(self, screened: Mapping[str, Row]) -> list[Candidate]:
         """The finalists, best first: found by screen and race, or exhaustively where the configuration says so."""
         if self.session.config.sweep.exhaustive:
             finalists = self.exhaust()
         else:
-            finalists = self.selected(self.finalists(self.raced(self.screened(screen_table))))
+            finalists = self.selected(self.finalists(self.raced(self.screened(screened))))
         if not finalists:
             raise EngineError(f"Every variant failed twice: {self.rollouts.reasons()}")
         return finalists
@@ -138,15 +144,19 @@ class Search:
                 self._note(stage, candidate, kept=False, reason=f"failed: {reason}")
         return self.rollouts.working(candidates)
 
-    def confirmed(self, finalists: Sequence[Candidate]) -> list[Candidate]:
-        """Stage 3: base, finalists and the winner's controls on the test prompts, which chose none of them."""
-        everyone = [self.grid.base(), *finalists, *self.grid.controls(finalists[0])]
+    def confirmed(self, finalists: Sequence[Candidate], controls: Sequence[Candidate]) -> list[Candidate]:
+        """Stage 3: base, finalists and what each control chose, on the test prompts, which chose none of them."""
+        everyone = [self.grid.base(), *finalists, *controls]
         self.rollouts.make(everyone, self.inputs.test, self.session.config.sampling.max_tokens)
         self.rollouts.add_likelihoods(self.rollouts.working(everyone), self.inputs.test)
         return everyone
 
     def grades(self, candidate: Candidate, requests: Sequence[Request]) -> Grades:
         return self.rollouts.grades(candidate, requests)
+
+    def _say(self, message: str) -> None:
+        if not self.of_control:
+            say(message)
 
     def _note(self, stage: str, candidate: Candidate, grades: Grades | None = None, **more: Any) -> None:
         self.stages = [row for row in self.stages if (row["stage"], row["variant"]) != (stage, candidate.name)]
@@ -175,27 +185,26 @@ def figures(grades: Grades) -> Row:
     return row
 
 
-def directions_of_sweep(session: Session, run_dir: RunDir) -> Grid:
-    """The grid, from the run directory's directions by position, extracted where they are missing."""
-    positions = session.offsets(session.config.sweep.positions)
-    files = {(name, kind): direction_file(run_dir.path, name, kind) for name in positions for kind in ("true", "shuffled")}
-    inputs = session.directions_inputs() | {"positions": positions, "seed": session.config.sweep.seed}
+def grids_of_sweep(session: Session, run_dir: RunDir) -> list[Grid]:
+    """The sweep's own grid and one for each control, from the run directory's directions, extracted where they are missing."""
+    config, positions = session.config.sweep, session.offsets(session.config.sweep.positions)
+    drawn = controls(config.controls or 0, config.seed)
+    files = {(name, draw): direction_file(run_dir.path, name, draw) for draw in (None, *drawn) for name in positions}
+    inputs = session.directions_inputs() | {"positions": positions, "seed": config.seed, "controls": config.controls}
 
     def work() -> None:
-        extraction = extract(session, positions)
+        extraction = extract(session, positions, drawn)
         run_dir.file("directions").mkdir(exist_ok=True)
-        for name in positions:
-            save_directions(files[name, "true"], extraction.directions[name], provenance(session))
-            save_directions(files[name, "shuffled"], extraction.shuffled[name], {**provenance(session), "labels": "shuffled"})
+        for (name, draw), file in files.items():
+            made = extraction.directions if draw is None else extraction.controls[draw.name]
+            save_directions(file, made[name], provenance(session) | ({} if draw is None else {"control": draw.name}))
 
     written = [str(file.relative_to(run_dir.path)) for file in files.values()]
     run_dir.run_stage("directions", work, settings=inputs, writes=written)
-    loaded = {key: load_directions(file) for key, file in files.items()}
-    true, shuffled = ({name: loaded[name, kind] for name in positions} for kind in ("true", "shuffled"))
-    return Grid(session, true, shuffled)
+    return [Grid(session, {name: load_directions(files[name, draw]) for name in positions}, draw) for draw in (None, *drawn)]
 
 
-def direction_file(folder: Path, position: str, kind: str) -> Path:
-    """Where a sweep keeps the directions of a position."""
-    suffix = "" if kind == "true" else "-shuffled"
+def direction_file(folder: Path, position: str, control: Control | None) -> Path:
+    """Where a sweep keeps the directions of a position, its own or a control's."""
+    suffix = "" if control is None else f"-{control.name}"
     return folder / "directions" / f"{position.replace(':', '')}{suffix}.safetensors"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from extraction.controls import Control
 from extraction.directions import extract_at, mean_residual
 from extraction.errors import ExtractionError
 from extraction.positions import expand_positions, offset_of
@@ -56,8 +57,8 @@ def test_a_position_reads_the_stream_of_its_token() -> None:
 def test_shuffled_labels_keep_the_prompts_and_lose_the_difference() -> None:
     model = tiny_model("llama", torch.float32)
     pairs = [RenderedPair([1, 5 + number, 90], [1, 5 + number, 80]) for number in range(40)]
-    both = extract_at(model, pairs, {"last": -1}, seed=1)
-    true, shuffled = both.directions["last"], both.shuffled["last"]
+    both = extract_at(model, pairs, {"last": -1}, controls=[Control("shuffled", 1, 1)])
+    true, shuffled = both.directions["last"], both.controls["shuffled1"]["last"]
     total = true.declined_mean_LH + true.answered_mean_LH
     assert torch.allclose(shuffled.declined_mean_LH + shuffled.answered_mean_LH, total, atol=1e-9)
     ratio = shuffled.norms_L[1:] / true.norms_L[1:]

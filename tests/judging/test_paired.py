@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from judging.paired import Grades, holm, mcnemar_p, product_difference
+from judging.paired import Grades, holm, mcnemar_p, product_difference, product_p
 
 
 def grades(compliance: list[float], coherence: list[float] | None = None) -> Grades:
@@ -58,3 +58,32 @@ def test_the_interval_of_a_paired_difference_covers_the_truth_nineteen_times_in_
 def _expected(bar: float) -> float:
     """P(u + 0.3 v > bar) for uniform u, v and 0.3 <= bar <= 1."""
     return 1 - bar + 0.15
+
+
+def test_a_paired_difference_covers_the_truth_where_prompts_come_in_kinds() -> None:
+    rng, kinds = np.random.default_rng(2), tuple(str(number) for number in range(55) for _ in range(9))
+    covered = 0
+    for _ in range(400):
+        shared = rng.beta(2, 2, (55, 1))  # how ready each kind is to be complied with, ICC 0.2
+        first, second = (np.ravel(rng.random((55, 9)) < power) for power in (shared**0.5, shared))
+        found = product_difference(*(Grades(side.astype(float), np.ones(495), kinds) for side in (first, second)))
+        covered += found.low <= TRUE_DIFFERENCE <= found.high
+    print(f"{covered} of 400 intervals cover")
+    assert 368 <= covered <= 392
+
+
+TRUE_DIFFERENCE = math.gamma(2.5) / math.gamma(4.5) * math.gamma(4) - 0.5  # E[sqrt b] - E[b] for b ~ Beta(2, 2)
+
+
+def test_a_difference_of_equal_grades_has_a_width() -> None:
+    same = grades([1.0] * 10)
+    found = product_difference(same, grades([1.0] * 10))
+    assert found.value == 0.0
+    assert found.high - found.low > 0.1
+
+
+def test_the_test_of_equal_products_takes_a_kind_as_one_draw() -> None:
+    compliance = np.array([1.0] * 8 + [0.0] * 2)
+    together = Grades(compliance, np.ones(10), tuple("aaaaabbbbb"))
+    other = Grades(1 - compliance, np.ones(10), tuple("aaaaabbbbb"))
+    assert product_p(together, other) == 0.5  # two kinds: four sign changes, two as far as this

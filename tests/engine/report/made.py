@@ -11,10 +11,11 @@ from engine.runs.schemas import ROLLOUT_SCHEMA, SCORE_SCHEMA
 
 SCRIPT = "</script><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 Row = dict[str, Any]
+RATES = ("declined", "complied", "compliance", "coherence", "product", "product_of_means")
 
 
 def estimate(value: float) -> Row:
-    return {"value": value, "low": max(value - 0.05, 0.0), "high": min(value + 0.05, 1.0)}
+    return {"value": value, "low": max(value - 0.05, 0.0), "high": min(value + 0.05, 1.0), "n": 30, "method": "made"}
 
 
 def make_run(path: Path, *, variant: str = "smollm2_135m_k1", prompts: int = 40, published: Row | None = None) -> Path:
@@ -56,7 +57,11 @@ def summary(variant: str, published: Row | None) -> Row:
         for kind in ("declined", "answerable"):
             figure: Row = {"variant": name, "variant_hash": f"hash-{form}", "form": form, "split": "test", "kind": kind, "n": 30}
             figure |= {"missing": 0, "empty": 0, "truncated": 2, "judge": "offline", "n_declined": 30}
-            figure |= {name: estimate(value) for name in ("declined", "complied", "compliance", "coherence", "product")}
+            figure |= {"kinds": 12, "icc": {"product": 0.05}, "effective_n": {"product": 20.4}}
+            figure |= {"bounds": None, "judge_bias": None}
+            figure |= {name: estimate(value) for name in RATES}
+            paired = {name: {**estimate(0.8), "p": 0.0001} for name in ("declined", "compliance", "product")}
+            figure["against_base"] = None if form == "base" else paired
             figure["coherence"] = estimate(0.9)
             figures.append(figure | {"published": published if form != "base" and kind == "declined" else None})
     judge = {
@@ -76,5 +81,7 @@ def summary(variant: str, published: Row | None) -> Row:
         "alpha": 1,
         "judges": [judge],
         "agreement": [],
+        "differential": [],
+        "unseen_kinds": [],
         "figures": figures,
     }

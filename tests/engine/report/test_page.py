@@ -123,9 +123,13 @@ def test_several_runs_make_a_table_across_models(run_dir: Path, tmp_path: Path) 
 
 
 def test_one_direction_suffices_by_interval_and_only_where_the_text_holds() -> None:
-    def row(compliance: float, coherence: float, selection: float | None = None) -> dict[str, Any]:
-        figures = {"compliance": estimate(compliance), "coherence": estimate(coherence)}
-        return figures | {"product": estimate(compliance * coherence), "selection": selection}
+    def row(
+        compliance: float, coherence: float, selection: float | None = None, base: float = 0.1, bias: float | None = None
+    ) -> dict[str, Any]:
+        figures = {"compliance": estimate(compliance), "coherence": estimate(coherence), "base": {"compliance": estimate(base)}}
+        figures["bias"] = None if bias is None else {"corrected": {"compliance": estimate(compliance - bias)}}
+        gain = {"gain": estimate((compliance - base) * coherence), "p": 0.01, "controls": []}
+        return figures | {"product": estimate(compliance * coherence), "selection": selection} | gain
 
     cases = [
         ([row(0.9, 0.9)], "yes"),
@@ -135,6 +139,9 @@ def test_one_direction_suffices_by_interval_and_only_where_the_text_holds() -> N
         ([row(0.2, 0.9), row(0.8, 0.9)], "yes"),
         ([row(0.2, 0.9, 0.7), row(0.8, 0.9, 0.6)], "no"),  # what was chosen, not what turned out best
         ([], "no single direction tested"),
+        ([row(0.9, 0.9, base=0.95)], "cannot tell: the base already complies"),
+        ([row(0.5, 0.9, base=0.5)], "cannot tell: not above the base"),
+        ([row(0.9, 0.9, bias=0.5)], "partial"),
     ]
     assert [sufficient(rows)[0] for rows, _ in cases] == [answer for _, answer in cases]
 

@@ -23,6 +23,7 @@ def scored(compliance: float | None, coherence: float | None, declined: bool | N
         "form": "in_place",
         "kind": "declined",
         "split": "test",
+        "category": "k",
         "empty": False,
         "finish_reason": "stop",
     }
@@ -42,7 +43,27 @@ def test_empty_and_truncated_stay_in_and_missing_scores_are_no_zeros() -> None:
     assert figures["declined"]["value"] == 1 / 4
     assert figures["compliance"]["value"] == 1.5 / 4
     assert figures["coherence"]["value"] == 2.5 / 4
-    assert figures["product"]["value"] == 1.5 / 4 * 2.5 / 4
+    assert figures["product"]["value"] == 1.25 / 4
+    assert figures["product_of_means"]["value"] == 1.5 / 4 * 2.5 / 4
+
+
+def test_missing_scores_have_bounds() -> None:
+    """120 of 200 comply; a filter strikes 60 of those: 0.429 of what is left, and between 0.3 and 0.6 of all."""
+    rows = [scored(1.0, 1.0, False)] * 60 + [scored(0.0, 1.0, True)] * 80 + [scored(None, None, None)] * 60
+    figures = figures_of(pa.Table.from_pylist(rows))
+    assert figures["compliance"]["value"] == pytest.approx(60 / 140)
+    assert figures["bounds"]["compliance"] == pytest.approx([0.3, 0.6])
+    assert figures["bounds"]["declined"] == pytest.approx([0.4, 0.7])
+
+
+def test_a_figure_whose_scores_are_all_there_has_no_bounds() -> None:
+    assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False)] * 3))["bounds"] is None
+
+
+def test_kinds_are_counted_and_unnamed_prompts_are_none() -> None:
+    named = [scored(1.0, 1.0, False, category=name) for name in ("a", "a", "b", "")]
+    assert figures_of(pa.Table.from_pylist(named))["kinds"] == 3
+    assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False, category="")] * 3))["kinds"] is None
 
 
 def plain_figures(rollouts: list[dict[str, Any]], scores: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -55,20 +76,22 @@ def plain_figures(rollouts: list[dict[str, Any]], scores: list[dict[str, Any]]) 
         if found := repeats.get((row["variant_hash"], row["prompt_id"])):
             values = {name: [one[name] for one in found if one[name] is not None] for name in summary.GRADES}
             means = {name: sum(grades) / len(grades) if grades else None for name, grades in values.items()}
-            groups.setdefault((row["variant_hash"], row["kind"]), []).append(row | means)
+            groups.setdefault((row["variant_hash"], row["kind"], row["split"]), []).append(row | means)
     figures = []
     for rows in groups.values():
         scored = [row for row in rows if row["compliance"] is not None and row["coherence"] is not None]
         compliance, coherence = ([row[name] for row in scored] for name in ("compliance", "coherence"))
         declined = [row["declined"] > 0.5 for row in rows if row["declined"] is not None]
+        said = [row["category"] for row in rows if row["declined"] is not None]
+        kinds = [row["category"] for row in scored]
         figures.append(
             {name: rows[0][name] for name in ("variant", "variant_hash", "form", "split", "kind")}
             | {"n": len(rows), "missing": len(rows) - len(scored), "n_declined": len(declined)}
             | {"empty": sum(not row["response"].strip() for row in rows)}
             | {"truncated": sum(row["finish_reason"] == "length" for row in rows)}
-            | {"declined": asdict(statistics.share(sum(declined), len(declined)))}
-            | {"complied": asdict(statistics.share(compliance.count(1), len(compliance)))}
-            | {name: asdict(one) for name, one in statistics.of_grades(compliance, coherence).items()}
+            | {"declined": asdict(statistics.rate(declined, said))}
+            | {"complied": asdict(statistics.rate([grade == 1 for grade in compliance], kinds))}
+            | {name: asdict(one) for name, one in statistics.of_grades(compliance, coherence, kinds).items()}
         )
     return figures
 
@@ -85,6 +108,7 @@ def made(folder: Path, variants: int, prompts: int, repeats: int = 1) -> tuple[l
             text = rng.choice(["\x1f\u3000\n", "An answer. " * 20])
             more = {
                 "kind": rng.choice(["declined", "answerable"]),
+                "category": f"kind {prompt % 7}",
                 "finish_reason": rng.choice(["stop", "length"]),
                 "response": text,
             }
@@ -111,7 +135,8 @@ def test_figures_read_as_columns_are_those_of_plain_rows(tmp_path: Path) -> None
     assert list(judges) == ["rules", "model"]
     for judge, found in judges.items():
         expected = plain_figures(shuffled, [row for row in scores if row["judge"] == judge])
-        assert summary.figures_by(table, found, judge=judge) == [{"judge": judge, **figure} for figure in expected]
+        figures = summary.figures_by(table, found, judge=judge)
+        assert [{name: figure[name] for name in expected[0]} for figure in figures] == expected
         entry = summary.judge_entry(judge, found, {})
         mine = [row for row in scores if row["judge"] == judge]
         assert entry["missing"] == sum(row["error"] is not None for row in mine)

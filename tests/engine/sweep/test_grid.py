@@ -11,6 +11,7 @@ from engine.errors import EngineError
 from engine.runs.session import Session
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import check_grid
+from extraction.controls import Control
 from extraction.directions import Directions
 
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
@@ -23,13 +24,9 @@ def directions(seed: int, position: str = "last") -> Directions:
     return Directions(declined, answered, 10, position)
 
 
-def grid(**sweep: Any) -> Grid:
+def grid(control: Control | None = None, **sweep: Any) -> Grid:
     session = Session(load_config("smollm2_135m_k1", {f"sweep.{key}": value for key, value in sweep.items()}))
-    return Grid(
-        session,
-        {"last": directions(0), "last_instruction": directions(1, "last_instruction")},
-        {"last": directions(2), "last_instruction": directions(3, "last_instruction")},
-    )
+    return Grid(session, {"last": directions(0), "last_instruction": directions(1, "last_instruction")}, control)
 
 
 def removed(candidate: Any, vector: torch.Tensor) -> float:
@@ -70,17 +67,10 @@ def test_listed_subspaces_take_their_layers() -> None:
     assert [(c.name, c.k) for c in grid(subspaces=["2-4", "3,9"]).listed()] == [("subspace2-3-4", 3), ("subspace3-9", 2)]
 
 
-def test_controls_have_the_winners_dimension_and_alpha_and_none_of_its_directions() -> None:
-    made = grid(layers="3-9", alphas=[0.5], subspaces=["top3"], random_directions=5, seed=9)
-    winner = made.best_of(made.singles())[0]
-    controls = made.controls(winner)
-    assert [c.name for c in controls] == ["random1", "random2", "random3", "random4", "random5", "shuffled"]
-    assert {(c.k, c.alpha) for c in controls} == {(3, 0.5)} and len({c.variant.hash for c in controls}) == 6
-    overlaps = [removed(c, directions(0).mean_difference_LH[3]) for c in controls]
-    print("share of the winner's direction in each control:", [f"{share:.2f}" for share in overlaps])
-    assert max(overlaps) < 0.3
-    assert removed(controls[-1], directions(2).mean_difference_LH[3]) == pytest.approx(1)
-    assert [c.variant.hash for c in made.controls(winner)] == [c.variant.hash for c in controls]
+def test_a_controls_candidates_carry_its_name_and_kind_subspaces_too() -> None:
+    made = grid(Control("shuffled", 3, 0), layers="3-9", subspaces=["top3"])
+    found = [*made.singles()[:1], *made.best_of(made.singles())]
+    assert [(c.name, c.kind, c.k) for c in found] == [("shuffled3-layer3", "shuffled", 1), ("shuffled3-top3", "shuffled", 3)]
 
 
 def test_dependent_directions_are_named_with_how_close_they_are() -> None:

@@ -61,10 +61,10 @@ def test_one_test_request_is_too_few_for_an_interval() -> None:
         check_inputs(session.config, session.pairs, inputs)
 
 
-def test_own_pairs_without_a_selection_hold_out_their_last_quarter(tmp_path: Path) -> None:
+def test_own_pairs_without_a_selection_hold_out_a_quarter(tmp_path: Path) -> None:
     pairs = [[f"Declined {n}?", f"Answered {n}?"] for n in range(41)]
     session, inputs = prepared(data__train_pairs=write(tmp_path / "p.json", pairs))
-    assert len(session.pairs) == 31 == session.config.data.num_pairs and len(inputs.pairs) == 10
+    assert (len(session.pairs), len(inputs.pairs)) == (31, 10)
     assert not {pair.declined for pair in session.pairs} & {pair.declined for pair in inputs.pairs}
     with pytest.raises(
         EngineError, match=r"3 pairs, too few to hold some out\. Name others with --set data\.selection_pairs=FILE"

@@ -14,8 +14,9 @@ from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
 from engine.configs.schema import SweepConfig
 from engine.errors import EngineError
+from engine.evaluate.probing import too_low
 from engine.models.folded import FoldedModel
-from engine.sweep.screen import check_survivors, too_low, verdicts
+from engine.sweep.screen import check_survivors, verdicts, with_one_kept
 from tests.tiny import HIDDEN, tiny_model
 
 CONFIG = SweepConfig(keep=2, subspaces=[])
@@ -77,3 +78,14 @@ def test_a_folded_model_has_the_bits_that_the_writer_writes_and_goes_back(llama_
     assert all(torch.equal(model.get_parameter(name), value) for name, value in written.items())
     folded.fold(None)
     assert all(torch.equal(model.get_parameter(name), value) for name, value in base.items())
+
+
+def test_a_control_of_which_nothing_passes_goes_on_with_its_strongest_bypass() -> None:
+    rows = [row("a", 2, 0.5, -3.0, 0.9), row("b", 3, -0.5, -3.0, 0.9)]
+    judged = with_one_kept(verdicts(rows, CONFIG, 10))
+    assert [one["variant"] for one in judged if one["kept"]] == ["b"]
+
+
+def test_a_control_that_passes_is_judged_as_any_candidate() -> None:
+    judged = verdicts([row("a", 2, 0.5, 3.0, 0.01), row("b", 3, -0.5, -3.0, 0.9)], CONFIG, 10)
+    assert with_one_kept(judged) == judged
