@@ -49,7 +49,7 @@ class Rates:
     `n` responses were given, `missing` of them have no score, `empty` and `truncated` stay in `n`. `n_declined` is the responses
     that the judge said declined or not. An Estimate has a value and the ends of its 95 % interval, with the kind as the unit.
     `kinds` is how many kinds of prompt there are. `icc` says how far prompts of one kind resemble each other, `effective_n` how
-    many independent prompts they are worth. `bounds` has the means with the missing scores at 0 and at 1. `against_base` has
+    many independent prompts they are worth. `samples` has the product's variance within prompts and between them. `bounds` has the means with the missing scores at 0 and at 1. `against_base` has
     the differences from the base on the same prompts, with their p; None for the base.
     """
 
@@ -67,6 +67,7 @@ class Rates:
     kinds: int | None
     icc: dict[str, float | None]
     effective_n: dict[str, float | None]
+    samples: Row | None
     bounds: dict[str, list[float]] | None
     against_base: Row | None
     declined: Estimate

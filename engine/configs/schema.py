@@ -180,6 +180,14 @@ class SamplingConfig(Section):
     """New tokens per response."""
     seed: int = 0
     """Of sampling; without effect when greedy."""
+    samples: int = Field(1, ge=1)
+    """Responses to each prompt, each with a seed of its own. More than one takes a temperature above 0."""
+
+    @model_validator(mode="after")
+    def _greedy_gives_one(self) -> "SamplingConfig":
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("samples above 1 takes a temperature above 0: greedy responses are all the same")
+        return self
 
 
 class SweepConfig(Section):

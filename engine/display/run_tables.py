@@ -94,7 +94,17 @@ def kind_lines(figures: Sequence[Row]) -> list[str]:
     if any(figure["kinds"] is None for figure in figures):
         return ["No kinds are named: each prompt counts by itself, and near-duplicates were not looked for (--kinds auto does)."]
     fewest = min(figure["kinds"] for figure in figures)
-    return [f"Only {fewest} kinds: intervals over so few are not to be relied on."] if fewest < FEW_KINDS else []
+    few = [f"Only {fewest} kinds: intervals over so few are not to be relied on."] if fewest < FEW_KINDS else []
+    return few + [sample_line(figure) for figure in figures if figure.get("samples")]
+
+
+def sample_line(figure: Row) -> str:
+    """How much of a product's variance is sampling, and how much is between prompts."""
+    found = figure["samples"]
+    return (
+        f"{figure['variant']}, {asked(figure)}: {found['prompts']} prompts sampled several times; variance of the product within "
+        f"prompts {number(found['within'])}, between them {number(found['between'])}."
+    )
 
 
 def bias_table(figures: Sequence[Row], differential: Sequence[Row]) -> Table | None:

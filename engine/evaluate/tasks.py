@@ -17,6 +17,7 @@ from engine.errors import EngineError
 from engine.evaluate.columns import generations_of, response_batch
 from engine.inference.replica import Generation, Replica
 from engine.models.variant import Variant
+from engine.runs.inputs import sample_of
 from engine.runs.session import Session
 from engine.vllm_compat import engine_failures
 
@@ -78,7 +79,8 @@ class Host:
         generations: list[Generation] = []
         logprobs: list[float | None] = []
         if task.responses is None:
-            generations = list(self.replica.generate(task.prompts, task.sampling, together=True))
+            samples = [sample_of(prompt_id) for prompt_id in task.prompt_ids]
+            generations = list(self.replica.generate(task.prompts, task.sampling, together=True, samples=samples))
         else:
             logprobs = self.replica.mean_logprobs(task.prompts, task.responses)
         return Result(task, response_batch(generations), logprobs, swapped - started, time.monotonic() - started)

@@ -71,13 +71,20 @@ class Replica:
             raise EngineError("The engine's prefix cache could not be emptied: a request is still under way.")
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, together: bool = False, logprobs: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: SamplingConfig,
+        *,
+        together: bool = False,
+        logprobs: bool = False,
+        samples: Sequence[int] | None = None,
     ) -> Iterator[Generation]:
         """Responses of the current variant, each as it finishes (not in order); `together` as for `outputs`.
 
-        `logprobs` has each tell its own mean log-probability, as `mean_logprobs` would compute it anew.
+        `logprobs` has each tell its own mean log-probability, as `mean_logprobs` would compute it anew. `samples` numbers the
+        samples of a prompt, each of which has a seed of its own.
         """
-        parameters = sampling_parameters(prompts, sampling, logprobs=logprobs)
+        parameters = sampling_parameters(prompts, sampling, logprobs=logprobs, samples=samples)
         for index, output in self.outputs(prompts, parameters, together=together):
             response = output.outputs[0]
             total, count = response.cumulative_logprob, len(response.token_ids)

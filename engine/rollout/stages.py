@@ -15,7 +15,7 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
-from engine.runs.inputs import Request, model_name
+from engine.runs.inputs import Request, model_name, sample_of
 from engine.runs.parquet_reader import count_rows
 from engine.runs.run_dir import RunDir, computed
 from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, RolloutRow
@@ -146,7 +146,8 @@ def answer(
     sampling = session.config.sampling
     constant = row_identity(session, variant, sampling)
     with Progress(f"rollouts {variant.name}", len(requests)) as progress:
-        for generation in replica.generate(prompts, sampling, logprobs=logprobs):
+        samples = [sample_of(request.prompt_id) for request in requests]
+        for generation in replica.generate(prompts, sampling, logprobs=logprobs, samples=samples):
             place = generation.index
             yield cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
             progress.advance(1, len(generation.token_ids))

@@ -6,7 +6,7 @@ Everything that can be checked without a model is checked while this is made.
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,8 @@ class RunInputs:
 
     def __init__(self, config: RunConfig) -> None:
         data = config.data
-        self.pairs, self.requests = read_prompts(data, config.sweep.seed)
+        self.pairs, requests = read_prompts(data, config.sweep.seed)
+        self.requests = sampled(requests, config.sampling.samples)
         self.checkpoint: Checkpoint = open_model(config.model)
         self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
         self.config = with_dtype(config, self.arithmetic.dtype)
@@ -252,6 +253,22 @@ def read_prompts(data: DataConfig, seed: int) -> tuple[list[Pair], list[Request]
         for index, prompt in enumerate(prompts)
     ]
     return pairs, requests
+
+
+def sampled(requests: Sequence[Request], samples: int) -> list[Request]:
+    """Each request once for each sample. A request that names no kind is the kind of its own samples."""
+    if samples == 1:
+        return list(requests)
+    return [
+        replace(request, prompt_id=f"{request.prompt_id}#{number}", category=request.category or request.prompt_id)
+        for request in requests
+        for number in range(samples)
+    ]
+
+
+def sample_of(prompt_id: str) -> int:
+    """The number of a request's sample; 0 where there is one of each."""
+    return int(prompt_id.partition("#")[2] or 0)
 
 
 @functools.lru_cache

@@ -167,9 +167,24 @@ def figures_of(rows: pa.Table) -> Row:
         "kinds": kinds_of(rows["category"].to_pylist()),
         "icc": {name: icc(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "effective_n": {name: effective_n(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
+        "samples": samples_of(scored, products),
         "bounds": bounds_of(figures, len(rows)),
         **{name: asdict(estimate) for name, estimate in figures.items()},
     }
+
+
+def samples_of(scored: pa.Table, products: Sequence[float]) -> Row | None:
+    """Where prompts were sampled several times: variance of the product between prompts and within them, and its share between."""
+    prompts = [name.partition("#")[0] for name in scored["prompt_id"].to_pylist()]
+    if len(set(prompts)) == len(prompts):
+        return None
+    groups: dict[str, list[float]] = {}
+    for prompt, product in zip(prompts, products, strict=True):
+        groups.setdefault(prompt, []).append(product)
+    within = float(np.mean([np.var(values, ddof=1) for values in groups.values() if len(values) > 1]))
+    share = icc(products, prompts)
+    between = None if share is None or share == 1 else within * share / (1 - share)
+    return {"prompts": len(groups), "within": within, "between": between, "share_between": share}
 
 
 def kinds_of(categories: Sequence[str]) -> int | None:

@@ -80,7 +80,7 @@ def test_a_rollout_refuses_test_requests_that_are_training_prompts(tmp_path: Pat
     pairs.write_text('[["Can you see me?", "Can you count to ten?"], ["Can you hear me?", "Can you spell it?"]]')
     requests.write_text('["can you  see me?", "Do you smell that?"]')
     session = Session(config(data__train_pairs=str(pairs), data__test_requests=str(requests)))
-    with pytest.raises(EngineError, match="1 training prompt.* are also test prompts"):
+    with pytest.raises(EngineError, match=r"1 training prompt.* are also test prompts"):
         check_tested_apart(session)
 
 
