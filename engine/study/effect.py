@@ -4,12 +4,15 @@ against unrelated prompts, random and shuffled-label controls, on test requests 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
+from engine.display.progress import Progress
 from engine.environment import describe
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, SINGLE, Candidate
+from engine.evaluate.probing import filtered, make_probe
 from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine
 from engine.models.variant import Variant
@@ -24,11 +27,12 @@ from engine.scoring.grader import Grader
 from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
 from extraction.controls import Control
-from extraction.directions import directions_from, unit_directions
+from extraction.directions import Directions, Streams, directions_from, unit_directions
 from extraction.positions import RESPONSE
 from judging.paired import Grades, holm, product_difference, product_p
 
-NUM_RANDOM, NUM_SHUFFLED, NUM_REQUESTS = 3, 3, 128
+NUM_REQUESTS = 128
+DRAWS = {RANDOM: 3, SHUFFLED: 3}
 
 
 def make_effect(study: Study, grader: Grader, estimators: Sequence[str], unrelated: str | None) -> Row:
@@ -36,7 +40,7 @@ def make_effect(study: Study, grader: Grader, estimators: Sequence[str], unrelat
     chosen by them."""
     session = study.session
     compared = dict.fromkeys([session.config.directions.estimator, *estimators])
-    candidates = [Candidate(BASE, "base", (), 0.0, session.base), *_candidates(study, list(compared), unrelated)]
+    candidates = [Candidate(BASE, "base", (), 0.0, session.base), *_candidates(study, list(compared), unrelated, grader)]
     found = effect_rows(session, study.folder("effect"), candidates, study.requests(DECLINED, NUM_REQUESTS), grader)
     return found | {"layers": given_layers(session.config), **describe()}
 
@@ -57,28 +61,65 @@ def effect_rows(
     return {"rows": rows, "judge": judge_of(grader), "failures": rollouts.failures}
 
 
-def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None) -> list[Candidate]:
-    """One for each estimator at the configured layers, then the unrelated one, then controls of the same dimension."""
+def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None, grader: Grader) -> list[Candidate]:
+    """Each estimator's direction: the configured one at the configured layers, and where several are compared each at the
+    layer that it chose for itself. Then the unrelated one, then controls of the same dimension."""
     session = study.session
     position, layers = session.config.directions.position, given_layers(session.config)
-    positions = session.offsets([position])
     responses = pair_responses(session) if position == RESPONSE else None
     model = transformers_model(session)
-    train = streams_at(session, model, positions, responses, last_layer=max(layers, default=0) or None)[position]
-    named: dict[str, Tensor] = {
-        estimator: unit_directions(directions_from(train, position, estimator), layers) for estimator in estimators
-    }
+    last = None if len(estimators) > 1 else max(layers, default=0) or None
+    train = streams_at(session, model, session.offsets([position]), responses, last_layer=last)[position]
+    made = {name: directions_from(train, position, name) for name in estimators}
+    configured, size = estimators[0], session.config.directions.k
+    named: dict[str, Tensor] = {configured: unit_directions(made[configured], layers)}
     if unrelated is not None:
         named["against unrelated"] = unit_directions(unrelated_directions(study, model, unrelated, train), layers)
-    size = session.config.directions.k
     candidates = [make_candidate(session, SINGLE, name, units_KH, size) for name, units_KH in named.items()]
-    estimator, kinds = session.config.directions.estimator, [pair.category for pair in session.pairs]
-    for kind, most in ((RANDOM, NUM_RANDOM), (SHUFFLED, NUM_SHUFFLED)):
-        for number in range(1, most + 1):
-            control = Control(kind, number, session.config.sweep.seed)
-            units_KH = control_units(train, control, layers, position, estimator, kinds)
-            candidates.append(make_candidate(session, kind, control.name, units_KH, size))
-    return candidates
+    candidates += _controls(study, train, candidates[0].k)
+    return [*candidates, *(own_layers(study, model, made, grader) if len(made) > 1 else [])]
+
+
+def _controls(study: Study, train: Streams, k: int) -> list[Candidate]:
+    """Random directions of the stream's covariance and shuffled labels, at the configured layers."""
+    session = study.session
+    config, kinds = session.config.directions, [pair.category for pair in session.pairs]
+    drawn = [Control(kind, number, session.config.sweep.seed) for kind in DRAWS for number in range(1, DRAWS[kind] + 1)]
+    return [
+        make_candidate(
+            session,
+            control.kind,
+            control.name,
+            control_units(train, control, given_layers(session.config), config.position, config.estimator, kinds),
+            k,
+        )
+        for control in drawn
+    ]
+
+
+def own_layers(study: Study, model: Any, made: Mapping[str, Directions], grader: Grader) -> list[Candidate]:
+    """Each estimator's single direction at its own layer: of those that pass the screen on held-out pairs the strongest bypass.
+
+    Where none passes, the strongest bypass of all. The screen is a sweep's (`engine.evaluate.probing`).
+    """
+    session, config = study.session, study.session.config.sweep
+    depth = config.max_depth * session.checkpoint.num_layers
+    layers = [layer for layer in range(1, session.checkpoint.num_layers) if layer < depth]
+    probe = make_probe(session, model, study.held_out[: config.screen_prompts], grader)
+    chosen = []
+    with Progress("own layers", len(made) * len(layers), "directions") as progress:
+        for name, directions in made.items():
+            found = []
+            for layer in layers:
+                one = make_candidate(session, SINGLE, f"{name}, own layer {layer}", unit_directions(directions, [layer]))
+                probe.folded.fold(None)
+                row = probe.ablate(one, probe.induce(layer, directions.steering_LH[layer], config), config)
+                passed = filtered({**row, "layer": layer}, config, session.checkpoint.num_layers) is None
+                found.append((not passed, row["bypass"], layer, one))
+                progress.advance()
+            chosen.append(min(found, key=lambda item: item[:3])[-1])
+    probe.folded.fold(None)
+    return chosen
 
 
 def make_candidate(session: Session, kind: str, name: str, directions_KH: Tensor, k: int | None = None) -> Candidate:
