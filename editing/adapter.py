@@ -1,8 +1,9 @@
 """The edit as a PEFT LoRA, and an adapter merged into weights.
 
-A = alpha Q^T W and B = -Q, so that B A = -alpha Q Q^T W. For Linear projections (H, I) alone: PEFT adapts no embedding,
-bias or fused expert here. With `lora_alpha` = r the adapter's scale is 1. Factors are rounded to the checkpoint's dtype, so
-logits are close to the folded model's, not equal.
+A = alpha Q^T W and B = -Q, so that B A = -alpha Q Q^T W. In front of a norm, what `editing.projection.behind_gain` reads and
+writes stands for Q^T and Q. For Linear projections (H, I) alone: PEFT adapts no embedding, bias or fused expert here. With
+`lora_alpha` = r the adapter's scale is 1. Factors are rounded to the checkpoint's dtype, so logits are close to the folded
+model's, not equal.
 """
 # H = hidden size, I = a projection's input size, K = directions (the LoRA's rank)
 
@@ -35,11 +36,11 @@ def check_adaptable(plan: EditPlan, *, keep_norms: bool) -> None:
 
 
 def lora_factors(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> tuple[Tensor, Tensor]:
-    """A (K, I) = alpha Q^T W and B (H, K) = -Q of one tensor, in the checkpoint's dtype."""
+    """The factors A (K, I) and B (H, K) of one tensor's change, in the checkpoint's dtype."""
     own = edit_of(checkpoint, tensor, edit)
     weight_HI = checkpoint.read(tensor.name)
-    factor_KI = own.alpha * (own.basis_HK.T @ weight_HI.to(torch.float64))
-    return factor_KI.to(weight_HI.dtype), (-own.basis_HK).to(weight_HI.dtype)
+    factor_KI = own.alpha * (own.read_HK.T @ weight_HI.to(torch.float64))
+    return factor_KI.to(weight_HI.dtype), (-own.write_HK).to(weight_HI.dtype)
 
 
 def write_adapter(

@@ -1,4 +1,4 @@
-"""One planned tensor's edit: with its own alpha, and behind the norm that may follow it."""
+"""One planned tensor's edit: with its own alpha, and in front of the norm that may follow it."""
 
 from dataclasses import replace
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 from editing.checkpoint import Checkpoint
 from editing.plan import PlannedTensor
-from editing.projection import BLOCK, Edit, behind_gain, column_blocks, compute_dtype, project_out
+from editing.projection import BLOCK, Edit, Removal, behind_gain, column_blocks, compute_dtype, project_out
 
 
-def edit_of(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> Edit:
-    """The edit of this tensor: with its block's alpha, and with the basis behind the norm's gain where a norm follows."""
+def edit_of(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit) -> Removal:
+    """The edit of this tensor: with its block's alpha, and in front of the norm where one follows."""
     if tensor.alpha is not None:
         edit = replace(edit, alpha=tensor.alpha)
     gain_H = gain_of(checkpoint, tensor)

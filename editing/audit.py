@@ -178,15 +178,9 @@ def _audit_against(checkpoint: Checkpoint, base: Checkpoint, writers: tuple[Plan
 def _difference_space(checkpoint: Checkpoint, base: Checkpoint, changed: list[PlannedTensor]) -> tuple[Tensor, list[float]]:
     """Directions of the stream that the differences share, and the leading shares of the differences' energy."""
     total = torch.zeros(checkpoint.hidden_size, checkpoint.hidden_size, dtype=torch.float64)
-    spaces = []
     for tensor in changed:
-        difference = checkpoint.read(tensor.name).float() - base.read(tensor.name).float()
-        own = _unit_trace(gram(difference, tensor.axis))
-        total += own
-        if tensor.gain is not None:  # each matrix has its own image of the directions
-            spaces.append(_before_gain(checkpoint, tensor, _leading_space(own)[0]))
-    space_HK, spectrum = _leading_space(total)
-    return (_merge(spaces) if spaces else space_HK), spectrum
+        total += _unit_trace(gram(_written(checkpoint, tensor) - _written(base, tensor), tensor.axis))
+    return _leading_space(total)
 
 
 def _leading_space(gram_HH: Tensor) -> tuple[Tensor, list[float]]:

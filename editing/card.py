@@ -24,8 +24,8 @@ model would decline, and it has not been made safe for any other use. Do not dep
 | proof | {proof} |
 
 W' = W - alpha Q (Q^T W) on every matrix named in `edit.json`, rounded once to the checkpoint's
-dtype; where a norm with gain g follows the projection, Q is replaced by an orthonormal basis of diag(g) Q. Every other tensor
-is byte-identical to the base. The base model's licence applies.
+dtype; where a norm with gain g follows the projection, W' = W - alpha A (diag(g) Q)^T W takes the projection out of what the
+norm puts out, up to the norm's scale. Every other tensor is byte-identical to the base. The base model's licence applies.
 """
 
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from editing.adapter import CONFIG_FILE, adapter_config, lora_factors, read_adapter
-from editing.apply import edit_of, edited_tensor
+from editing.apply import edited_tensor
 from editing.checkpoint import INDEX_NAME, Checkpoint
 from editing.errors import EditError
 from editing.plan import EditPlan, PlannedTensor, family_of
 from editing.projection import Edit
-from editing.proof import Proof, measure
+from editing.proof import Proof, prove
 from editing.untie import embedding_of
 from editing.writer import carried_files
 
@@ -58,7 +58,7 @@ def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
 
 def prove_against(checkpoint: Checkpoint, base: Checkpoint, tensors: Iterable[PlannedTensor], edit: Edit) -> list[Proof]:
     """Proofs of the base's planned tensors as the checkpoint has them. `edit` is in terms of the base."""
-    return [measure(base.read(t.name), checkpoint.read(t.name), t, edit_of(base, t, edit)) for t in tensors]
+    return [prove(base, tensor, edit, checkpoint.read(tensor.name)) for tensor in tensors]
 
 
 def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:

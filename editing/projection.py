@@ -7,7 +7,8 @@ The checkpoint writer and the hot swap both call it, so that they give the same 
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +19,24 @@ BLOCK = 256  # vectors at a time: the working set stays in the cache, memory at 
 GPU_BLOCK = 4096  # on a GPU a launch costs more than its arithmetic: 2 blocks for a 3B model's down_proj, not 32
 TINY = 1e-30  # a vector with nothing left stays zero
 DEPENDENT = 1e-6  # what is left of a unit direction after removing the others, below which it adds nothing
+TAU = 0.1  # of a norm's median gain: channels with smaller gains carry less of an edit in front of it
+BEHIND_NORMS = f"written, tau {TAU}"  # the operator of `behind_gain`, a part of a variant's identity where it is used
+
+
+class Removal(Protocol):
+    """W - alpha A (B^T W): what is read of each vector, B (H, K), is taken off it along A (H, K)."""
+
+    @property
+    def write_HK(self) -> Tensor: ...  # A
+
+    @property
+    def read_HK(self) -> Tensor: ...  # B
+
+    @property
+    def alpha(self) -> float: ...
+
+    @property
+    def keep_norms(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,24 @@ class Edit:
         """SHA-256 of the basis's float64 bytes, row-major, after its shape."""
         header = "x".join(map(str, self.basis_HK.shape)).encode()
         return hashlib.sha256(header + self.basis_HK.contiguous().numpy().tobytes()).hexdigest()
+
+    @property
+    def write_HK(self) -> Tensor:
+        return self.basis_HK
+
+    @property
+    def read_HK(self) -> Tensor:
+        return self.basis_HK
+
+
+@dataclass(frozen=True)
+class Fold:
+    """An edit as it reaches one tensor: the Removal with that tensor's own alpha, in front of the norm that may follow it."""
+
+    write_HK: Tensor
+    read_HK: Tensor
+    alpha: float
+    keep_norms: bool = False
 
 
 def orthonormal_basis(directions_KH: Tensor, *, k: int | None = None, names: list[str] | None = None) -> Tensor:
@@ -78,8 +115,8 @@ def check_edit(edit: Edit, hidden_size: int) -> None:
         raise EditError(f"alpha must be a finite number, found {edit.alpha}.")
 
 
-def project_out(weight: Tensor, edit: Edit, axis: int = 0, out: Tensor | None = None) -> Tensor:
-    """W - alpha Q (Q^T W) along the weight's hidden axis: the same shape and dtype, rounded once.
+def project_out(weight: Tensor, edit: Removal, axis: int = 0, out: Tensor | None = None) -> Tensor:
+    """W - alpha A (B^T W) along the weight's hidden axis: the same shape and dtype, rounded once. An Edit has A = B = Q.
 
     axis: 0 for (H, I). -1 for (..., H), as embeddings, Conv1D weights and biases. 1 of three for experts (E, H, I).
     out: memory to write it to; None makes a new tensor.
@@ -107,13 +144,13 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return torch.float64 if exact else torch.float32
 
 
-def _project_columns(weight_HI: Tensor, edited_HI: Tensor, edit: Edit) -> None:
+def _project_columns(weight_HI: Tensor, edited_HI: Tensor, edit: Removal) -> None:
     dtype = compute_dtype(weight_HI)
-    basis_KH = edit.basis_HK.T.contiguous().to(weight_HI.device, dtype)
-    scaled_HK = (basis_KH.T * edit.alpha).contiguous()
+    read_KH = edit.read_HK.T.contiguous().to(weight_HI.device, dtype)
+    scaled_HK = (edit.write_HK.to(weight_HI.device, dtype) * edit.alpha).contiguous()
     for start, block_HB in column_blocks(weight_HI, dtype):
         norms_B = block_HB.norm(dim=0) if edit.keep_norms else None
-        block_HB.addmm_(scaled_HK, basis_KH @ block_HB, alpha=-1)
+        block_HB.addmm_(scaled_HK, read_KH @ block_HB, alpha=-1)
         if norms_B is not None:
             block_HB *= norms_B / block_HB.norm(dim=0).clamp_min(TINY)
         edited_HI[:, start : start + block_HB.shape[1]] = block_HB
@@ -136,25 +173,34 @@ def block_size(weight: Tensor) -> int:
     return BLOCK if weight.device.type == "cpu" else GPU_BLOCK
 
 
-def _project_rows(weight_NH: Tensor, edited_NH: Tensor, edit: Edit) -> None:
+def _project_rows(weight_NH: Tensor, edited_NH: Tensor, edit: Removal) -> None:
     dtype = compute_dtype(weight_NH)
-    basis_HK = edit.basis_HK.to(weight_NH.device, dtype)
-    scaled_KH = (basis_HK * edit.alpha).T
+    read_HK = edit.read_HK.to(weight_NH.device, dtype)
+    scaled_KH = (edit.write_HK.to(weight_NH.device, dtype) * edit.alpha).T
     size = block_size(weight_NH)
     for start in range(0, weight_NH.shape[0], size):
         block_BH = weight_NH[start : start + size].to(dtype)
-        result_BH = block_BH - (block_BH @ basis_HK) @ scaled_KH
+        result_BH = block_BH - (block_BH @ read_HK) @ scaled_KH
         if edit.keep_norms:
             result_BH *= (block_BH.norm(dim=1) / result_BH.norm(dim=1).clamp_min(TINY))[:, None]
         edited_NH[start : start + size] = result_BH
 
 
-def behind_gain(edit: Edit, gain_H: Tensor) -> Edit:
-    """An edit of a projection whose output passes an RMSNorm with gain g before the residual add.
+def behind_gain(edit: Edit, gain_H: Tensor) -> Fold:
+    """An edit in front of an RMSNorm with gain g that follows the projection: what the norm puts out loses its part along Q.
 
-    What is written is diag(g) W x / rms(W x). It has no part along Q for every x exactly when Q^T diag(g) W = 0, that is
-    when W's columns are orthogonal to diag(g) Q. The scalar rms changes nothing about that. So the projection removes the
-    span of diag(g) Q, made orthonormal again, in place of Q.
+    What is written is g * (W x) / rms(W x). With D = diag(g), B = D Q and any A with B^T A = 1, Q^T D (W - alpha A B^T W) is
+    (1 - alpha) Q^T D W. A = D^-1 Q projects what is written, (1 - alpha Q Q^T) D W, but where a gain is small it makes a row of
+    W large, and with it the rms. So A minimises |D A|^2 + tau^2 |A|^2, the change of what is written and, weighed by tau, of W:
+    A = D^-1 S Q (Q^T S Q)^-1 with S = g^2 / (g^2 + tau^2). tau is TAU times the median of the gains' sizes without zeros.
+    A channel with gain 0 writes nothing and is left as it is.
     """
-    weighted_HK = gain_H.to("cpu", torch.float64)[:, None] * edit.basis_HK
-    return replace(edit, basis_HK=torch.linalg.qr(weighted_HK)[0].contiguous())
+    gain_H = gain_H.to("cpu", torch.float64)
+    sizes = gain_H.abs()
+    if not bool(sizes.any()):
+        return Fold(torch.zeros_like(edit.basis_HK), edit.basis_HK, edit.alpha, edit.keep_norms)
+    tau = TAU * sizes[sizes > 0].median()
+    read_HK = gain_H[:, None] * edit.basis_HK
+    carried_HK = (gain_H / (gain_H.square() + tau**2))[:, None] * edit.basis_HK
+    write_HK = carried_HK @ torch.linalg.pinv(read_HK.T @ carried_HK, hermitian=True)
+    return Fold(write_HK.contiguous(), read_HK.contiguous(), edit.alpha, edit.keep_norms)

@@ -1,11 +1,14 @@
 """Proof of an edit: what an edited tensor still writes along the removed directions, read back from its file.
 
-The bound is what rounding alone leaves. With unit roundoff u, a vector of H values of root mean square s rounds to an
-error. Its part along each direction has a standard deviation of at most u s, so over I vectors and K directions u s sqrt(I K).
+It is measured on what is written, behind the norm that may follow, and knows nothing of how the edit was made: with the norm's
+gain g, Q^T diag(g) W'. The bound is what rounding alone leaves. With unit roundoff u, a vector of H values of root mean square s
+rounds to an error. Its part along each direction has a standard deviation of at most u s, so over I vectors and K directions
+u s sqrt(I K). Behind a norm s is the root mean square of (g Q)_i s_i over the directions, for channels of sizes s_i.
 In a wide model the change that one direction makes to a value comes near half its last place. Values that do not move then
 leave a part of the direction, the same sign everywhere. Measured: 2.7 standard deviations at H = 2048 and K = 1, 8.9 at 8192,
 but 0.9 at K = 4. Hence the factor 1 + H / (1000 K).
 """
+# H = hidden size, I = a writer's vectors, K = directions
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editing.apply import along, edit_of
+from editing.apply import along, gain_of
 from editing.checkpoint import Checkpoint, read_range
 from editing.errors import EditError
 from editing.plan import PlannedTensor
@@ -21,7 +24,7 @@ from editing.projection import Edit
 
 UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-11, torch.float32: 2.0**-24}
 SMALLEST = {torch.bfloat16: 2.0**-134, torch.float16: 2.0**-25, torch.float32: 2.0**-150}  # half the last place near zero
-SAMPLED_ROWS = 64  # for the size of a weight's values
+SAMPLED = 64  # vectors, for the sizes of a weight's channels
 SLACK = 3.0  # over the standard deviation, and for float32 arithmetic
 
 
@@ -53,7 +56,7 @@ def prove_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, file
     """
     weight = scratch
     read_range(file, checkpoint.tensors[tensor.name], weight)
-    proof = measure(checkpoint.read(tensor.name), weight, tensor, edit_of(checkpoint, tensor, edit))
+    proof = prove(checkpoint, tensor, edit, weight)
     if not proof.holds:
         raise EditError(
             f"{tensor.name}: after the edit ||Q^T W'|| / ||Q^T W|| is {proof.residual:.4f}; expected {proof.expected:.4f}, and "
@@ -62,16 +65,25 @@ def prove_tensor(checkpoint: Checkpoint, tensor: PlannedTensor, edit: Edit, file
     return proof
 
 
-def measure(base: Tensor, weight: Tensor, tensor: PlannedTensor, edit: Edit) -> Proof:
-    """A proof of a tensor from the base's and the edited weight. `edit` is this tensor's own (gain included)."""
-    before = float(along(base, edit.basis_HK, tensor.axis).norm())
-    after = float(along(weight, edit.basis_HK, tensor.axis).norm())
-    vectors = weight.numel() // weight.shape[tensor.axis]
-    sample = weight.reshape(-1, weight.shape[-1])[:: max(1, weight.numel() // weight.shape[-1] // SAMPLED_ROWS)].float()
-    size = float(sample.norm()) / sample.numel() ** 0.5
-    error = UNIT_ROUNDOFF[weight.dtype] * size + SMALLEST[weight.dtype]
-    width, rank = edit.basis_HK.shape
-    noise = SLACK * error * (vectors * rank) ** 0.5 * (1 + width / (1000 * rank))
+def prove(base: Checkpoint, tensor: PlannedTensor, edit: Edit, weight: Tensor) -> Proof:
+    """A proof of one tensor of the base from its edited weight. `edit` is the whole model's, in terms of the base."""
+    alpha = edit.alpha if tensor.alpha is None else tensor.alpha
+    gain_H = gain_of(base, tensor)
+    written_HK = edit.basis_HK if gain_H is None else gain_H[:, None] * edit.basis_HK  # Q^T diag(g) W = (diag(g) Q)^T W
+    before = float(along(base.read(tensor.name), written_HK, tensor.axis).norm())
+    after = float(along(weight, written_HK, tensor.axis).norm())
+    noise = _rounding(weight, written_HK, tensor.axis)
     if before <= noise:  # nothing was written along Q to begin with
-        return Proof(tensor.name, tensor.role, edit.alpha, 0.0, 0.0, 1.0)
-    return Proof(tensor.name, tensor.role, edit.alpha, after / before, abs(1 - edit.alpha), noise / before)
+        return Proof(tensor.name, tensor.role, alpha, 0.0, 0.0, 1.0)
+    return Proof(tensor.name, tensor.role, alpha, after / before, abs(1 - alpha), noise / before)
+
+
+def _rounding(weight: Tensor, written_HK: Tensor, axis: int) -> float:
+    """The largest ||Q^T diag(g) E|| that the error E of rounding a weight explains; `written_HK` is diag(g) Q."""
+    width, rank = written_HK.shape
+    vectors = weight.movedim(axis, -1)
+    sampled = vectors if weight.dim() == 1 else vectors[..., :: max(1, vectors.shape[-2] // SAMPLED), :]
+    sizes_H = sampled.reshape(-1, width).double().square().mean(0).sqrt()
+    error_H = UNIT_ROUNDOFF[weight.dtype] * sizes_H + SMALLEST[weight.dtype]
+    error = float((error_H[:, None] * written_HK).norm())
+    return SLACK * error * (weight.numel() // width) ** 0.5 * (1 + width / (1000 * rank))

@@ -6,7 +6,7 @@ plain class on a torch module; engine.inference.vllm_worker puts it into vLLM's 
 # H = hidden size, I = this worker's share of the input size, K = directions, P = probe vectors, S = sites
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from editing.apply import edit_of
 from editing.checkpoint import Checkpoint
 from editing.plan import EditPlan, PlannedTensor
-from editing.projection import Edit, check_edit, project_out
+from editing.projection import Edit, Fold, Removal, check_edit, project_out
 from engine.errors import EngineError, SwapFailed
 from engine.vllm_compat import columns_of, exchange_weight, layer_output, row_parallel
 
@@ -26,7 +26,7 @@ PROBE_TOLERANCE = {torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float32: 1e-
 CHANGE_TOLERANCE = 0.25
 
 
-Edits = Mapping[str, Edit]  # by tensor name; a tensor that is not in it has the base's weights
+Edits = Mapping[str, Removal]  # by tensor name; a tensor that is not in it has the base's weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class HotSwap:
         self.sites = [self._site(model, tensor) for tensor in plan.edited]
 
     def edits(self, basis_HK: Tensor, alphas: Mapping[str, float], *, keep_norms: bool = False) -> Edits:
-        """Each named tensor's own edit: its alpha, and the basis behind the norm that may follow it."""
+        """Each named tensor's own edit: its alpha, and in front of the norm that may follow it."""
         tensors = {site.name: site.tensor for site in self.sites}
         if unknown := sorted(set(alphas) - set(tensors)):
             raise EngineError(f"{unknown[0]} cannot be swapped in a running engine. Write the variant with bin/edit.")
@@ -98,12 +98,16 @@ class HotSwap:
         """This worker's part of W0, (H, I), on the model's device."""
         return self._base[site.name]
 
-    def _on_device(self, edits: Edits) -> Edits:
-        """The edits with each basis where the weights are; one that many layers share is moved once."""
+    def _on_device(self, edits: Mapping[str, Removal]) -> Edits:
+        """The edits with their factors where the weights are; one that many layers share is moved once."""
         moved: dict[int, Tensor] = {}
         for edit in edits.values():
-            moved.setdefault(id(edit.basis_HK), edit.basis_HK.to(self.device))
-        return {name: replace(edit, basis_HK=moved[id(edit.basis_HK)]) for name, edit in edits.items()}
+            for factor_HK in (edit.write_HK, edit.read_HK):
+                moved.setdefault(id(factor_HK), factor_HK.to(self.device))
+        return {
+            name: Fold(moved[id(edit.write_HK)], moved[id(edit.read_HK)], edit.alpha, edit.keep_norms)
+            for name, edit in edits.items()
+        }
 
     def _compare(self, edits: Edits, expected: list[Tensor]) -> float:
         """The largest error over layers. Raises SwapFailed for the first layer, in the model's order, that is not right.
@@ -163,13 +167,13 @@ def _product(site: Site, weight_HI: Tensor) -> Tensor:
     return (site.probe_PI.float() @ in_engine_HI.float().T).to(torch.float64)
 
 
-def _edited_output(base_output_PH: Tensor, edit: Edit | None) -> Tensor | None:
-    """(W0 - alpha Q Q^T W0) x of the base's output, by arithmetic of its own; None where each column has its own factor."""
+def _edited_output(base_output_PH: Tensor, edit: Removal | None) -> Tensor | None:
+    """(W0 - alpha A B^T W0) x of the base's output, by arithmetic of its own; None where each column has its own factor."""
     if edit is None:
         return base_output_PH
     if edit.keep_norms:
         return None
-    return base_output_PH - edit.alpha * (base_output_PH @ edit.basis_HK) @ edit.basis_HK.T
+    return base_output_PH - edit.alpha * (base_output_PH @ edit.read_HK) @ edit.write_HK.T
 
 
 def relative(found_PH: Tensor, expected_PH: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from editing.plan import EditPlan
-from editing.projection import Edit
+from editing.projection import BEHIND_NORMS, Edit
 from engine.paths import hash_of
 
 
@@ -31,7 +31,13 @@ class Variant:
             "keep_norms": self.edit.keep_norms if self.edit else False,
             "untied": self.plan.scope.untie if self.edit else False,
         }
-        return hash_of(identity)
+        return hash_of(identity | self._behind_norms)
+
+    @property
+    def _behind_norms(self) -> dict[str, str]:
+        """The operator in front of norms, where the edit has one there: another operator is another variant."""
+        fronted = self.edit is not None and any(tensor.gain for tensor in self.plan.edited)
+        return {"behind_norms": BEHIND_NORMS} if fronted else {}
 
     @property
     def alphas(self) -> dict[str, float]:

@@ -6,21 +6,26 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from editing.adapter import merge_factors, read_adapter, write_adapter
-from editing.apply import edited_tensor
 from editing.checkpoint import open_checkpoint
 from editing.errors import EditError
 from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis
+from tests import dense
 from tests.tiny import save_tiny
 
 TOKENS = torch.tensor([[1, 5, 9, 17, 33]])
 
 
+def directions(k: int = 2) -> torch.Tensor:
+    return torch.randn(k, 48, generator=torch.Generator().manual_seed(k))
+
+
 def random_edit(k: int = 2, alpha: float = 1.0, keep_norms: bool = False) -> Edit:
-    return Edit(orthonormal_basis(torch.randn(k, 48, generator=torch.Generator().manual_seed(k))), alpha, keep_norms)
+    return Edit(orthonormal_basis(directions(k)), alpha, keep_norms)
 
 
 def adapter(base: Path, out: Path, edit: Edit, scope: Scope | None = None) -> Path:
@@ -36,8 +41,10 @@ def test_peft_loads_it_and_it_computes_the_edit(tmp_path: Path, family: str, alp
     out = adapter(base, tmp_path / "adapter", random_edit(alpha=alpha))
     checkpoint = open_checkpoint(base)
     folded = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    weights = load_file(base / "model.safetensors")
     for tensor in plan_edit(checkpoint).edited:
-        folded.get_parameter(tensor.name).data.copy_(edited_tensor(checkpoint, tensor, random_edit(alpha=alpha)))
+        expected = dense.edited(family, tensor.name, weights, directions(), alpha)
+        folded.get_parameter(tensor.name).data.copy_(expected)
     adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), out)
     with torch.no_grad():
         difference = float((folded(TOKENS).logits - adapted(TOKENS).logits).abs().max())
@@ -49,10 +56,10 @@ def test_peft_loads_it_and_it_computes_the_edit(tmp_path: Path, family: str, alp
 
 def test_merging_gives_the_folded_weights_to_rounding(llama_dir: Path, tmp_path: Path) -> None:
     factors = read_adapter(adapter(llama_dir, tmp_path / "adapter", random_edit()))
-    checkpoint = open_checkpoint(llama_dir)
-    for tensor in plan_edit(checkpoint).edited:
-        merged = merge_factors(checkpoint.read(tensor.name), *factors[tensor.name]).double()
-        folded = edited_tensor(checkpoint, tensor, random_edit()).double()
+    weights = load_file(llama_dir / "model.safetensors")
+    for tensor in plan_edit(open_checkpoint(llama_dir)).edited:
+        merged = merge_factors(weights[tensor.name], *factors[tensor.name]).double()
+        folded = dense.without(weights[tensor.name], directions())
         assert float((merged - folded).norm() / folded.norm()) < 2e-3
 
 

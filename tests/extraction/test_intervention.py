@@ -5,12 +5,13 @@ import torch
 
 from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
-from editing.projection import Edit, orthonormal_basis, project_out
+from editing.projection import orthonormal_basis
 from extraction.directions import mean_residual
 from extraction.errors import ExtractionError
 from extraction.generate import greedy
 from extraction.hooks import ResidualCapture
 from extraction.intervention import ablation, addition, stream_ablation
+from tests.dense import without
 from tests.tiny import BLOCKS, HIDDEN, save_tiny, tiny_model
 
 PROMPTS = [[1, 5, 9, 4], [1, 8, 2 + 9, 11, 30], [1, 40], [1, 41, 42, 43, 44, 45, 46]]
@@ -38,12 +39,13 @@ def test_an_addition_shifts_the_stream_at_its_layer_and_not_before(layer: int) -
 def test_ablated_writes_equal_folded_weights(alpha: float, tmp_path_factory: pytest.TempPathFactory) -> None:
     directory = save_tiny("llama", tmp_path_factory.mktemp("tiny"), dtype=torch.float32)
     plan = plan_edit(open_checkpoint(directory))
-    basis = orthonormal_basis(torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(1)))
+    directions = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(1))
+    basis = orthonormal_basis(directions)
     hooked, folded = tiny_model("llama", torch.float32), tiny_model("llama", torch.float32)
     with torch.no_grad():
         for tensor in plan.edited:
             weight = folded.get_parameter(tensor.name)
-            weight.copy_(project_out(weight, Edit(basis, alpha), tensor.axis))
+            weight.copy_(without(weight, directions, alpha))
     tokens = torch.tensor([PROMPTS[3]])
     with torch.inference_mode():
         plain = hooked(tokens).logits

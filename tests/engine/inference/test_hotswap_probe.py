@@ -8,10 +8,10 @@ from editing.projection import Edit, orthonormal_basis, project_out
 from engine.inference.hotswap import (
     CHANGE_TOLERANCE,
     PROBE_TOLERANCE,
-    _edited_output,
     change_figures,
     share_of_change,
 )
+from tests.dense import without
 
 H, WIDTH = 3072, 256
 TOLERANCE = PROBE_TOLERANCE[torch.bfloat16]
@@ -26,11 +26,12 @@ def test_a_stale_rank_one_edit_is_seen_at_the_width_of_a_3b_model(alpha: float, 
     generator = torch.Generator().manual_seed(0)
     weight_HI = torch.randn(H, WIDTH, generator=generator).bfloat16()
     probe_PI = torch.randn(8, WIDTH, generator=generator).bfloat16()
-    edit = Edit(orthonormal_basis(torch.randn(1, H, generator=generator)), alpha)
+    direction_1H = torch.randn(1, H, generator=generator)
+    edit = Edit(orthonormal_basis(direction_1H), alpha)
     in_engine_HI = weight_HI if is_stale else project_out(weight_HI, edit)
     observed_PH = (probe_PI.float() @ in_engine_HI.float().T).bfloat16().double()
     before_PH = probe_PI.double() @ weight_HI.double().T
-    expected_PH = _edited_output(before_PH, edit)
+    expected_PH = without(before_PH.T, direction_1H, alpha).T
     error = float((observed_PH - expected_PH).norm() / expected_PH.norm())
     arrived = share(observed_PH, expected_PH, before_PH)
     print(f"alpha {alpha}, stale {is_stale}: error {error:.2%}, share of the change {arrived}")
