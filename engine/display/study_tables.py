@@ -8,6 +8,7 @@ from engine.display.run_tables import ACTING, calibration_line
 from engine.display.study_words import (
     compared_estimators,
     highest,
+    norms_notes,
     reading_sentences,
     regrowth_rows,
     strongest,
@@ -124,7 +125,7 @@ def ablation_view(found: Row) -> View:
         for row in found["rows"]
     ]
     columns = ["mode", "what", "site", "alpha", "requests", "declined", "compliance", "coherence"]
-    notes = [BRACKETS, f"{found['rows'][0]['n']} test requests a row.", judge_line(found["judge"])]
+    notes = [BRACKETS, f"{found['rows'][0]['n']} test requests a row.", *norms_notes(found), judge_line(found["judge"])]
     return [Table("", columns, rows, notes, keys=5)]
 
 
@@ -151,6 +152,7 @@ def regrowth_table(found: Row) -> Table:
         "Largest: over layers, on the held-out pairs themselves. Cosine: the highest over layers. Recover: at least half of the "
         "base's d, and an AUROC whose interval is above 0.5.",
         "Growth: length of the mean difference orthogonal to what was removed, over the base's; the most of all layers.",
+        *norms_notes(found),
         f"{found['rounds'][0]['behaviour']['n']} test requests. {judge_line(found['judge'])}",
     ]
     return Table("What grows back, round by round", [*columns, "declined", "compliance", "coherence"], rows, notes)

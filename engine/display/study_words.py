@@ -71,6 +71,16 @@ def regrowth_rows(regrowth: Row) -> list[Row]:
     return [*regrowth["rounds"], *(row | {"round": controls[name]} for name, row in regrowth["controls"].items())]
 
 
+def norms_notes(found: Row) -> list[str]:
+    """A note, in a list, where hooks projected what norms put out, which folded weights do up to a factor; else no note."""
+    note = (
+        "This model's writes pass a norm: hooks project what the norm puts out. Folded weights (the screen, the rollouts) write "
+        "that vector up to a factor, because the norm divides by the size of the edited projection: editing/README.md, Behind a "
+        "norm."
+    )
+    return [note] if found.get("norms") else []
+
+
 def highest(values: Sequence[float | None]) -> float | None:
     """The largest of those that are known; None where none is."""
     return max((value for value in values if value is not None), default=None)

@@ -19,7 +19,7 @@ from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study
-from engine.study.panel import INPUTS, RequestPanel, make_panel, nothing, write_modules
+from engine.study.panel import INPUTS, WRITES, RequestPanel, make_panel, nothing, projects_norms, write_modules
 from extraction.controls import Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
@@ -68,7 +68,8 @@ def make_ablation(study: Study, options: AblationOptions) -> Row:
             progress.advance()
     layers = given_layers(session.config)
     judge = judge_of(OfflineGrader())
-    return {"rows": rows, "layers": layers, "added_at": subjects[0].layer, "judge": judge, **describe()}
+    norms = WRITES in options.sites and projects_norms(session)
+    return {"rows": rows, "layers": layers, "added_at": subjects[0].layer, "norms": norms, "judge": judge, **describe()}
 
 
 def _requests(study: Study, most: int) -> list[Sequence[Request | Prompt]]:

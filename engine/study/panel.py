@@ -96,6 +96,11 @@ def write_modules(session: Session, model: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def projects_norms(session: Session) -> bool:
+    """True where what is written is what a norm puts out: there hooks project it exactly, and folded weights up to a factor."""
+    return any(tensor.gain is not None for tensor in session.plan.edited)
+
+
 def _has(model: Any, name: str) -> bool:
     try:
         model.get_submodule(name)

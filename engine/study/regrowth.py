@@ -22,7 +22,7 @@ from engine.scoring.grader import OfflineGrader
 from engine.study.estimates import OVER_PAIRS, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
-from engine.study.panel import RequestPanel, make_panel, nothing, write_modules
+from engine.study.panel import RequestPanel, make_panel, nothing, projects_norms, write_modules
 from extraction.controls import RANDOM, SHUFFLED, Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.estimators import estimate
@@ -103,7 +103,8 @@ def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) 
         SHUFFLED: regrowth.control(SHUFFLED, 1, layers),
     }
     rows = {name: regrowth.row(control_HK, name)[0] | {"k": control_HK.shape[1]} for name, control_HK in controls.items()}
-    return {"rounds": found, "controls": rows, "layers": layers, "judge": judge_of(OfflineGrader()), **describe()}
+    told = {"layers": layers, "norms": projects_norms(study.session), "judge": judge_of(OfflineGrader())}
+    return {"rounds": found, "controls": rows, **told, **describe()}
 
 
 def growth(base: Streams, edited: Streams, layer: int, removed_HK: Tensor) -> list[float]:

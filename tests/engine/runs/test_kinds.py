@@ -59,7 +59,7 @@ def test_split_kinds_make_directions_of_half_and_mark_the_requests_of_that_half(
 def test_split_kinds_need_kinds_in_common(tmp_path: Path) -> None:
     file = tmp_path / "requests.json"
     file.write_text('["Where is it?", "Who is there?"]')
-    with pytest.raises(EngineError, match="--split kinds needs 4 kinds or more .* found 0"):
+    with pytest.raises(EngineError, match=r"--split kinds needs 4 kinds or more .* found 0"):
         read_prompts(config(data__split="kinds", data__test_requests=str(file)).data, 0)
 
 
