@@ -28,8 +28,8 @@ from engine.evaluate.tasks import Result, Task
 from engine.models.variant import Variant
 from engine.runs import merging
 from engine.runs.files import ROLLOUTS, SCORES
-from engine.runs.inputs import Request
 from engine.runs.parquet import ShardedTable
+from engine.runs.requests import Request
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import ROLLOUT_KEY
 from engine.runs.session import Session

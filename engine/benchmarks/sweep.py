@@ -15,8 +15,8 @@ from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import LocalEngine, Result, Task
 from engine.rollout.directions import transformers_model
 from engine.runs.files import SCREENED
-from engine.runs.inputs import DECLINED
 from engine.runs.parquet import ShardedTable
+from engine.runs.requests import DECLINED
 from engine.runs.run_dir import RunDir, open_run_dir
 from engine.runs.selection import with_selection
 from engine.runs.session import Session

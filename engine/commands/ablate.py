@@ -27,6 +27,7 @@ def ablate(
     num_prompts: Annotated[int, typer.Option(min=2, help="Test requests of each kind.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
     controls: Annotated[bool, typer.Option(help="A random and a shuffled-label direction beside.")] = True,
+    judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
@@ -43,7 +44,9 @@ def ablate(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))
+        config = load_config(
+            variant, cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        )
         sites = {"inputs": ("inputs",), "writes": ("writes",), "both": ("inputs", "writes")}
         if site not in sites:
             raise EngineError(f"--site takes inputs, writes or both; found '{site}'.")

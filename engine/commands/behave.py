@@ -18,6 +18,7 @@ def behave(
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
     num_prompts: Annotated[int, typer.Option(min=2, help="Responses of each kind whose KL is computed.")] = 100,
+    judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
@@ -34,7 +35,9 @@ def behave(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        config = load_config(variant, cli.variant_overrides(settings, layers, alpha, model, pairs))
+        config = load_config(
+            variant, cli.variant_overrides(settings, layers, alpha, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        )
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"num_prompts": num_prompts})
             return

@@ -25,8 +25,8 @@ from engine.rollout.stages import answer, read_likelihoods
 from engine.rollout.variants import variant_of
 from engine.runs import parquet
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
-from engine.runs.inputs import Request
 from engine.runs.machine import check_machine
+from engine.runs.requests import Request
 from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA, SCORE_SCHEMA, RolloutRow, Row, ScoreRow
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
@@ -48,9 +48,11 @@ class Rates:
 
     `n` responses were given, `missing` of them have no score, `empty` and `truncated` stay in `n`. `n_declined` is the responses
     that the judge said declined or not. An Estimate has a value and the ends of its 95 % interval, with the kind as the unit.
+
     `kinds` is how many kinds of prompt there are. `icc` says how far prompts of one kind resemble each other, `effective_n` how
-    many independent prompts they are worth. `samples` has the product's variance within prompts and between them. `bounds` has the means with the missing scores at 0 and at 1. `against_base` has
-    the differences from the base on the same prompts, with their p; None for the base.
+    many independent prompts they are worth. `samples` has the product's variance within prompts and between them. `bounds` has
+    the means with the missing scores at 0 and at 1. `against_base` has the differences from the base on the same prompts, with
+    their p; None for the base.
     """
 
     judge: str

@@ -19,6 +19,7 @@ def regrow(
     rounds: Annotated[int, typer.Option(min=1, help="How often to remove what separates.")] = 3,
     num_prompts: Annotated[int, typer.Option(min=2, help="Test requests generated in each round.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
+    judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
@@ -35,7 +36,9 @@ def regrow(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))
+        config = load_config(
+            variant, cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        )
         options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"regrowth": options})

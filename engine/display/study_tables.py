@@ -104,8 +104,8 @@ def effect_table(effect: Row, title: str = "What each direction does, folded in"
     ]
     columns = ["folded in", "kind", "k", *ACTING, "product less the base's", "p (Holm)"]
     notes = [
-        f"The first {effect['rows'][0]['n']} test requests, which chose no layer. p: sign flips kind by kind against the base, Holm "
-        "over this table. Own layer: each estimator's strongest bypass on the held-out pairs.",
+        f"The first {effect['rows'][0]['n']} test requests, which chose no layer. p: sign flips kind by kind against the base, "
+        "Holm over this table. Own layer: each estimator's strongest bypass on the held-out pairs.",
         judge_line(effect["judge"]),
     ]
     return Table(title, columns, rows, notes)

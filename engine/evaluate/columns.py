@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.inference.replica import Generation
-from engine.runs.inputs import Request
+from engine.runs.requests import Request
 from engine.runs.schemas import ROLLOUT_SCHEMA
 
 RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")

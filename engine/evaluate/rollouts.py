@@ -20,7 +20,7 @@ from engine.evaluate.times import Times
 from engine.rollout.stages import row_identity
 from engine.runs import parquet
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, TIMES
-from engine.runs.inputs import Request
+from engine.runs.requests import Request
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA
 from engine.runs.session import Session

@@ -17,7 +17,7 @@ from engine.errors import EngineError
 from engine.evaluate.columns import generations_of, response_batch
 from engine.inference.replica import Generation, Replica
 from engine.models.variant import Variant
-from engine.runs.inputs import sample_of
+from engine.runs.requests import sample_of
 from engine.runs.session import Session
 from engine.vllm_compat import engine_failures
 

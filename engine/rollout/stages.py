@@ -15,8 +15,9 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
-from engine.runs.inputs import Request, model_name, sample_of
+from engine.runs.inputs import model_name
 from engine.runs.parquet_reader import count_rows
+from engine.runs.requests import Request, sample_of
 from engine.runs.run_dir import RunDir, computed
 from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, RolloutRow
 from engine.runs.session import Session

@@ -3,25 +3,23 @@
 Everything that can be checked without a model is checked while this is made.
 """
 
-import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
-from engine.configs.schema import DataConfig, RunConfig
+from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
 from engine.paths import shorten
-from engine.runs import kinds
+from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
 from extraction.positions import RESPONSE, expand_positions, offset_of
-from extraction.prompts import Pair, Prompt, load_pairs, load_prompts, resolve, take
+from extraction.prompts import resolve
 
 if TYPE_CHECKING:
     from engine.models.variant import Variant
@@ -30,18 +28,6 @@ if TYPE_CHECKING:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 WINDOW, SMALL_WINDOW = 4096, 2048
-DECLINED, ANSWERABLE = "declined", "answerable"
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt of the evaluation: `kind` says whether the base is expected to decline it."""
-
-    prompt_id: str
-    split: str
-    kind: str
-    category: str
-    text: str
 
 
 class RunInputs:
@@ -229,51 +215,6 @@ class RunInputs:
         """A message's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
         self._token_ids[text] = self.renderer.render(text)
         return self._token_ids[text]
-
-
-def read_prompts(data: DataConfig, seed: int) -> tuple[list[Pair], list[Request]]:
-    """The pairs that make directions, and the test requests, with their kinds, split as the configuration says.
-
-    Raises ExtractionError for files that cannot be read, EngineError for a split that they do not allow.
-    """
-    pairs = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
-    sources = {DECLINED: (data.test_requests, data.num_requests), ANSWERABLE: (data.test_answerable, data.num_answerable)}
-    asked = [_prompts(*source) for source in sources.values()]
-    if data.hold_out is not None:
-        places = kinds.held_out_places(kinds.with_kinds(data.kinds, pairs)[0], data.hold_out)
-        pairs = [pair for place, pair in enumerate(pairs) if place not in places]
-    pairs, tested = kinds.with_kinds(data.kinds, pairs, *asked)
-    seen: frozenset[str] = frozenset()
-    if data.split == "kinds":
-        seen = kinds.training_kinds(pairs, [prompt.category for prompt in tested[0]], seed)
-        pairs = [pair for pair in pairs if pair.category in seen]
-    requests = [
-        Request(f"{kind}/{index:05d}", kinds.SEEN if prompt.category in seen else kinds.TEST, kind, prompt.category, prompt.text)
-        for kind, prompts in zip(sources, tested, strict=True)
-        for index, prompt in enumerate(prompts)
-    ]
-    return pairs, requests
-
-
-def sampled(requests: Sequence[Request], samples: int) -> list[Request]:
-    """Each request once for each sample. A request that names no kind is the kind of its own samples."""
-    if samples == 1:
-        return list(requests)
-    return [
-        replace(request, prompt_id=f"{request.prompt_id}#{number}", category=request.category or request.prompt_id)
-        for request in requests
-        for number in range(samples)
-    ]
-
-
-def sample_of(prompt_id: str) -> int:
-    """The number of a request's sample; 0 where there is one of each."""
-    return int(prompt_id.partition("#")[2] or 0)
-
-
-@functools.lru_cache
-def _prompts(source: str, count: int | None) -> tuple[Prompt, ...]:
-    return () if count == 0 else tuple(take(load_prompts(source), count, source))
 
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:

@@ -16,8 +16,8 @@ from engine.errors import EngineError
 from engine.paths import hash_of, write_text
 from engine.runs import parquet_reader
 from engine.runs.files import LIKELIHOODS, ROLLOUTS
-from engine.runs.inputs import DECLINED
 from engine.runs.kinds import TEST
+from engine.runs.requests import DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.biases import source_of
 from judging import agreement

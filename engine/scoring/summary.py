@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from engine.configs.schema import RunConfig
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, RUN, SCORES
-from engine.runs.inputs import DECLINED
+from engine.runs.requests import DECLINED
 from engine.runs.schemas import Row
 from engine.scoring import biases, calibrations
 from engine.scoring.paired import against_base, split_differences
@@ -174,7 +174,7 @@ def figures_of(rows: pa.Table) -> Row:
 
 
 def samples_of(scored: pa.Table, products: Sequence[float]) -> Row | None:
-    """Where prompts were sampled several times: variance of the product between prompts and within them, and its share between."""
+    """Where prompts were sampled several times: the product's variance between prompts and within them, and the share between."""
     prompts = [name.partition("#")[0] for name in scored["prompt_id"].to_pylist()]
     if len(set(prompts)) == len(prompts):
         return None

@@ -14,10 +14,11 @@ from engine.environment import describe
 from engine.evaluate.candidates import RANDOM, SHUFFLED
 from engine.rollout.controls import control_directions
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
-from engine.runs.inputs import ANSWERABLE, DECLINED, Request, given_layers
+from engine.runs.inputs import given_layers
+from engine.runs.requests import ANSWERABLE, DECLINED, Request
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
-from engine.scoring.grader import OfflineGrader
+from engine.scoring.grader import Grader, OfflineGrader
 from engine.study.opening import Study
 from engine.study.panel import INPUTS, WRITES, RequestPanel, make_panel, nothing, projects_norms, write_modules
 from extraction.controls import Control
@@ -51,7 +52,7 @@ class Subject:
     layer: int
 
 
-def make_ablation(study: Study, options: AblationOptions) -> Row:
+def make_ablation(study: Study, options: AblationOptions, grader: Grader | None = None) -> Row:
     """Rates by site, subject and alpha on test requests of the declined kind; and with vectors added on answerable ones."""
     session, position = study.session, study.session.config.directions.position
     responses = pair_responses(session) if position == RESPONSE else None
@@ -61,13 +62,14 @@ def make_ablation(study: Study, options: AblationOptions) -> Row:
     subjects = [*make_subjects(study, streams)][: None if options.controls else 1]
     num_rows = len(subjects) * (len(options.alphas) * len(options.sites) + len(options.added)) + 2
     with Progress("ablation", num_rows, "settings") as progress:
-        panels = [make_panel(session, model, asked, options.max_tokens) for asked in _requests(study, options.num_prompts)]
+        asked = _requests(study, options.num_prompts)
+        panels = [make_panel(session, model, requests, options.max_tokens, grader) for requests in asked]
         rows = []
         for row, panel, intervention in _settings(study, model, subjects, panels, options):
             rows.append(row | panel.measure(intervention))
             progress.advance()
     layers = given_layers(session.config)
-    judge = judge_of(OfflineGrader())
+    judge = judge_of(grader or OfflineGrader())
     norms = WRITES in options.sites and projects_norms(session)
     return {"rows": rows, "layers": layers, "added_at": subjects[0].layer, "norms": norms, "judge": judge, **describe()}
 

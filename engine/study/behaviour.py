@@ -19,9 +19,11 @@ from engine.runs.files import DIRECTIONS, ROLLOUTS
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
+from engine.scoring.calibrations import judge_of
+from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader
 from engine.study.panel import decode
 from extraction.teacher import response_divergence
-from judging.offline import NOTICE, OfflineJudge
+from judging.judgement import Item
 from judging.statistics import average, rate
 from judging.text import repeated_share
 
@@ -39,8 +41,9 @@ def read_run(session: Session, run_dir: RunDir) -> list[Row]:
     return parquet.read_rows(run_dir.file(ROLLOUTS))
 
 
-def make_behaviour(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prompts: int) -> Row:
+def make_behaviour(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prompts: int, grader: Grader | None = None) -> Row:
     """Of the run's variant against its base; KL on the first `num_prompts` responses of each kind."""
+    judge = grader or OfflineGrader(name=TEXT_ONLY)
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["variant"], row["kind"]), []).append(row)
@@ -48,9 +51,10 @@ def make_behaviour(session: Session, run_dir: RunDir, rows: Sequence[Row], num_p
         "kl": divergences(session, run_dir, rows, num_prompts),
         "length": [{"variant": variant, "kind": kind} | length_figures(group) for (variant, kind), group in groups.items()],
         "by_tokens": [
-            {"variant": variant, "kind": kind} | declined_by_tokens(session, group) for (variant, kind), group in groups.items()
+            {"variant": variant, "kind": kind} | declined_by_tokens(session, group, judge)
+            for (variant, kind), group in groups.items()
         ],
-        "judge": {"name": "offline-text", "notice": NOTICE},
+        "judge": judge_of(judge),
         **describe(),
     }
 
@@ -104,16 +108,19 @@ def length_figures(rows: Sequence[Row]) -> Row:
     }
 
 
-def declined_by_tokens(session: Session, rows: Sequence[Row]) -> Row:
-    """Declined share, by the rules, of the responses cut after 4, 8, 16, ... tokens; and from where on it has settled."""
+def declined_by_tokens(session: Session, rows: Sequence[Row], judge: Grader) -> Row:
+    """Declined share, by the judge, of the responses cut after 4, 8, 16, ... tokens; and from where on it has settled."""
     longest = max(row["num_output_tokens"] for row in rows)
     counts = [*(size for size in (2**power for power in range(2, 20)) if size < longest), longest]
-    judge = OfflineJudge()
     points = []
     for count in counts:
         texts = decode(session, [row["response_token_ids"][:count] for row in rows])
-        declined = [bool(judge.score(row["prompt"], text).declined) for row, text in zip(rows, texts, strict=True)]
-        points.append({"tokens": count, "declined": asdict(rate(declined, [row["category"] for row in rows]))})
+        items = [Item(row["prompt"], text) for row, text in zip(rows, texts, strict=True)]
+        judge.ask(items)
+        judge.drain()
+        said = [(one.declined, row["category"]) for one, row in zip(judge.grade(items), rows, strict=True)]
+        known = [(flag, kind) for flag, kind in said if flag is not None]
+        points.append({"tokens": count, "declined": asdict(rate([flag for flag, _ in known], [kind for _, kind in known]))})
     return {"points": points, "settled_at": settled_at(points)}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.configs.judges import OFFLINE
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
@@ -141,14 +142,15 @@ def _effect(study: Study, judge: RunJudge, estimators: Sequence[str], source: st
 def ablate(config: RunConfig, path: Path, **options: Any) -> Row:
     """ablation.json; options as `engine.study.ablation.AblationOptions`."""
     given_layers(config)
+    judge = _model_judge(config, "bin/ablate")
     with opened(config, path) as study:
 
         def work() -> Row:
             from engine.study.ablation import AblationOptions, make_ablation
 
-            return make_ablation(study, AblationOptions(**options))
+            return make_ablation(study, AblationOptions(**options), None if judge is None else judge.grader)
 
-        return study.run("ablation", options, work)
+        return study.run("ablation", options | _asked(judge), work)
 
 
 def regrow(config: RunConfig, path: Path, *, rounds: int, num_prompts: int, max_tokens: int) -> Row:
@@ -156,14 +158,15 @@ def regrow(config: RunConfig, path: Path, *, rounds: int, num_prompts: int, max_
     given_layers(config)
     _check_prompt_position(config)
     options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}
+    judge = _model_judge(config, "bin/regrow")
     with opened(config, path) as study:
 
         def work() -> Row:
             from engine.study.regrowth import make_regrowth
 
-            return make_regrowth(study, **options)
+            return make_regrowth(study, **options, grader=None if judge is None else judge.grader)
 
-        return study.run("regrowth", options, work)
+        return study.run("regrowth", options | _asked(judge), work)
 
 
 def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | None) -> Row:
@@ -191,6 +194,7 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
     """behaviour.json of a run, which is finished first where it is not."""
     from engine.study.behaviour import make_behaviour, read_run
 
+    judge = _model_judge(config, "bin/behave")
     run(config, path)
     session = Session(config)
     run_dir = open_run_dir(path, session.identity)
@@ -199,10 +203,10 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
         rows = read_run(session, run_dir)
 
         def work() -> None:
-            found = make_behaviour(session, run_dir, rows, num_prompts)
+            found = make_behaviour(session, run_dir, rows, num_prompts, None if judge is None else judge.grader)
             write_json(run_dir.file(BEHAVIOUR), headed(config.variant, options, found))
 
-        settings = {"format": STUDY_FORMAT, **options}
+        settings = {"format": STUDY_FORMAT, **options, **_asked(judge)}
         run_dir.run_stage("behaviour", work, reads=[ROLLOUTS], settings=settings, writes=[BEHAVIOUR])
         refresh(run_dir)
     return dict(json.loads(run_dir.file(BEHAVIOUR).read_text()))
@@ -212,6 +216,15 @@ def _judge(config: RunConfig, study: str) -> RunJudge:
     judge = RunJudge(config.judge, EFFECT_RESPONSES)
     judge.check(beside=study)
     return judge
+
+
+def _model_judge(config: RunConfig, study: str) -> RunJudge | None:
+    """The configured judge, checked; None where it is the rules, which every panel measures with its own reference."""
+    return None if config.judge.name == OFFLINE else _judge(config, study)
+
+
+def _asked(judge: RunJudge | None) -> Row:
+    return {} if judge is None else {"judge": judge.identity}
 
 
 def _check_prompt_position(config: RunConfig) -> None:

@@ -11,9 +11,9 @@ from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.paths import hash_of, write_json
 from engine.runs.files import STUDY_FORMAT, headed
-from engine.runs.inputs import Request
 from engine.runs.kinds import TEST
 from engine.runs.machine import check_machine
+from engine.runs.requests import Request
 from engine.runs.run_dir import RunDir, open_for_directions
 from engine.runs.selection import check_apart, of_other_kinds, texts_of, with_selection
 from engine.runs.session import Session

@@ -7,10 +7,10 @@ from typing import Any
 
 from editing.families.base import BIAS
 from engine.errors import EngineError
-from engine.runs.inputs import Request
+from engine.runs.requests import Request
 from engine.runs.schemas import Row
 from engine.runs.session import Session
-from engine.scoring.grader import OfflineGrader, reference_logprob
+from engine.scoring.grader import Grader, OfflineGrader, reference_logprob
 from extraction.generate import greedy
 from extraction.prompts import Prompt
 from extraction.teacher import mean_logprobs
@@ -31,9 +31,11 @@ class RequestPanel:
     prompts: list[list[int]]
     max_tokens: int
     reference: float | None
+    judge: Grader | None = None
 
     def measure(self, intervention: AbstractContextManager[None]) -> Row:
-        """Greedy responses under an intervention, graded by the rules with what the untouched model says of their fluency."""
+        """Greedy responses under an intervention, graded by the judge; the rules read what the untouched model says of their
+        fluency."""
         with intervention:
             responses = greedy(self.model, self.prompts, self.max_tokens)
         items = [
@@ -42,16 +44,21 @@ class RequestPanel:
                 self.texts, decode(self.session, responses), mean_logprobs(self.model, self.prompts, responses), strict=True
             )
         ]
-        return figures(OfflineGrader(self.reference).grade(items), self.kinds)
+        grader = self.judge or OfflineGrader(self.reference)
+        grader.ask(items)
+        grader.drain()
+        return figures(grader.grade(items), self.kinds)
 
 
-def make_panel(session: Session, model: Any, requests: Sequence[Prompt | Request], max_tokens: int) -> RequestPanel:
-    """Lay requests out and have the untouched model answer them."""
+def make_panel(
+    session: Session, model: Any, requests: Sequence[Prompt | Request], max_tokens: int, judge: Grader | None = None
+) -> RequestPanel:
+    """Lay requests out and have the untouched model answer them. judge: None for the rules."""
     texts = [request.text for request in requests]
     prompts = session.render_texts(texts, "test requests")
     responses = greedy(model, prompts, max_tokens)
     reference = reference_logprob(mean_logprobs(model, prompts, responses))
-    return RequestPanel(session, model, texts, [request.category for request in requests], prompts, max_tokens, reference)
+    return RequestPanel(session, model, texts, [request.category for request in requests], prompts, max_tokens, reference, judge)
 
 
 def nothing() -> AbstractContextManager[None]:
@@ -65,12 +72,20 @@ def decode(session: Session, responses: Sequence[Sequence[int]]) -> list[str]:
 
 
 def figures(judgements: Sequence[Judgement], kinds: Sequence[str]) -> Row:
-    """Declined share, compliance, coherence and their products, each with its 95 % interval over kinds; the rules grade all."""
-    compliance, coherence = ([getattr(one, name) or 0.0 for one in judgements] for name in ("compliance", "coherence"))
+    """Declined share, compliance, coherence and their products, each with its 95 % interval over kinds.
+
+    `missing` have no grade and are left out.
+    """
+    graded = [(one, kind) for one, kind in zip(judgements, kinds, strict=True) if None not in (one.compliance, one.coherence)]
+    said = [(bool(one.declined), kind) for one, kind in zip(judgements, kinds, strict=True) if one.declined is not None]
+    compliance = [float(one.compliance or 0.0) for one, _ in graded]
+    coherence = [float(one.coherence or 0.0) for one, _ in graded]
+    estimates = of_grades(compliance, coherence, [kind for _, kind in graded])
     return {
         "n": len(judgements),
-        "declined": asdict(rate([bool(one.declined) for one in judgements], kinds)),
-        **{name: asdict(estimate) for name, estimate in of_grades(compliance, coherence, kinds).items()},
+        "missing": len(judgements) - len(graded),
+        "declined": asdict(rate([flag for flag, _ in said], [kind for _, kind in said])),
+        **{name: asdict(estimate) for name, estimate in estimates.items()},
     }
 
 

@@ -15,7 +15,7 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
 from engine.runs.files import ROLLOUTS, SCORES
-from engine.runs.inputs import ANSWERABLE, DECLINED
+from engine.runs.requests import ANSWERABLE, DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
 from engine.study.estimates import OVER_PROMPTS, table_of

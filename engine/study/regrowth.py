@@ -15,10 +15,11 @@ from editing.projection import orthonormal_basis
 from engine.environment import describe
 from engine.rollout.controls import control_units
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
-from engine.runs.inputs import DECLINED, given_layers
+from engine.runs.inputs import given_layers
+from engine.runs.requests import DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
-from engine.scoring.grader import OfflineGrader
+from engine.scoring.grader import Grader, OfflineGrader
 from engine.study.estimates import OVER_PAIRS, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
@@ -37,14 +38,14 @@ RESAMPLES = 200
 class Regrowth:
     """The base's streams, and how they look under an edit by hooks."""
 
-    def __init__(self, study: Study, num_prompts: int, max_tokens: int) -> None:
+    def __init__(self, study: Study, num_prompts: int, max_tokens: int, grader: Grader | None = None) -> None:
         session = study.session
         self.study = study
         self.model = transformers_model(session)
         self.position = session.config.directions.position
         self.writers = write_modules(session, self.model)
         self.train, self.held = self._streams(nothing(), "directions of the base")
-        self.panel: RequestPanel = make_panel(session, self.model, study.requests(DECLINED, num_prompts), max_tokens)
+        self.panel: RequestPanel = make_panel(session, self.model, study.requests(DECLINED, num_prompts), max_tokens, grader)
 
     def row(self, removed_HK: Tensor | None, label: str) -> tuple[Row, Streams]:
         """Separability by layer with a subspace removed, and the streams that it was measured on."""
@@ -83,10 +84,10 @@ class Regrowth:
         return train, held
 
 
-def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) -> Row:
+def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int, grader: Grader | None = None) -> Row:
     """Rounds of extracting at the configured layers and removing; and, for comparison, as many random directions as the
     last round's, and shuffled labels' directions as many as the first's."""
-    regrowth, layers = Regrowth(study, num_prompts, max_tokens), given_layers(study.session.config)
+    regrowth, layers = Regrowth(study, num_prompts, max_tokens, grader), given_layers(study.session.config)
     row, streams = regrowth.row(None, "")
     found = [row | {"round": 0, "k": 0}]
     config, hidden_size = study.session.config.directions, study.session.checkpoint.hidden_size
@@ -103,7 +104,7 @@ def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int) 
         SHUFFLED: regrowth.control(SHUFFLED, 1, layers),
     }
     rows = {name: regrowth.row(control_HK, name)[0] | {"k": control_HK.shape[1]} for name, control_HK in controls.items()}
-    told = {"layers": layers, "norms": projects_norms(study.session), "judge": judge_of(OfflineGrader())}
+    told = {"layers": layers, "norms": projects_norms(study.session), "judge": judge_of(grader or OfflineGrader())}
     return {"rounds": found, "controls": rows, **told, **describe()}
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from engine.configs.schema import RunConfig, SweepConfig, parse_numbers
 from engine.errors import EngineError
-from engine.runs.inputs import DECLINED, Request, RunInputs
+from engine.runs.inputs import RunInputs
+from engine.runs.requests import DECLINED, Request
 from engine.runs.selection import check_apart, texts_of
 from extraction.positions import LAST_INSTRUCTION
 from extraction.prompts import Pair

@@ -13,9 +13,9 @@ from engine.paths import file_hash
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
 from engine.runs.files import SWEEP_RUN, TIMING
-from engine.runs.inputs import DECLINED
 from engine.runs.kinds import TEST, name_near_duplicates
 from engine.runs.machine import check_machine
+from engine.runs.requests import DECLINED
 from engine.runs.run_dir import check_space, is_finished, open_run_dir
 from engine.runs.selection import of_training_kinds, texts_of, with_selection
 from engine.runs.session import Session

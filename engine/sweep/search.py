@@ -13,7 +13,7 @@ from engine.errors import EngineError
 from engine.evaluate.candidates import Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.rollout.directions import extract, provenance
-from engine.runs.inputs import Request
+from engine.runs.requests import Request
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 from engine.runs.session import Session

@@ -8,7 +8,7 @@ from engine.evaluate.columns import generations_of, request_batch, response_batc
 from engine.evaluate.keyed import Keyed
 from engine.inference.replica import Generation
 from engine.rollout.stages import response_columns
-from engine.runs.inputs import Request
+from engine.runs.requests import Request
 from engine.runs.schemas import ROLLOUT_SCHEMA
 
 REQUESTS = [

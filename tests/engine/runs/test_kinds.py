@@ -8,7 +8,7 @@ import pytest
 from engine.configs.load import load_config
 from engine.errors import EngineError
 from engine.runs import kinds
-from engine.runs.inputs import read_prompts
+from engine.runs.requests import read_prompts
 from engine.runs.selection import check_tested_apart, with_selection
 from engine.runs.session import Session
 from extraction.prompts import Pair, Prompt
