@@ -7,7 +7,7 @@ KL: mean divergence of the next-token distribution on answered prompts, base fro
 # N = prompts, V = vocabulary
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from extraction.errors import ExtractionError
 from extraction.prefill import BATCH_TOKENS, Prefill
 
 LOG_ODDS_LIMIT = 18.42  # log(1e8): the paper's code adds 1e-8 to both probabilities
+SMOOTHING = 1e-6  # of probabilities in the paper's KL
 FORCED = 0.999  # a first token this likely on every prompt is the template's doing
 MAX_FORCED = 16
 
@@ -52,6 +53,13 @@ def kl_divergence(base_logprobs_NV: Tensor, logits_NV: Tensor) -> Tensor:
     return torch.where(base_NV == -torch.inf, 0.0, terms_NV).sum(-1)
 
 
+def smoothed_kl(base_logprobs_NV: Tensor, logits_NV: Tensor) -> Tensor:
+    """KL(base || other) in nats with 1e-6 added to each probability, float64: (N,). As the code of Arditi et al. computes it."""
+    base_NV = base_logprobs_NV.to(logits_NV.device, torch.float64).exp()
+    other_NV = logits_NV.to(torch.float64).softmax(-1)
+    return (base_NV * ((base_NV + SMOOTHING).log() - (other_NV + SMOOTHING).log())).sum(-1)
+
+
 @dataclass(frozen=True)
 class Panel:
     """Prompts that candidates are measured on, and the base's next-token log-probabilities on the answered ones (N, V)."""
@@ -83,8 +91,13 @@ def make_panel(
     return Panel(both, alone, len(declined), next_token_logprobs(model, alone))
 
 
-def ablation_scores(model: Any, panel: Panel, token_ids: Sequence[int]) -> Scores:
-    """bypass and KL of every prompt, in one pass over all; `model` has the candidate ablated."""
+def ablation_scores(
+    model: Any, panel: Panel, token_ids: Sequence[int], divergence: Callable[[Tensor, Tensor], Tensor] = kl_divergence
+) -> Scores:
+    """bypass and KL of every prompt, in one pass over all; `model` has the candidate ablated.
+
+    divergence: `kl_divergence`, or `smoothed_kl`.
+    """
     num_prompts, first = panel.both.num_prompts, panel.num_declined
     bypass_N, kl_N = torch.zeros(first, dtype=torch.float64), torch.zeros(num_prompts - first, dtype=torch.float64)
     for part in panel.both.logits(model):
@@ -92,7 +105,7 @@ def ablation_scores(model: Any, panel: Panel, token_ids: Sequence[int]) -> Score
         of_declined_B = index_B < first
         bypass_N[index_B[of_declined_B]] = refusal_log_odds(part.logits_BV[of_declined_B], token_ids).cpu()
         answered_B = index_B[~of_declined_B] - first
-        kl_N[answered_B] = kl_divergence(panel.base_logprobs_NV[answered_B], part.logits_BV[~of_declined_B]).cpu()
+        kl_N[answered_B] = divergence(panel.base_logprobs_NV[answered_B], part.logits_BV[~of_declined_B]).cpu()
     return Scores(bypass_N, kl_N)
 
 
@@ -102,6 +115,15 @@ def induction_scores(model: Any, panel: Panel, token_ids: Sequence[int]) -> Tens
     for part in panel.answered.logits(model):
         induce_N[part.indices] = refusal_log_odds(part.logits_BV, token_ids).cpu()
     return induce_N
+
+
+def refusal_scores(model: Any, prompts: Sequence[Sequence[int]], token_ids: Sequence[int]) -> Tensor:
+    """Each prompt's refusal log-odds at its next token, (N,) float64: the refusal score of Arditi et al."""
+    laid_out = Prefill(prompts, input_device(model))
+    scores_N = torch.zeros(len(prompts), dtype=torch.float64)
+    for part in laid_out.logits(model):
+        scores_N[part.indices] = refusal_log_odds(part.logits_BV, token_ids).cpu()
+    return scores_N
 
 
 def next_token_logprobs(model: Any, prompts: Prefill) -> Tensor:

@@ -24,6 +24,11 @@ CheckOption = Annotated[
 
 
 OF_SEARCH = ("selection", "layers", "alphas", "positions", "subspaces", "exhaustive", "max_kl", "min_induce", "max_depth")
+ARDITI = "arditi"
+UNREAD_BY_ARDITI = [
+    *("layers", "alphas", "positions", "subspaces", "exhaustive", "max_kl", "min_induce", "max_depth", "engines", "clean"),
+    "judge",
+]
 UNREAD_BY_CHECK = ("variant", "engines", "judge", "out", "clean", "dry_run", *OF_SEARCH)
 
 
@@ -52,6 +57,9 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME-sweep.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier sweep left there.")] = False,
     check_export: CheckOption = None,
+    procedure: Annotated[
+        str | None, typer.Option("--as", help="arditi: that paper's procedure as published, instead of ours.", metavar="NAME")
+    ] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
@@ -73,6 +81,8 @@ def sweep(
             data__selection_pairs=cli.existing_or_embedded(selection),
             data__test_requests=cli.existing_or_embedded(requests),
             data__num_requests=num_requests,
+            data__kinds=kinds,
+            data__split=split,
             judge__name=cli.existing_or_embedded(judge),
             sweep__layers=layers,
             sweep__alphas=_items(alphas),
@@ -86,6 +96,10 @@ def sweep(
         if check_export is not None:
             cli.refuse_unread(context, "--check-export", UNREAD_BY_CHECK)
             _check_export(check_export, overrides, form)
+            return
+        if procedure is not None:
+            cli.refuse_unread(context, "--as", UNREAD_BY_ARDITI)
+            _as_published(procedure, variant, overrides, dry_run=dry_run, form=form, out=out)
             return
         _sweep(variant, overrides, dry_run=dry_run, form=form, out=out, engines=_count(engines), clean=clean)
 
@@ -118,6 +132,27 @@ def _sweep(variant: str | None, overrides: dict[str, Any], *, dry_run: bool, for
     show(sweep_view(summary, str(folder / WINNER)), form, summary)
     if summary["failures"]:
         raise typer.Exit(1)
+
+
+def _as_published(
+    procedure: str, variant: str | None, overrides: dict[str, Any], *, dry_run: bool, form: str, out: Path | None
+) -> None:
+    """A published procedure by its name; "arditi" is the one there is."""
+    from engine.configs.load import load_config, load_without_file
+    from engine.display.console import show
+    from engine.display.study_tables import plain_table
+    from engine.paths import default_run_dir
+    from engine.study.named import run_study
+
+    if procedure != ARDITI:
+        raise EngineError(f"--as takes {ARDITI}; found '{procedure}'.")
+    config = load_config(variant, overrides) if variant else load_without_file(overrides)
+    if dry_run:
+        cli.print_json(config.model_dump(mode="json") | {"as": procedure})
+        return
+    found = run_study(ARDITI, config, out or default_run_dir(f"{config.variant}-{ARDITI}"), {})
+    table = plain_table(ARDITI, found)
+    show([table] if table else [], form, found)
 
 
 def _check_export(name: str, overrides: dict[str, Any], form: str) -> None:

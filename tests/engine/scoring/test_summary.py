@@ -1,5 +1,6 @@
 """Summaries: what is counted, and what is missing rather than zero."""
 
+import itertools
 import random
 import tracemalloc
 from dataclasses import asdict
@@ -15,9 +16,12 @@ from engine.scoring import summary
 from engine.scoring.summary import figures_of
 from judging import agreement, statistics
 
+NUMBERS = itertools.count()
+
 
 def scored(compliance: float | None, coherence: float | None, declined: bool | None, **more: object) -> dict[str, object]:
     row = {
+        "prompt_id": f"declined/{next(NUMBERS):05d}",
         "variant": "v",
         "variant_hash": "h",
         "form": "in_place",
