@@ -12,24 +12,17 @@ from extraction.errors import ExtractionError
 from extraction.files import load_directions, read_metadata, save_directions
 from extraction.hooks import ResidualCapture, decoder_blocks
 from extraction.rendering import RenderedPair
-from tests.tiny import EDITOR_CONFIGS, FAMILY_CONFIGS, tiny_model
+from tests.forward import residual_stream
+from tests.tiny import EDITOR_CONFIGS, tiny_model
 
 PAIRS = [RenderedPair([1, 5, 9, 4], [1, 7, 3]), RenderedPair([1, 8, 2, 11, 30], [1, 40, 41, 42, 43, 44])]
 
 
 def reference_residual(model: torch.nn.Module, token_ids: list[int]) -> torch.Tensor:
-    """Last token: hidden_states[0..L-1], and layer L from a hook, since hidden_states[-1] is behind the final norm."""
-    last: list[torch.Tensor] = []
-    handle = model.base_model.layers[-1].register_forward_hook(
-        lambda module, args, output: last.append(output[0] if isinstance(output, tuple) else output)
-    )
-    with torch.no_grad():
-        states = model(torch.tensor([token_ids]), output_hidden_states=True).hidden_states
-    handle.remove()
-    return torch.stack([state[0, -1] for state in (*states[:-1], last[0])]).double()
+    return residual_stream(model, token_ids)[:, -1].double()
 
 
-@pytest.mark.parametrize("family", sorted(FAMILY_CONFIGS))
+@pytest.mark.parametrize("family", sorted(EDITOR_CONFIGS))
 def test_directions_equal_output_hidden_states(family: str) -> None:
     model = tiny_model(family, torch.float32)
     expected = sum(reference_residual(model, p.declined) - reference_residual(model, p.answered) for p in PAIRS) / len(PAIRS)
@@ -81,12 +74,7 @@ PROMPTS = [[1, 17, 23, *range(5, 5 + length), 9, 4] for length in LENGTHS]
 
 def reference_means(model: torch.nn.Module, offsets: list[int]) -> torch.Tensor:
     """Every prompt alone, without a cache: (P, L+1, H)."""
-    rows = []
-    with torch.inference_mode(), ResidualCapture(model) as capture:
-        for prompt in PROMPTS:
-            capture.at(torch.tensor([[len(prompt) + offset for offset in offsets]]))
-            model.base_model(input_ids=torch.tensor([prompt]), use_cache=False)
-            rows.append(capture.read()[:, 0].double().transpose(0, 1))
+    rows = [residual_stream(model, prompt)[:, offsets].double().transpose(0, 1) for prompt in PROMPTS]
     return torch.stack(rows).mean(dim=0)
 
 

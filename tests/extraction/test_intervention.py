@@ -6,10 +6,8 @@ import torch
 from editing.checkpoint import open_checkpoint
 from editing.plan import plan_edit
 from editing.projection import orthonormal_basis
-from extraction.directions import mean_residual
 from extraction.errors import ExtractionError
 from extraction.generate import greedy
-from extraction.hooks import ResidualCapture
 from extraction.intervention import ablation, addition, stream_ablation
 from tests.dense import without
 from tests.tiny import BLOCKS, HIDDEN, save_tiny, tiny_model
@@ -17,22 +15,28 @@ from tests.tiny import BLOCKS, HIDDEN, save_tiny, tiny_model
 PROMPTS = [[1, 5, 9, 4], [1, 8, 2 + 9, 11, 30], [1, 40], [1, 41, 42, 43, 44, 45, 46]]
 
 
+def streams(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    """What each block's attention norm and the final norm are given, (L+1, T, H): the stream behind any hook on a block."""
+    seen: list[torch.Tensor] = []
+    norms = [*(block.input_layernorm for block in model.base_model.layers), model.base_model.norm]
+    handles = [norm.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].double())) for norm in norms]
+    with torch.inference_mode():
+        model(tokens)
+    for handle in handles:
+        handle.remove()
+    return torch.stack(seen)
+
+
 @pytest.mark.parametrize("layer", range(BLOCKS + 1))
 def test_an_addition_shifts_the_stream_at_its_layer_and_not_before(layer: int) -> None:
     model = tiny_model("llama", torch.float32)
-    vector = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(0))
-    before = mean_residual(model, PROMPTS[:1])
-    seen: list[torch.Tensor] = []
+    tokens, vector = torch.tensor(PROMPTS[:1]), torch.randn(HIDDEN, generator=torch.Generator().manual_seed(0))
+    before = streams(model, tokens)
     with addition(model, layer, vector):
-        norm = model.base_model.norm.register_forward_pre_hook(lambda module, args: seen.append(args[0][0, -1]))
-        after = mean_residual(model, PROMPTS[:1])
-        norm.remove()
-    if layer < BLOCKS:
-        assert torch.allclose(after[:layer], before[:layer], atol=1e-6)
-        assert float((after[-1] - before[-1]).norm()) > 0.1
-    else:
-        assert torch.allclose(seen[-1].double(), before[-1] + vector.double(), atol=1e-5)
-    assert torch.allclose(mean_residual(model, PROMPTS[:1]), before)
+        after = streams(model, tokens)
+    assert torch.equal(after[:layer], before[:layer])
+    assert torch.allclose(after[layer], before[layer] + vector.double(), atol=1e-5)
+    assert torch.equal(streams(model, tokens), before)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.4])
@@ -67,49 +71,34 @@ def test_padded_greedy_generation_equals_one_by_one() -> None:
     assert all(2 not in response and len(response) <= 12 for response in together)
 
 
-def stream_inputs(model: torch.nn.Module, tokens: torch.Tensor) -> torch.Tensor:
-    """What each block's attention norm is given, (L, T, H): the stream behind any hook on the block's input."""
-    seen: list[torch.Tensor] = []
-    handles = [
-        block.input_layernorm.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].double()))
-        for block in model.base_model.layers
-    ]
-    with torch.inference_mode():
-        model(tokens)
-    for handle in handles:
-        handle.remove()
-    return torch.stack(seen)
-
-
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_stream_that_enters_a_block_loses_its_share_of_the_projection(alpha: float, rank: int) -> None:
     model = tiny_model("llama", torch.float32)
     basis = orthonormal_basis(torch.randn(rank, HIDDEN, generator=torch.Generator().manual_seed(2)))
     tokens = torch.tensor([PROMPTS[3]])
-    plain = stream_inputs(model, tokens)
+    plain = streams(model, tokens)
     with stream_ablation(model, basis, alpha, layers=[1]):
-        one = stream_inputs(model, tokens)
+        one = streams(model, tokens)
     assert torch.equal(one[0], plain[0])
     expected = plain[1] - alpha * plain[1] @ basis @ basis.T
     print(f"alpha {alpha}, rank {rank}: largest difference {float((one[1] - expected).abs().max()):.1e}")
     assert torch.allclose(one[1], expected, atol=1e-4)
     with stream_ablation(model, basis, 1.0):
-        left = float((stream_inputs(model, tokens) @ basis).abs().max())
+        left = float((streams(model, tokens)[:-1] @ basis).abs().max())  # no block reads what the last one puts out
     assert left < 1e-4
-    assert torch.equal(stream_inputs(model, tokens), plain)
+    assert torch.equal(streams(model, tokens), plain)
 
 
 def test_ablating_every_write_and_the_embedding_leaves_nothing_at_any_layer() -> None:
     model = tiny_model("llama", torch.float32)
     basis = orthonormal_basis(torch.randn(2, HIDDEN, generator=torch.Generator().manual_seed(3)))
+    tokens = torch.tensor([PROMPTS[1]])
     writers = [f"model.layers.{layer}.{name}" for layer in range(BLOCKS) for name in ("self_attn.o_proj", "mlp.down_proj")]
     left = {}
     for label, names in (("all", ["model.embed_tokens", *writers]), ("blocks alone", writers)):
-        with torch.inference_mode(), ResidualCapture(model) as capture, ablation(model, names, basis):
-            capture.at(torch.tensor([[len(PROMPTS[1]) - 1]]))
-            model.base_model(torch.tensor([PROMPTS[1]]))
-            left[label] = float((capture.read()[:, 0, 0].double() @ basis).abs().max())
+        with ablation(model, names, basis):
+            left[label] = float((streams(model, tokens) @ basis).abs().max())
     print(left)
     assert left["all"] < 1e-4 < left["blocks alone"]
 

@@ -7,10 +7,11 @@ import torch
 from transformers import AutoTokenizer
 
 from extraction.controls import Control
-from extraction.directions import extract_at, mean_residual
+from extraction.directions import extract_at
 from extraction.errors import ExtractionError
 from extraction.positions import expand_positions, offset_of
 from extraction.rendering import ChatRenderer, RenderedPair
+from tests.forward import residual_stream
 from tests.tiny import tiny_model
 
 
@@ -49,7 +50,8 @@ def test_a_position_reads_the_stream_of_its_token() -> None:
     found = extract_at(model, pairs, {"last": -1, "last_instruction": -3}).directions
     cut = [RenderedPair(pair.declined[:-2], pair.answered[:-2]) for pair in pairs]  # causal: what follows does not matter
     for name, prompts in (("last", pairs), ("last_instruction", cut)):
-        expected = mean_residual(model, [pair.declined for pair in prompts]) - mean_residual(model, [p.answered for p in prompts])
+        sides = [(residual_stream(model, pair.declined), residual_stream(model, pair.answered)) for pair in prompts]
+        expected = sum((declined[:, -1] - answered[:, -1]).double() for declined, answered in sides) / len(sides)
         assert torch.allclose(found[name].mean_difference_LH, expected, atol=1e-5)
         assert found[name].position == name
 

@@ -9,9 +9,10 @@ import torch
 from extraction.controls import Control, swapped_places
 from extraction.directions import Streams, directions_from
 from extraction.errors import ExtractionError
-from extraction.hooks import ResidualCapture, truncated
+from extraction.hooks import truncated
 from extraction.prefill import BATCH_TOKENS
 from extraction.residuals import collect, padded_means, response_means, tokens_that_fit
+from tests.forward import residual_stream
 from tests.tiny import BLOCKS, EDITOR_CONFIGS, HIDDEN, tiny_model
 
 LENGTHS = (1, 2, 2, 5, 7, 11, 3, 16, 7)
@@ -20,11 +21,8 @@ RESPONSES = [[40 + place, 50, 3][: 1 + place % 3] for place in range(len(PROMPTS
 
 
 def alone(model: torch.nn.Module, token_ids: list[int], places: list[int]) -> torch.Tensor:
-    """One sequence by itself: (L+1, P, H)."""
-    with torch.inference_mode(), ResidualCapture(model) as capture:
-        capture.at(torch.tensor([places]))
-        model.base_model(input_ids=torch.tensor([token_ids]), use_cache=False)
-        return capture.read()[:, 0]
+    """One sequence by itself, by transformers alone: (L+1, P, H)."""
+    return residual_stream(model, token_ids)[:, places]
 
 
 @pytest.mark.parametrize("family", sorted(EDITOR_CONFIGS))

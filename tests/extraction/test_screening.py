@@ -3,12 +3,12 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from scipy.special import rel_entr, softmax
+from scipy.special import logit, rel_entr, softmax
 
 from extraction.errors import ExtractionError
-from extraction.prefill import Prefill
 from extraction.screening import (
     LOG_ODDS_LIMIT,
     ablation_scores,
@@ -17,7 +17,6 @@ from extraction.screening import (
     induction_scores,
     kl_divergence,
     make_panel,
-    next_token_logprobs,
     refusal_log_odds,
 )
 from tests.tiny import tiny_model
@@ -50,18 +49,25 @@ def test_kl_equals_the_dense_sum_and_leaves_out_what_the_base_never_says() -> No
     assert kl_divergence(base.double().log_softmax(-1), other)[1] == math.inf
 
 
+def next_probabilities(model: torch.nn.Module, prompts: list[list[int]]) -> Any:
+    """Each prompt alone through transformers, (N, V) float64."""
+    with torch.inference_mode():
+        logits = [model(torch.tensor([prompt]), use_cache=False).logits[0, -1].double().numpy() for prompt in prompts]
+    return softmax(np.stack(logits), axis=1)
+
+
 def test_a_panel_gives_each_prompt_the_number_that_it_gets_alone() -> None:
     base, changed = tiny_model("llama", torch.float32), tiny_model("llama", torch.float32)
     with torch.no_grad():
         changed.base_model.layers[1].mlp.down_proj.weight.mul_(0.5)
     panel = make_panel(base, DECLINED, ANSWERED, batch_tokens=12)
     scores = ablation_scores(changed, panel, [6, 31])
-    declined = refusal_log_odds(next_token_logprobs(changed, Prefill(DECLINED)), [6, 31])
-    of_base, of_changed = (next_token_logprobs(model, Prefill(ANSWERED)) for model in (base, changed))
-    assert torch.allclose(scores.bypass_N, declined, atol=1e-5)
-    assert torch.allclose(scores.kl_N, kl_divergence(of_base, of_changed), atol=1e-5)
+    declined, answered = (next_probabilities(changed, prompts)[:, [6, 31]].sum(1) for prompts in (DECLINED, ANSWERED))
+    divergence = rel_entr(next_probabilities(base, ANSWERED), next_probabilities(changed, ANSWERED)).sum(1)
+    assert np.allclose(scores.bypass_N.numpy(), logit(declined), atol=1e-4)
+    assert np.allclose(scores.kl_N.numpy(), divergence, atol=1e-5)
     assert float(scores.kl_N.min()) > 1e-4
-    assert torch.allclose(induction_scores(changed, panel, [6, 31]), refusal_log_odds(of_changed, [6, 31]), atol=1e-5)
+    assert np.allclose(induction_scores(changed, panel, [6, 31]).numpy(), logit(answered), atol=1e-4)
     assert float(ablation_scores(base, panel, [6]).kl_N.abs().max()) < 1e-5
 
 
