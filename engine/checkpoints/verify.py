@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-from editing.audit import Finding, audit
+from editing.audit import audit
 from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.compare import Comparison, differing_tensors, prove_against
 from editing.errors import EditError
+from editing.finding import Finding
 from editing.folder import BASIS_FILE, EDIT_FILE
 from editing.plan import EditPlan, Scope, plan_edit
 from editing.projection import Edit

@@ -6,11 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editing.audit import Finding, audit, gap_count
+from editing.audit import audit
 from editing.checkpoint import open_checkpoint
 from editing.errors import EditError
+from editing.finding import Finding
 from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis
+from editing.spectrum import gap_count
 from editing.writer import write_edited
 from tests.tiny import BLOCKS, save_tiny
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from editing.projection import Edit, orthonormal_basis, project_out
 from tests.browser import chromium, open_page
+from tests.dense import without
 
 ROOT = Path(__file__).parents[3]
 LAYER, PAIRS, HELD_OUT, REQUESTS = 22, 24, 16, 12
@@ -197,11 +197,10 @@ def test_divergence_equals_two_models_side_by_side(
     options: Row = {"dtype": torch.bfloat16, "attn_implementation": "eager"}
     base, edited = (AutoModelForCausalLM.from_pretrained(smollm2_dir, **options).eval() for _ in range(2))
     direction = load_file(Path(settings[2]) / "directions.safetensors")["mean_difference"][LAYER]
-    edit = Edit(orthonormal_basis(direction[None]), 1.0)
     with torch.no_grad():
         for name, weight in edited.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight.copy_(project_out(weight, edit))  # rounded to the checkpoint's type, then widened
+                weight.copy_(without(weight, direction[None]))  # rounded to the checkpoint's type, then widened
     base, edited = base.to(machine_dtype), edited.to(machine_dtype)
     tokenizer = AutoTokenizer.from_pretrained(smollm2_dir)
     rows = pd.read_parquet(Path(settings[2]) / "rollouts.parquet")
@@ -216,7 +215,7 @@ def test_divergence_equals_two_models_side_by_side(
         means.append(float((first.exp() * (first - second)).sum(-1).mean()))
     told = next(row for row in found["kl"] if row["kind"] == "declined")
     print(f"KL a token: {told['per_token']['value']}, side by side {np.mean(means):.6f}")
-    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=1e-4)
+    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=1e-3)
     lengths = {(row["variant"], row["kind"]): row for row in found["length"]}
     assert lengths["base", "declined"]["n"] == REQUESTS and lengths["base", "declined"]["tokens"]["value"] <= 16
 
