@@ -27,16 +27,16 @@ from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import OfflineGrader
 from engine.study.opening import Study
 from engine.study.panel import make_panel, nothing, write_modules
-from extraction.directions import Directions, extract_at
+from extraction.directions import Directions, group_means
 from extraction.intervention import ablation, addition, stream_ablation
 from extraction.positions import POST_INSTRUCTION
-from extraction.rendering import RenderedPair
 from extraction.screening import Panel, ablation_scores, induction_scores, refusal_scores, smoothed_kl
 from extraction.screening import make_panel as lay_out
 
 MAX_KL, MIN_INDUCE, PRUNED = 0.1, 0.0, 0.2  # the paper's; its code leaves out the last fifth of the layers
 SELECTION = 32
 SHOWN = 10
+SIDES = ("declined", "answered")
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,35 @@ class Chosen:
     figures: Row
 
 
-def make_arditi(study: Study, *, num_prompts: int = 64, max_tokens: int = 48) -> Row:
+@dataclass(frozen=True)
+class Sides:
+    """Declined and answered prompts that pass the filter, not paired, and how many there were of each."""
+
+    declined: list[list[int]]
+    answered: list[list[int]]
+    counts: tuple[int, int]
+
+    def __str__(self) -> str:
+        return f"{len(self.declined)} of {self.counts[0]} declined and {len(self.answered)} of {self.counts[1]} answered prompts"
+
+
+def make_arditi(study: Study, *, num_prompts: int = 64, max_tokens: int = 48, min_score: float = 0.0) -> Row:
     """The procedure's filters and choice, and test requests under its ablation, and under the fold with and without embeddings.
 
+    min_score: the refusal score that a declined prompt must exceed and an answered one stay below; 0 as published.
     Where no candidate passes, `rows` has the candidates of the lowest KL. Raises EngineError where the filter leaves fewer than
-    two pairs.
+    two prompts of a side.
     """
     session = study.session
     model = transformers_model(session)
     writers = write_modules(session, model)
     tokens = make_probe(session, model, study.held_out[:SELECTION], OfflineGrader()).tokens.token_ids
-    train, kept = _filtered(model, session.rendered_pairs(), tokens)
-    held, kept_held = _filtered(model, [RenderedPair(*sides) for sides in zip(*study.sides, strict=True)], tokens)
-    say(f"arditi: {len(train)} of {kept} training pairs and {len(held)} of {kept_held} held-out pairs pass the filter")
-    held = held[:SELECTION]
-    offsets = session.offsets([POST_INSTRUCTION])
-    directions = extract_at(model, train, offsets).directions
-    panel = lay_out(model, [pair.declined for pair in held], [pair.answered for pair in held])
+    pairs = session.rendered_pairs()
+    train = filtered(model, [pair.declined for pair in pairs], [pair.answered for pair in pairs], tokens, min_score)
+    held = filtered(model, *study.sides, tokens, min_score)
+    say(f"arditi: {train} pass the filter for directions, {held} for the choice")
+    directions = _directions(model, train, session.offsets([POST_INSTRUCTION]))
+    panel = lay_out(model, held.declined[:SELECTION], held.answered[:SELECTION])
     candidates = list(_candidates(model, writers, directions, panel, tokens))
     chosen = choose(candidates, directions)
     if chosen is None:
@@ -75,9 +87,9 @@ def make_arditi(study: Study, *, num_prompts: int = 64, max_tokens: int = 48) ->
         rows = _evaluated(study, model, writers, chosen, make_panel(session, model, asked, max_tokens))
     return {
         "rows": rows,
-        "note": f"{_choice(candidates, chosen)} Directions of {len(train)} of {kept} pairs, filtered by refusal score.",
+        "note": f"{_choice(candidates, chosen)} Directions of {train}: refusal score above {min_score:g}, and below.",
         "candidates": candidates,
-        "pairs": {"train": [len(train), kept], "held_out": [len(held), kept_held]},
+        "prompts": {"train": str(train), "held_out": str(held)},
         "chosen": None if chosen is None else {"position": chosen.position, "layer": chosen.layer, **chosen.figures},
         "judge": judge_of(OfflineGrader()),
         **describe(),
@@ -103,17 +115,32 @@ def everywhere(model: Any, writers: Sequence[str], basis_HK: Tensor) -> Iterator
         yield
 
 
-def _filtered(model: Any, pairs: Sequence[RenderedPair], tokens: Sequence[int]) -> tuple[list[RenderedPair], int]:
-    """The pairs whose declined side has a refusal score above 0 and the answered one below; and how many there were."""
-    declined_N = refusal_scores(model, [pair.declined for pair in pairs], tokens)
-    answered_N = refusal_scores(model, [pair.answered for pair in pairs], tokens)
-    passing = (declined_N > 0) & (answered_N < 0)
-    if int(passing.sum()) < 2:
-        raise EngineError(
-            f"{int(passing.sum())} of {len(pairs)} pairs pass the filter (refusal score of the declined side above 0, of the "
-            "answered one below). The procedure needs prompts that this model refuses: give others with --pairs."
-        )
-    return [pair for pair, kept in zip(pairs, passing.tolist(), strict=True) if kept], len(pairs)
+def filtered(
+    model: Any, declined: Sequence[list[int]], answered: Sequence[list[int]], tokens: Sequence[int], min_score: float
+) -> Sides:
+    """The declined prompts whose refusal score is above `min_score`, and the answered ones whose score is below."""
+    above_N = refusal_scores(model, declined, tokens)
+    below_N = refusal_scores(model, answered, tokens)
+    kept = [
+        [prompt for prompt, keep in zip(side, passes.tolist(), strict=True) if keep]
+        for side, passes in ((declined, above_N > min_score), (answered, below_N < min_score))
+    ]
+    for name, side, kept_side, scores_N in zip(SIDES, (declined, answered), kept, (above_N, below_N), strict=True):
+        if len(kept_side) < 2:
+            raise EngineError(
+                f"{len(kept_side)} of {len(side)} {name} prompts pass the filter as published: refusal scores are "
+                f"{float(scores_N.min()):.2f} to {float(scores_N.max()):.2f}, the limit is {min_score:g}. It is for "
+                "models that refuse by their first token. bin/study arditi --option min_score=NUMBER moves the limit."
+            )
+    return Sides(kept[0], kept[1], (len(declined), len(answered)))
+
+
+def _directions(model: Any, train: Sides, offsets: Mapping[str, int]) -> dict[str, Directions]:
+    """Mean difference of the filtered sides, which need not be of one size, at each position."""
+    groups = [(0,)] * len(train.declined) + [(1,)] * len(train.answered)
+    means_GPLH = group_means(model, [*train.declined, *train.answered], groups, list(offsets.values()))
+    count = min(len(train.declined), len(train.answered))
+    return {name: Directions(means_GPLH[0, place], means_GPLH[1, place], count, name) for place, name in enumerate(offsets)}
 
 
 def _candidates(
