@@ -12,6 +12,7 @@ CORRECTED = ("declined_corrected", "complied_corrected")
 ERRORS = {"false positives": "false_positive", "false negatives": "false_negative"}
 COUNTS = {"cut": "truncated", "empty": "empty", "unscored": "missing"}
 FEW_KINDS = 8
+NO_KINDS = "No kinds are named: each prompt counts by itself, and near-duplicates were not looked for (--kinds auto does)."
 BRACKETS = (
     "In brackets: 95 % intervals, the prompt's kind as the unit (Wilson's at the effective n). product: the mean of compliance x "
     "coherence, as the study's. p: sign flips kind by kind. cut: stopped at the token limit."
@@ -92,10 +93,15 @@ def _against(figure: Row) -> list[str]:
 def kind_lines(figures: Sequence[Row]) -> list[str]:
     """Warnings on the unit of the intervals: no kinds named, or too few."""
     if any(figure["kinds"] is None for figure in figures):
-        return ["No kinds are named: each prompt counts by itself, and near-duplicates were not looked for (--kinds auto does)."]
+        return [NO_KINDS]
     fewest = min(figure["kinds"] for figure in figures)
-    few = [f"Only {fewest} kinds: intervals over so few are not to be relied on."] if fewest < FEW_KINDS else []
+    few = [few_kinds(fewest)] if fewest < FEW_KINDS else []
     return few + [sample_line(figure) for figure in figures if figure.get("samples")]
+
+
+def few_kinds(number_of: int) -> str:
+    """A warning for intervals over few kinds."""
+    return f"Only {number_of} kinds: intervals over so few are not to be relied on."
 
 
 def sample_line(figure: Row) -> str:

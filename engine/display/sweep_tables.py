@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from engine.display.numbers import estimate, number, p_value
-from engine.display.run_tables import ACTING, judge_lines
+from engine.display.run_tables import ACTING, FEW_KINDS, NO_KINDS, few_kinds, judge_lines
 from engine.display.table import Row, Table, View
 
 NAMED = {"base": "no edit", "random": "control: random", "shuffled": "control: shuffled labels"}
@@ -30,12 +30,25 @@ def confirmation_table(summary: Row) -> Table:
     notes = [
         "In brackets: 95 % intervals, the prompt's kind as the unit. product: the mean of compliance x coherence. "
         f"means: the product of means. p: sign flips kind by kind against the base, Holm over {tested} variants.",
+        *worth_lines(summary),
         *control_lines(summary),
         optimism_line(summary["optimism"]),
         *judge_lines(summary["judge"]),
     ]
     columns = ["variant", "directions", "k", "alpha", *ACTING, "means", "on selection", "product less the base's", "p (Holm)"]
     return Table("Confirmation on test prompts", columns, rows, notes)
+
+
+def worth_lines(summary: Row) -> list[str]:
+    """How many kinds the test prompts are of, and how many independent prompts the winner's are worth."""
+    row = next(row for row in summary["confirm"] if row["variant"] == summary["winner"]["name"])
+    if row["kinds"] is None:
+        return [NO_KINDS]
+    few = [few_kinds(row["kinds"])] if row["kinds"] < FEW_KINDS else []
+    if row["effective_n"] is None:
+        return few
+    worth = f"{row['n']} prompts of {row['kinds']} kinds: the winner's products have ICC {number(row['icc'])}"
+    return [*few, f"{worth} and are worth {row['effective_n']:.0f} independent prompts."]
 
 
 def shown_rows(confirm: Sequence[Row]) -> list[Row]:

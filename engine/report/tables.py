@@ -13,8 +13,9 @@ READABLE = 0.8
 SUFFICIENT_NOTE = (
     f"Sufficient: a single direction whose coherence is at least {READABLE:g} and whose product is above the base's (paired, by "
     f"kind). Yes where its compliance, less the judge's error where that is known, is at least {SUFFICIENT:g}; no below "
-    f"{PARTIAL:g}; both with the whole interval, else partial. Cannot tell where the base complies at {SUFFICIENT:g} already. "
-    "Peak: the highest of all tested, so its interval flatters. Different judges and prompts do not compare."
+    f"{PARTIAL:g}; both with the whole interval, else partial. Cannot tell where the judge is known to overstate it, or where the "
+    f"base complies at {SUFFICIENT:g} already. Peak: the highest of all tested, so its interval flatters. Different judges and "
+    "prompts do not compare."
 )
 
 
@@ -108,6 +109,8 @@ def sufficient(singles: Sequence[Row]) -> tuple[str, Row | None]:
     base = best.get("base")
     if base is not None and (base["compliance"]["value"] or 0) >= SUFFICIENT:
         return "cannot tell: the base already complies", best
+    if overstated(best):
+        return "cannot tell: the judge overstates compliance", best
     rate = counted_compliance(best)
     low, high = (rate["value"] if bound is None else bound for bound in (rate["low"], rate["high"]))
     if high < PARTIAL:
@@ -115,6 +118,12 @@ def sufficient(singles: Sequence[Row]) -> tuple[str, Row | None]:
     if ((best.get("gain") or {}).get("low") or 0) <= 0:
         return "cannot tell: not above the base", best
     return "yes" if low >= SUFFICIENT else "partial", best
+
+
+def overstated(row: Row) -> bool:
+    """Whether the judge is known to overstate compliance on such responses, and no labels of this variant correct it."""
+    bias = row.get("bias")
+    return bool(bias) and bias["corrected"]["compliance"]["value"] is None and (bias["bias"]["compliance"]["low"] or 0) > 0
 
 
 def counted_compliance(row: Row) -> Row:

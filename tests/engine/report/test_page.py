@@ -124,10 +124,16 @@ def test_several_runs_make_a_table_across_models(run_dir: Path, tmp_path: Path) 
 
 def test_one_direction_suffices_by_interval_and_only_where_the_text_holds() -> None:
     def row(
-        compliance: float, coherence: float, selection: float | None = None, base: float = 0.1, bias: float | None = None
+        compliance: float,
+        coherence: float,
+        selection: float | None = None,
+        base: float = 0.1,
+        bias: float = 0.0,
+        own: bool = True,
     ) -> dict[str, Any]:
         figures = {"compliance": estimate(compliance), "coherence": estimate(coherence), "base": {"compliance": estimate(base)}}
-        figures["bias"] = None if bias is None else {"corrected": {"compliance": estimate(compliance - bias)}}
+        known = estimate(compliance - (bias or 0.0)) if own else dict.fromkeys(estimate(0.0))
+        figures["bias"] = bias and {"corrected": {"compliance": known}, "bias": {"compliance": estimate(bias)}}
         gain = {"gain": estimate((compliance - base) * coherence), "p": 0.01, "controls": []}
         return figures | {"product": estimate(compliance * coherence), "selection": selection} | gain
 
@@ -142,6 +148,7 @@ def test_one_direction_suffices_by_interval_and_only_where_the_text_holds() -> N
         ([row(0.9, 0.9, base=0.95)], "cannot tell: the base already complies"),
         ([row(0.5, 0.9, base=0.5)], "cannot tell: not above the base"),
         ([row(0.9, 0.9, bias=0.5)], "partial"),
+        ([row(0.9, 0.9, bias=0.5, own=False)], "cannot tell: the judge overstates compliance"),
     ]
     assert [sufficient(rows)[0] for rows, _ in cases] == [answer for _, answer in cases]
 
