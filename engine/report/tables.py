@@ -14,8 +14,8 @@ SUFFICIENT_NOTE = (
     f"Sufficient: a single direction whose coherence is at least {READABLE:g} and whose product is above the base's (paired, by "
     f"kind). Yes where its compliance, less the judge's error where that is known, is at least {SUFFICIENT:g}; no below "
     f"{PARTIAL:g}; both with the whole interval, else partial. Cannot tell where the judge is known to overstate it, or where "
-    f"the base complies at {SUFFICIENT:g} already. Peak: the highest of all tested, so its interval flatters. Different judges and "
-    "prompts do not compare."
+    f"the base complies at {SUFFICIENT:g} already. Peak: the highest of all tested, so its interval flatters. Different judges "
+    "and prompts do not compare."
 )
 
 
