@@ -122,8 +122,10 @@ def sufficient(singles: Sequence[Row]) -> tuple[str, Row | None]:
 
 def overstated(row: Row) -> bool:
     """Whether the judge is known to overstate compliance on such responses, and no labels of this variant correct it."""
-    bias = row.get("bias")
-    return bool(bias) and bias["corrected"]["compliance"]["value"] is None and (bias["bias"]["compliance"]["low"] or 0) > 0
+    bias = row.get("bias") or {}
+    if not bias or bias["corrected"]["compliance"]["value"] is not None:
+        return False
+    return bool((bias["bias"]["compliance"]["low"] or 0) > 0)
 
 
 def counted_compliance(row: Row) -> Row:
