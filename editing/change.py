@@ -3,7 +3,8 @@
 The change D = W' - W of a projection has few left directions, and along them W' is (1 - alpha) of W. So the leading directions
 of D are taken, of all writers and of each role, block and tensor. W' is regressed on W along them: the slope is 1 - alpha. The
 change off these directions says how much the weights moved anyway (noise, further training) and by which factor they were
-scaled. A direction counts where its slope differs from that factor, and what the slope leaves is no more than that noise.
+scaled. A direction counts where its slope differs from that factor, and what the slope leaves is no more than that noise. Where
+factors for each channel explain the change along it as well, it is no direction: channels were scaled or cut off.
 """
 # H = hidden size, K = directions
 
@@ -15,14 +16,16 @@ from torch import Tensor
 
 from editing.apply import along
 from editing.checkpoint import Checkpoint
-from editing.finding import AMPLIFIED, ERASED, NONE, REFLECTED, Finding, kind_of, named, near_axes, without_directions
+from editing.finding import AMPLIFIED, AXES, ERASED, NONE, REFLECTED, Finding, kind_of, named, near_axes, without_directions
 from editing.plan import PlannedTensor
-from editing.spectrum import EVERYWHERE, Look, axes_in, beside_axes, by_layer, looks, merged, written
+from editing.spectrum import AXIS, EVERYWHERE, Look, axes_in, beside_axes, by_layer, looks, merged, written
 
 LEAST = 0.02  # a smaller share removed is none
 LEFT = 0.01  # of the energy along a direction, that the slope may leave beside noise
 TIMES_NOISE = 4.0  # the noise's own energy off the directions
 STANDARD_ERRORS = 5.0
+AS_WELL = 0.05  # of the change along a direction, that channels' factors may leave beyond what its slope leaves
+IN_AXES = 0.25  # of a channel's unit vector in a space that channels' factors explain: the channel is named
 TOO_LITTLE = 1e-4  # of an average direction's energy in the base: nothing there to be a share of
 ROUNDING = 0.01  # a move of the weights that is not worth a word
 
@@ -31,7 +34,7 @@ ROUNDING = 0.01  # a move of the weights that is not worth a word
 class Moments:
     """Sums over a look's writers, each divided by its base's energy: along K directions, and of everything.
 
-    old, new: W W^T and W' W'^T along the directions, (K, K); cross: W' W^T.
+    old, new: W W^T and W' W'^T along the directions, (K, K); cross: W' W^T; beside: of W' less each channel's share of W.
     size, change, product: of everything, the number of writers, ||D||^2 and <D, W>.
     vectors: the number of vectors.
     """
@@ -39,6 +42,7 @@ class Moments:
     old_KK: Tensor
     new_KK: Tensor
     cross_KK: Tensor
+    beside_KK: Tensor
     size: float
     change: float
     product: float
@@ -54,9 +58,13 @@ class Moments:
 
 @dataclass(frozen=True)
 class Share:
-    """Directions (H, K) along which W' is (1 - alpha) of W in one look, and the noise beside."""
+    """Directions (H, K) along which W' is (1 - alpha) of W in one look, and the noise beside.
+
+    kind: as `kind_of` says; `small channels` where channels' own factors explain the change as well.
+    """
 
     look: Look
+    kind: str
     space_HK: Tensor
     alpha: float
     noise: float
@@ -87,39 +95,48 @@ def shares_of(checkpoint: Checkpoint, base: Checkpoint, look: Look, space_HK: Te
     least = LEAST + STANDARD_ERRORS * (noise / moments.vectors) ** 0.5
     kinds: dict[str, list[tuple[Tensor, float]]] = {}
     for coordinates_K in _slopes(moments):
-        old, new, cross = (
-            float(coordinates_K @ part_KK @ coordinates_K) for part_KK in (moments.old_KK, moments.new_KK, moments.cross_KK)
-        )
+        parts = (moments.old_KK, moments.new_KK, moments.cross_KK, moments.beside_KK)
+        old, new, cross, beside = (float(coordinates_K @ part_KK @ coordinates_K) for part_KK in parts)
         if old < TOO_LITTLE * moments.size / space_HK.shape[0]:
             continue
         slope = cross / old
         left = new / old - slope**2
         excess = left - TIMES_NOISE * noise
         if abs(slope - factor) > least and left < LEFT + TIMES_NOISE * noise and excess < (slope - factor) ** 2:
-            kinds.setdefault(kind_of(1 - slope), []).append((space_HK @ coordinates_K, 1 - slope))
+            by_channels = beside / old < left + AS_WELL * (slope - factor) ** 2
+            kind = AXES if by_channels else kind_of(1 - slope)
+            kinds.setdefault(kind, []).append((space_HK @ coordinates_K, 1 - slope))
     return [
-        Share(look, torch.stack([one[0] for one in some], dim=1), sum(one[1] for one in some) / len(some), noise, factor)
-        for some in kinds.values()
+        Share(look, kind, torch.stack([one[0] for one in some], dim=1), sum(one[1] for one in some) / len(some), noise, factor)
+        for kind, some in kinds.items()
     ]
 
 
 def moments_of(checkpoint: Checkpoint, base: Checkpoint, look: Look, space_HK: Tensor) -> Moments:
     """The moments of a look's writers along a space."""
     rank = space_HK.shape[1]
-    sums_KK = torch.zeros(3, rank, rank, dtype=torch.float64)
+    sums_KK = torch.zeros(4, rank, rank, dtype=torch.float64)
     change, product, vectors = 0.0, 0.0, 0
     for tensor in look.tensors:
         old, new = written(base, tensor), written(checkpoint, tensor)
         energy = max(float(old.double().square().sum()), 1e-30)
         old_NK, new_NK = (along(weight, space_HK, tensor.axis).double() for weight in (old, new))
-        parts = (old_NK.T @ old_NK, new_NK.T @ new_NK, new_NK.T @ old_NK)
+        beside_NK = new_NK - along(scaled_by_channel(old, new, tensor.axis), space_HK, tensor.axis).double()
+        parts = (old_NK.T @ old_NK, new_NK.T @ new_NK, new_NK.T @ old_NK, beside_NK.T @ beside_NK)
         sums_KK += torch.stack(parts) / energy
         difference = (new - old).double()
         change += float(difference.square().sum()) / energy
         product += float((difference * old).sum()) / energy
         vectors += len(old_NK)
-    old_KK, new_KK, cross_KK = sums_KK
-    return Moments(old_KK, new_KK, cross_KK, float(len(look.tensors)), change, product, vectors)
+    old_KK, new_KK, cross_KK, beside_KK = sums_KK
+    return Moments(old_KK, new_KK, cross_KK, beside_KK, float(len(look.tensors)), change, product, vectors)
+
+
+def scaled_by_channel(old: Tensor, new: Tensor, axis: int) -> Tensor:
+    """W with every channel times the factor that brings it nearest to W'."""
+    others = tuple(dim for dim in range(old.dim()) if dim != axis % old.dim())
+    product, size = (old * new).sum(others, keepdim=True), old.square().sum(others, keepdim=True)
+    return old * (product / size.clamp_min(1e-30))
 
 
 def _slopes(moments: Moments) -> Tensor:
@@ -140,12 +157,12 @@ def _verdict(
     kinds: dict[str, list[Share]] = {ERASED: [], REFLECTED: [], AMPLIFIED: []}
     spaces: dict[str, list[Tensor]] = {kind: [] for kind in kinds}
     for share in found:
-        channels = axes_in(share.space_HK)
+        channels = axes_in(share.space_HK, IN_AXES if share.kind == AXES else AXIS)
         axes |= set(channels)
         rest_HK = beside_axes(share.space_HK, channels)
-        if rest_HK.shape[1]:
-            kinds[kind_of(share.alpha)].append(share)
-            spaces[kind_of(share.alpha)].append(rest_HK)
+        if share.kind != AXES and rest_HK.shape[1]:
+            kinds[share.kind].append(share)
+            spaces[share.kind].append(rest_HK)
     directions = {kind: merged(some, size) for kind, some in spaces.items() if some}
     if axes:
         evidence.append(f"The change has a share of its own at {named(sorted(axes))}: axes of the stream, not directions.")

@@ -116,6 +116,7 @@ def looks(writers: Sequence[PlannedTensor], size: int, read: Callable[[PlannedTe
 
 
 def by_layer(writers: Sequence[PlannedTensor]) -> dict[int, list[PlannedTensor]]:
+    """Writers by their block, in order."""
     layers: dict[int, list[PlannedTensor]] = {}
     for tensor in writers:
         if tensor.layer is not None:
@@ -152,9 +153,9 @@ def leading_count(shares: Tensor) -> int:
     return best + 1 if float(steps[best]) > GAP else 0
 
 
-def axes_in(space_HK: Tensor) -> list[int]:
-    """Channels whose axes lie in an orthonormal space."""
-    return torch.nonzero(space_HK.square().sum(1) > AXIS).flatten().tolist()
+def axes_in(space_HK: Tensor, least: float) -> list[int]:
+    """Channels of whose unit vectors more than `least` lies in an orthonormal space."""
+    return torch.nonzero(space_HK.square().sum(1) > least).flatten().tolist()
 
 
 def beside_axes(space_HK: Tensor, axes: list[int]) -> Tensor:

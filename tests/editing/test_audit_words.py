@@ -170,3 +170,13 @@ def test_a_scaled_model_is_no_edit_and_the_factor_is_told_apart(llama_dir: Path,
 def test_noise_alone_erases_nothing(share: float, with_base: bool, llama_dir: Path, tmp_path: Path) -> None:
     out = changed(llama_dir, tmp_path / "out", moved(share))
     assert finding_of(out, llama_dir if with_base else None).verdict == "none found"
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("with_base", [False, True])
+def test_channels_scaled_each_by_its_own_factor_are_no_directions(
+    seed: int, with_base: bool, llama_dir: Path, tmp_path: Path
+) -> None:
+    factors = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(seed)).exp().tolist()
+    out = changed(llama_dir, tmp_path / "out", scaled_channels(dict(enumerate(factors))))
+    assert finding_of(out, llama_dir if with_base else None).count == 0
