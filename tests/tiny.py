@@ -50,7 +50,6 @@ EDITOR_CONFIGS: dict[str, dict[str, Any]] = {
 SERVED_CONFIGS: dict[str, dict[str, Any]] = {
     "llama served": {**LLAMA_SIZES, "head_dim": 64},
     "gemma2 served": {**LLAMA_SIZES, "head_dim": 64},
-    "olmo2 served": {**LLAMA_SIZES, "hidden_size": 128, "num_attention_heads": 2},
     "llama served deep": {**LLAMA_SIZES, "head_dim": 64, "num_hidden_layers": 16, "max_position_embeddings": 256},
 }
 
