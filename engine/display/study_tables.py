@@ -8,7 +8,9 @@ from engine.display.run_tables import ACTING, calibration_line
 from engine.display.study_words import (
     compared_estimators,
     highest,
+    kind_sentences,
     norms_notes,
+    pair_rank_sentences,
     reading_sentences,
     regrowth_rows,
     strongest,
@@ -21,14 +23,14 @@ MOST_LAYERS = 3
 
 
 def extract_view(found: Row) -> View:
-    """Separability and stability by layer, the answer on structure, and what else was measured."""
+    """Separability and stability by layer, both answers on one direction, and what else was measured."""
     geometry = found["geometry"]
     head = (
         f"{geometry['variant']}: {geometry['model']}, position {geometry['position']}, {geometry['num_pairs']} pairs, "
         f"{geometry['num_held_out']} held out"
     )
     compared = estimator_table(geometry)
-    lines = [BRACKETS, structure_sentence(geometry)]
+    lines = [BRACKETS, *kind_sentences(geometry), structure_sentence(geometry), *pair_rank_sentences(geometry)]
     if "padded" in found:
         cosines = [value for value in found["padded"]["cosine"] if value is not None]
         lines.append(f"Naive padded batches: cosine to exact extraction {min(cosines):.3f} to {max(cosines):.3f} over layers.")
@@ -55,10 +57,31 @@ def layer_table(geometry: Row) -> Table:
                 estimate(geometry["probe"]["held_out"][layer], 2),
                 estimate(stable["split_half"], 2) if stable else "-",
                 f"{enough:.0f}" if enough else "-",
+                f"{stable['kinds_enough']:.0f}" if enough else "-",
             ]
         )
-    columns = ["layer", "d, held out", "d, training", "AUROC", "probe", "split-half cosine", "pairs for 0.95"]
+    columns = ["layer", "d, held out", "d, training", "AUROC", "probe", "split-half cosine", "pairs for 0.95", "kinds for 0.95"]
     return Table("", columns, rows)
+
+
+def pair_rank_table(geometry: Row) -> Table:
+    """Directions beside the mean difference at the run's layers: each that was tried, up to the first that fails."""
+    rows = []
+    for layer, found in geometry["pair_rank"].items():
+        tried = list(zip(found["p"], found["spread"], strict=True))[: max(found["directions"], 1)]
+        for place, (p, spread) in enumerate(tried, 2):
+            rows.append(
+                [layer, found["answer"], str(place), number(spread), number(found["usual"]), p_value(p), str(found["reverse"])]
+            )
+        if not tried:
+            rows.append([layer, found["answer"], "-", "-", "-", "-", "-"])
+    columns = ["layer", "answer", "direction", "spread", "usual", "p", "sides exchanged"]
+    notes = [
+        "Direction 1 is the mean difference. Spread: variance of declined prompts over their twins', along a direction that "
+        "other kinds chose; usual: in all directions. p from swapping whole kinds; the count ends at the first of 0.05 or more.",
+        "Content that varies among declined prompts alone counts too: compare with what is found with the sides exchanged.",
+    ]
+    return Table("Is it one direction at a layer, pair by pair?", columns, rows, notes, keys=3)
 
 
 def estimator_table(geometry: Row) -> Table | None:

@@ -146,17 +146,17 @@ def padded(found: Row) -> Any:
 
 
 def kinds(geometry: Row) -> Any:
-    """Each kind's own direction against the direction of all other kinds, beside what the noise would allow."""
+    """Each kind's own direction against the direction of all other kinds, beside what pairs dealt to kinds at random give."""
     layer, found = next(iter(geometry["kinds"].items()), (None, None))
     if not found or len(found) < 2:
         return None
-    named = sorted(found.items(), key=lambda item: item[1]["cosine"] - item[1]["ceiling"])[:MOST_KINDS]
+    named = sorted(found.items(), key=lambda item: (item[1]["p"], item[1]["cosine"]))[:MOST_KINDS]
     figure, axes = plotting.pyplot().subplots(figsize=(8, 1.2 + 0.19 * len(named)), layout="constrained")
     places = range(len(named))
     axes.plot([row["cosine"] for _, row in named], places, "o", color=plotting.COLOURS[0], markersize=4, label="cosine")
-    ceilings = [row["ceiling"] for _, row in named]
-    axes.plot(ceilings, places, "|", color=plotting.COLOURS[1], markersize=9, label="if it were the others' direction")
-    axes.set_yticks(list(places), [f"{kind or 'no kind'} ({row['pairs']})" for kind, row in named], fontsize=7)
+    lows, highs = ([row["expected"][end] for _, row in named] for end in (1, 2))
+    axes.hlines(places, lows, highs, color=plotting.COLOURS[1], linewidth=2, label="pairs dealt to kinds at random, 95 %")
+    axes.set_yticks(list(places), [f"{kind} ({row['pairs']}; p {row['p']:.3f})" for kind, row in named], fontsize=7)
     axes.invert_yaxis()
     axes.set_xlabel(f"cosine to the direction of all other kinds, layer {layer}")
     axes.axvline(0, color="black", linewidth=0.8)

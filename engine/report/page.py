@@ -11,7 +11,7 @@ from engine.display import study_tables
 from engine.display.ability import bench_table
 from engine.display.progress import say
 from engine.display.run_tables import figure_tables
-from engine.display.study_words import reading_sentences, structure_sentence
+from engine.display.study_words import kind_sentences, pair_rank_sentences, reading_sentences, structure_sentence
 from engine.display.sweep_tables import confirmation_table, marginal_table
 from engine.display.table import Table
 from engine.environment import commit
@@ -120,7 +120,7 @@ def _sentences(run: RunData) -> list[str]:
     if (sentence := tables.sufficiency_sentence(singles)) is not None:
         found.append(sentence)
     if geometry := run.studies.get("geometry"):
-        found.append(structure_sentence(geometry))
+        found += [*kind_sentences(geometry), structure_sentence(geometry), *pair_rank_sentences(geometry)]
     if reading := run.studies.get("reading"):
         found += [f"{line}." for line in reading_sentences(reading)]
     return found
@@ -136,7 +136,12 @@ def _tables(run: RunData) -> list[Table]:
 def _details(run: RunData) -> list[Table]:
     studies, found = run.studies, list[Table | None]()
     if "geometry" in studies:
-        found += [study_tables.estimator_table(studies["geometry"]), study_tables.angle_table(studies["geometry"])]
+        geometry = studies["geometry"]
+        found += [
+            study_tables.pair_rank_table(geometry),
+            study_tables.estimator_table(geometry),
+            study_tables.angle_table(geometry),
+        ]
     if "effect" in studies:
         found.append(study_tables.effect_table(studies["effect"]))
     if "regrowth" in studies:

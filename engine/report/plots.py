@@ -51,7 +51,7 @@ PLOTS: dict[str, Sequence[Plot]] = {
         Plot(
             "spectrum",
             "Spectrum of the layers' directions",
-            "One direction would put 0.9 or more into component 1.",
+            "Do the layers' means share a line? Then component 1 would hold 0.9 or more.",
             of_geometry.spectrum,
         ),
         Plot("estimators", "Estimators, twins and unrelated prompts", "Each on the same held-out pairs.", of_geometry.estimators),
@@ -59,7 +59,7 @@ PLOTS: dict[str, Sequence[Plot]] = {
         Plot(
             "kinds",
             "Kinds of prompts",
-            "Furthest left of its mark: most a direction of its own. At most 24 kinds.",
+            "Left of its line: a direction of its own. p is corrected for the number of kinds. At most 24 kinds.",
             of_geometry.kinds,
         ),
     ),

@@ -21,7 +21,7 @@ BEHAVIOUR = "behaviour.json"
 DIGITS = 6
 RUN_FORMAT = "refusal-run/1"
 RUN, SWEEP_RUN = "run", "sweep"  # the kinds of run directories
-STUDY_FORMAT = 4  # raise where a study's file changes its content: older ones are left out of reports, and made again
+STUDY_FORMAT = 5  # raise where a study's file changes its content: older ones are left out of reports, and made again
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""geometry.json: what the directions of every layer are worth, on pairs that did not make them, and what they span."""
+"""geometry.json: what the directions of every layer are worth, on pairs that did not make them, and what they span.
+
+Intervals, splits and swaps are over kinds of prompts, a pair's `category`; pairs without one are kinds of their own.
+"""
 # L = layers (0 to the last block's output), N = pairs, H = hidden size, R = draws
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +18,22 @@ from engine.rollout.controls import control_directions
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import given_layers, model_name
 from engine.runs.schemas import Row
-from engine.study.estimates import OVER_LABELS, OVER_PAIRS, OVER_SPLITS, table_of
+from engine.study.estimates import OVER_KIND_LABELS, OVER_KIND_SPLITS, OVER_LABELS, OVER_SPLITS, over, table_of
+from engine.study.intraclass import effective_n
 from engine.study.opening import Study
 from extraction.controls import SHUFFLED, Control
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, unit_rows
 from extraction.estimators import ESTIMATORS, estimate
+from extraction.kind_directions import kind_cosines
+from extraction.kinds import Kinds
+from extraction.pair_rank import pair_rank
 from extraction.positions import RESPONSE
 from extraction.prompts import load_prompts
 from extraction.residuals import padded_means
-from extraction.separability import cohens_d, fit_probe, null_band, probe_counts, separability
-from extraction.stability import curve, doubling, kind_cosines, stability
+from extraction.separability import cohens_d, fit_probe, null_band, probe_right, separability
+from extraction.stability import curve, doubling, stability
 from extraction.structure import half_angles, shuffled_spectra, structure, unit_spectrum
-from judging.statistics import share
+from judging.statistics import Estimate, share
 
 NULL_DRAWS = 200
 PADDED_BATCH = 16
@@ -60,21 +67,29 @@ def make_geometry(study: Study, options: GeometryOptions) -> Row:
         "num_layers": session.checkpoint.num_layers,
         "num_pairs": len(session.pairs),
         "num_held_out": len(study.held_out),
+        "num_kinds": Kinds.of(study.kinds, len(study.kinds)).count,
+        "num_kinds_held_out": Kinds.of(study.held_out_kinds, len(study.held_out)).count,
+        "kinds_note": kinds_note(study.kinds) or kinds_note(study.held_out_kinds),
         "positions": {},
     }
     with Progress("geometry", len(positions) * train[main].declined_LNH.shape[0], "layers") as progress:
         for name in positions:
             named = (session.config.directions.estimator, *options.estimators) if name == main else (MEAN,)
-            found["positions"][name] = position_part(train[name], held[name], named, train[main], progress)
-    found["probe"] = probe_part(train[main], held[main])
+            found["positions"][name] = position_part(study, train[name], held[name], named, train[main], progress)
+    found["probe"] = probe_part(train[main], held[main], study.held_out_kinds)
     found |= direction_parts(study, train[main])
     if options.unrelated is not None:
         found["unrelated"] = unrelated_part(study, model, options.unrelated, train[main], held[main])
     return found | describe()
 
 
+def kinds_note(kinds: Sequence[str]) -> str | None:
+    """A warning about intervals over few kinds; None where there are eight or more."""
+    return Kinds.of(kinds, len(kinds)).note
+
+
 def position_part(
-    train: Streams, held: Streams, estimators: Sequence[str], main: Streams, progress: Progress | None = None
+    study: Study, train: Streams, held: Streams, estimators: Sequence[str], main: Streams, progress: Progress | None = None
 ) -> Row:
     """At one position: each estimator's separability by layer, null bands, and the cosine to the main position's direction."""
     mean_LH = estimate(MEAN, train.declined_LNH, train.answered_LNH)
@@ -82,98 +97,127 @@ def position_part(
     part: Row = {"estimators": {}, "null": [], "cosine_to_main": _cosines(mean_LH, of_main_LH)}
     for name in dict.fromkeys((MEAN, *estimators)):
         units_LH = mean_LH if name == MEAN else estimate(name, train.declined_LNH, train.answered_LNH)
-        part["estimators"][name] = {"cosine_to_mean_difference": _cosines(units_LH, mean_LH)} | by_layer(units_LH, train, held)
+        part["estimators"][name] = {"cosine_to_mean_difference": _cosines(units_LH, mean_LH)} | by_layer(
+            units_LH, train, held, study.held_out_kinds
+        )
     for layer in range(len(mean_LH)):
-        part["null"].append(nulls(train, held, layer))
+        part["null"].append(nulls(train, held, layer, study.kinds))
         if progress is not None:
             progress.advance()
     return part
 
 
-def by_layer(units_LH: Tensor, train: Streams, held: Streams) -> Row:
-    """Cohen's d and AUROC of every layer's direction on held-out pairs, with intervals; d on the training pairs beside it."""
+def by_layer(units_LH: Tensor, train: Streams, held: Streams, kinds: Sequence[str] | None = None) -> Row:
+    """Cohen's d and AUROC of every layer's direction on held-out pairs, with intervals; d on the training pairs beside it.
+
+    kinds: of the held-out pairs.
+    """
     rows: Row = {"cohens_d": [], "auroc": [], "train_cohens_d": []}
     for layer, unit_H in enumerate(units_LH):
-        found = separability(*_projections(held, layer, unit_H[:, None]))
-        rows["cohens_d"].append(table_of(found.cohens_d, held.num_pairs, OVER_PAIRS))
-        rows["auroc"].append(table_of(found.auroc, held.num_pairs, OVER_PAIRS))
+        found = separability(*_projections(held, layer, unit_H[:, None]), kinds)
+        rows["cohens_d"].append(table_of(found.cohens_d, held.num_pairs, over(kinds)))
+        rows["auroc"].append(table_of(found.auroc, held.num_pairs, over(kinds)))
         rows["train_cohens_d"].append(float(cohens_d(*_projections(train, layer, unit_H[:, None]))))
     return rows
 
 
-def nulls(train: Streams, held: Streams, layer: int) -> Row:
+def nulls(train: Streams, held: Streams, layer: int, kinds: Sequence[str] | None = None) -> Row:
     """Null bands of a layer on the held-out pairs: of random directions, and of shuffled labels'."""
-    drawn = null_directions(train, layer)
+    drawn = null_directions(train, layer, kinds)
     return {name: null_band(*_projections(held, layer, drawn_RH.T)) for name, drawn_RH in drawn.items()}
 
 
-def null_directions(train: Streams, layer: int) -> dict[str, Tensor]:
-    """Directions that mean nothing, (R, H) each, not normalised: shuffled labels', and random ones."""
+def null_directions(train: Streams, layer: int, kinds: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Directions that mean nothing, (R, H) each, not normalised: shuffled labels' (of whole kinds), and random ones."""
     rng = np.random.default_rng(layer)
-    signs_RN = torch.from_numpy(rng.choice([-1.0, 1.0], (NULL_DRAWS, train.num_pairs)))
+    signs_RN = torch.from_numpy(Kinds.of(kinds, train.num_pairs).signs(NULL_DRAWS, rng))
     shuffled_RH = signs_RN @ train.differences(layer) / train.num_pairs
     return {"shuffled": shuffled_RH, "random": torch.from_numpy(rng.standard_normal(tuple(shuffled_RH.shape)))}
 
 
-def probe_part(train: Streams, held: Streams) -> Row:
-    """Accuracy of a logistic regression on each layer's whole stream: held out with Wilson's interval, and on its own pairs."""
+def probe_part(train: Streams, held: Streams, kinds: Sequence[str] | None = None) -> Row:
+    """Accuracy of a logistic regression on each layer's whole stream, held out and on its own pairs.
+
+    The held-out interval is Wilson's for as many independent prompts as these are worth, by their kinds.
+    """
     rows: Row = {"held_out": [], "train": []}
     for layer in range(train.declined_LNH.shape[0]):
         own, other = ([side[layer].double().numpy() for side in (s.declined_LNH, s.answered_LNH)] for s in (train, held))
         fitted = fit_probe(*own)
-        rows["held_out"].append(asdict(share(*probe_counts(fitted, *other))))
-        right, total = probe_counts(fitted, *own)
-        rows["train"].append(right / total)
+        rows["held_out"].append(asdict(_accuracy(probe_right(fitted, *other), kinds)))
+        rows["train"].append(float(probe_right(fitted, *own).mean()))
     return rows
 
 
+def _accuracy(right: np.ndarray, kinds: Sequence[str] | None) -> Estimate:
+    """A share with Wilson's interval; both prompts of a pair are of one kind, and right holds the declined side first."""
+    plain = share(int(right.sum()), len(right))
+    if kinds is None or Kinds.of(kinds, len(kinds)).alone:
+        return plain
+    from statsmodels.stats.proportion import proportion_confint
+
+    worth = effective_n(right.astype(float).tolist(), [*kinds, *kinds])
+    low, high = proportion_confint(right.mean() * worth, worth, alpha=0.05, method="wilson")
+    return replace(plain, low=float(low), high=float(high), method="Wilson score, effective size over kinds")
+
+
 def direction_parts(study: Study, train: Streams) -> Row:
-    """Stability, cosines and structure of the mean differences."""
-    seed, own = study.session.config.sweep.seed, _own_layers(study)
+    """Stability, cosines and structure of the mean differences, and the rank of the pairs."""
+    seed, own, kinds = study.session.config.sweep.seed, _own_layers(study), study.kinds
     mean_LH = directions_from(train, "").mean_difference_LH
     shuffled_LH = control_directions(train, Control(SHUFFLED, 1, seed), "", MEAN).mean_difference_LH
     layers = range(1 if float(mean_LH[0].norm()) == 0 else 0, len(mean_LH))
     differences_NLH = np.stack([train.differences(layer).numpy() for layer in layers], axis=1)
-    kinds = [pair.category for pair in study.session.pairs]
     return {
         "norms": mean_LH.norm(dim=-1).tolist(),
         "cosines": {"true": _cosine_matrix(mean_LH), "shuffled": _cosine_matrix(shuffled_LH)},
-        "stability": {layer: stability_of(differences_NLH[:, place]) for place, layer in enumerate(layers)},
-        "curves": {layer: curve_of(train.differences(layer).numpy()) for layer in own},
+        "stability": {layer: stability_of(differences_NLH[:, place], kinds) for place, layer in enumerate(layers)},
+        "curves": {layer: curve_of(train.differences(layer).numpy(), kinds) for layer in own},
         "kinds": {layer: kind_cosines(train.differences(layer).numpy(), kinds) for layer in own},
-        "structure": structure_of(differences_NLH, layers),
-        "half_angles": half_angles(differences_NLH, [size for size in HALF_DIMENSIONS if size <= len(layers)]),
+        "structure": structure_of(differences_NLH, layers, kinds),
+        "pair_rank": {layer: pair_rank_of(train, layer, kinds) for layer in own},
+        "half_angles": half_angles(differences_NLH, [size for size in HALF_DIMENSIONS if size <= len(layers)], kinds),
         "unit_spectrum": unit_spectrum(mean_LH[list(layers)].numpy()).tolist(),
         "shuffled_spectrum": [
-            table_of(triple, train.num_pairs, OVER_LABELS)
-            for triple in np.quantile(shuffled_spectra(differences_NLH), [0.5, 0.025, 0.975], axis=0).T.tolist()
+            table_of(triple, train.num_pairs, over(kinds, alone=OVER_LABELS, by_kind=OVER_KIND_LABELS))
+            for triple in np.quantile(shuffled_spectra(differences_NLH, kinds), [0.5, 0.025, 0.975], axis=0).T.tolist()
         ],
     }
 
 
-def stability_of(differences_NH: np.ndarray) -> Row:
+def pair_rank_of(train: Streams, layer: int, kinds: Sequence[str] | None = None) -> Row:
+    """The number of directions along which the pairs of one layer refuse."""
+    return asdict(pair_rank(train.declined_LNH[layer].double().numpy(), train.answered_LNH[layer].double().numpy(), kinds))
+
+
+def stability_of(differences_NH: np.ndarray, kinds: Sequence[str] | None = None) -> Row:
     """One layer's stability, its triples as estimates."""
-    found = stability(differences_NH)
-    methods = {"split_half": OVER_SPLITS, "bootstrap": OVER_PAIRS, "null": OVER_LABELS}
+    found = stability(differences_NH, kinds)
+    methods = {
+        "split_half": over(kinds, alone=OVER_SPLITS, by_kind=OVER_KIND_SPLITS),
+        "bootstrap": over(kinds),
+        "null": over(kinds, alone=OVER_LABELS, by_kind=OVER_KIND_LABELS),
+    }
     triples = {name: table_of(getattr(found, name), len(differences_NH), method) for name, method in methods.items()}
     return asdict(found) | triples
 
 
-def curve_of(differences_NH: np.ndarray) -> list[Row]:
-    """Stability over the number of pairs."""
-    points = curve(differences_NH, doubling(len(differences_NH)))
-    return [point | {"split": table_of(point["split"], point["pairs"], OVER_SPLITS)} for point in points]
+def curve_of(differences_NH: np.ndarray, kinds: Sequence[str] | None = None) -> list[Row]:
+    """Stability over the number of pairs, in whole kinds."""
+    points = curve(differences_NH, doubling(Kinds.of(kinds, len(differences_NH)).count), kinds)
+    method = over(kinds, alone=OVER_SPLITS, by_kind=OVER_KIND_SPLITS)
+    return [point | {"split": table_of(point["split"], point["pairs"], method)} for point in points]
 
 
-def structure_of(differences_NLH: np.ndarray, layers: Sequence[int]) -> Row | None:
+def structure_of(differences_NLH: np.ndarray, layers: Sequence[int], kinds: Sequence[str] | None = None) -> Row | None:
     """The structure of the layers' directions, with the layers' own numbers; None where too few have a reliable direction."""
-    found, count = structure(differences_NLH), len(differences_NLH)
+    found, count, method = structure(differences_NLH, kinds), len(differences_NLH), over(kinds)
     if found is None:
         return None
     figures: Row = {
-        name: table_of(getattr(found, name), count, OVER_PAIRS) for name in ("first_share", "dimensions", "effective_rank")
+        name: table_of(getattr(found, name), count, method) for name in ("first_share", "dimensions", "effective_rank")
     }
-    figures["spectrum"] = [table_of(triple, count, OVER_PAIRS) for triple in found.spectrum]
+    figures["spectrum"] = [table_of(triple, count, method) for triple in found.spectrum]
     return asdict(found) | figures | {name: [layers[at] for at in getattr(found, name)] for name in ("layers", "longest_shared")}
 
 
@@ -188,7 +232,9 @@ def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: 
         ("twins", directions_from(fewer, "").mean_difference_LH),
     ):
         units_LH = unit_rows(vectors_LH)
-        found[name] = {"cosine_to_mean_difference": _cosines(units_LH, mean_LH)} | by_layer(units_LH, fewer, held)
+        found[name] = {"cosine_to_mean_difference": _cosines(units_LH, mean_LH)} | by_layer(
+            units_LH, fewer, held, study.held_out_kinds
+        )
     return found
 
 

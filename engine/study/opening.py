@@ -41,13 +41,23 @@ class Study:
         return held_out_sides(self.session, self.held_out)
 
     @property
+    def kinds(self) -> list[str]:
+        """The kinds of the pairs that make directions; "" for a pair without one."""
+        return [pair.category for pair in self.session.pairs]
+
+    @property
+    def held_out_kinds(self) -> list[str]:
+        """The kinds of the held-out pairs."""
+        return [pair.category for pair in self.held_out]
+
+    @property
     def shared_inputs(self) -> dict[str, Any]:
         """The settings that every study depends on."""
         config = self.session.config
         return {
             "format": STUDY_FORMAT,
             "directions": self.session.directions_inputs(),
-            "held_out": [[pair.declined, pair.answered] for pair in self.held_out],
+            "held_out": [[pair.declined, pair.answered, pair.category] for pair in self.held_out],
             "requests": [request.text for request in self.session.requests],
             "sampling": config.sampling.model_dump(mode="json"),
             "vllm": config.vllm,

@@ -6,6 +6,8 @@ answerable ones and (b) among requests of the declined kind, those that the mode
 """
 # L = layers, N = prompts, H = hidden size
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,8 +20,8 @@ from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.requests import ANSWERABLE, DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
-from engine.study.estimates import OVER_PROMPTS, table_of
-from engine.study.geometry import null_directions
+from engine.study.estimates import OVER_KINDS, OVER_PROMPTS, over, table_of
+from engine.study.geometry import kinds_note, null_directions
 from engine.study.opening import Study
 from extraction.directions import Streams
 from extraction.estimators import estimate
@@ -62,15 +64,16 @@ def make_reading(study: Study, behaviour: dict[str, bool]) -> Row:
     train = streams_at(study.session, model, positions)
     prompts = session.render(requests, "test requests")
     found = prompt_streams(model, prompts, [], positions, None, "requests")
-    kinds = np.array([request.kind for request in requests])
+    expected = np.array([request.kind for request in requests])
     did = np.array([behaviour[request.prompt_id] for request in requests])
-    asked, answerable = kinds == DECLINED, kinds == ANSWERABLE
+    asked, answerable = expected == DECLINED, expected == ANSWERABLE
     units = {name: estimate("mean_difference", train[name].declined_LNH, train[name].answered_LNH) for name in POSITIONS}
+    categories = [request.category for request in requests]
     sides = {"asked": (asked, answerable), "done": (asked & did, asked & ~did)}
     return {
         "positions": {
             name: {
-                what: separations(units[name], train[name], found[name].declined_LNH, *places)
+                what: separations(units[name], train[name], found[name].declined_LNH, places, study.kinds, categories)
                 for what, places in sides.items()
                 if all(place.sum() >= LEAST for place in places)
             }
@@ -82,19 +85,36 @@ def make_reading(study: Study, behaviour: dict[str, bool]) -> Row:
             "answered": int((asked & ~did).sum()),
             "answerable": int(answerable.sum()),
         },
+        "kinds_note": kinds_note(categories),
         **describe(),
     }
 
 
-def separations(units_LH: Tensor, train: Streams, resid_LNH: Tensor, first_N: np.ndarray, second_N: np.ndarray) -> Row:
-    """AUROC by layer, with intervals, of projections of two groups of prompts, and the bands of directions that mean nothing."""
-    rows: Row = {"auroc": [], "null": []}
+def separations(
+    units_LH: Tensor,
+    train: Streams,
+    resid_LNH: Tensor,
+    sides: tuple[np.ndarray, np.ndarray],
+    train_kinds: Sequence[str],
+    kinds: Sequence[str],
+) -> Row:
+    """AUROC by layer, with intervals, of projections of two groups of prompts, and the bands of directions that mean nothing.
+
+    sides: masks of the groups, (N,) each. kinds: of the N prompts; train_kinds: of the pairs that made the directions.
+    `within_auroc` compares prompts of one kind alone: pooled AUROC can come from kinds that are declined more often.
+    """
+    rows: Row = {"auroc": [], "within_auroc": [], "within_kinds": 0, "null": []}
+    first_N, second_N = sides
+    count = int(first_N.sum() + second_N.sum())
+    own, other = ([kind for kind, inside in zip(kinds, side_N, strict=True) if inside] for side_N in sides)
     for layer, unit_H in enumerate(units_LH):
         resid_NH = resid_LNH[layer].double().numpy()
         projected_N = resid_NH @ unit_H.numpy()
-        found = separability(projected_N[first_N], projected_N[second_N])
-        rows["auroc"].append(table_of(found.auroc, int(first_N.sum() + second_N.sum()), OVER_PROMPTS))
-        drawn = {name: rows_RH.numpy() for name, rows_RH in null_directions(train, layer).items()}
+        found = separability(projected_N[first_N], projected_N[second_N], own, other)
+        rows["auroc"].append(table_of(found.auroc, count, over([*own, *other], alone=OVER_PROMPTS)))
+        rows["within_auroc"].append(table_of(found.within_auroc, count, OVER_KINDS))
+        rows["within_kinds"] = found.within_kinds
+        drawn = {name: rows_RH.numpy() for name, rows_RH in null_directions(train, layer, train_kinds).items()}
         bands = {
             name: null_band(rows_RH @ resid_NH[first_N].T, rows_RH @ resid_NH[second_N].T) for name, rows_RH in drawn.items()
         }

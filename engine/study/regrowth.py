@@ -5,6 +5,7 @@ backups: what it had little of before the cut, orthogonal to what was cut, becom
 """
 # L = layers, N = pairs, H = hidden size, K = directions removed, R = resamples
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -20,7 +21,7 @@ from engine.runs.requests import DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import Grader, OfflineGrader
-from engine.study.estimates import OVER_PAIRS, table_of
+from engine.study.estimates import over, table_of
 from engine.study.geometry import by_layer
 from engine.study.opening import Study
 from engine.study.panel import RequestPanel, make_panel, nothing, projects_norms, write_modules
@@ -28,6 +29,7 @@ from extraction.controls import RANDOM, SHUFFLED, Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.estimators import estimate
 from extraction.intervention import ablation
+from extraction.kinds import Kinds
 from extraction.stability import signal_and_noise
 
 MEAN = "mean_difference"
@@ -53,14 +55,14 @@ class Regrowth:
         if removed_HK is not None:
             train, held = self._streams(self._edit(removed_HK), label)
         units_LH = estimate(MEAN, train.declined_LNH, train.answered_LNH)
-        row: Row = by_layer(units_LH, train, held)
+        row: Row = by_layer(units_LH, train, held, self.study.held_out_kinds)
         row["behaviour"] = self.panel.measure(nothing() if removed_HK is None else self._edit(removed_HK))
         base_LH = estimate(MEAN, self.train.declined_LNH, self.train.answered_LNH)
         row["cosine_to_base"] = (units_LH * base_LH).sum(dim=-1).tolist()
         if removed_HK is not None:
             row["cosine_to_removed"] = (units_LH @ removed_HK).norm(dim=-1).tolist()
             row["growth"] = [
-                table_of(growth(self.train, train, layer, removed_HK), train.num_pairs, OVER_PAIRS)
+                table_of(growth(self.train, train, layer, removed_HK, self.study.kinds), train.num_pairs, over(self.study.kinds))
                 for layer in range(len(units_LH))
             ]
         return row, train
@@ -108,20 +110,21 @@ def make_regrowth(study: Study, rounds: int, num_prompts: int, max_tokens: int, 
     return {"rounds": found, "controls": rows, **told, **describe()}
 
 
-def growth(base: Streams, edited: Streams, layer: int, removed_HK: Tensor) -> list[float]:
+def growth(base: Streams, edited: Streams, layer: int, removed_HK: Tensor, kinds: Sequence[str] | None = None) -> list[float]:
     """How much longer the part of the mean difference orthogonal to what was removed became: [ratio, 2.5 %, 97.5 %].
 
-    Lengths without the noise of few pairs (unbiased squared lengths); pairs are resampled together.
+    Lengths without the noise of few pairs (unbiased squared lengths); kinds are resampled whole, as both sides of the ratio.
     """
     parts = [streams.differences(layer) for streams in (base, edited)]
     before_NH, after_NH = ((part - part @ removed_HK @ removed_HK.T).numpy() for part in parts)
     count = len(before_NH)
     if not before_NH.any():  # layer 0 at the last token: the same token for every prompt
         return [float("nan")] * 3
-    weights_RN = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    value = _ratio(*(np.array([signal_and_noise(part)[0]]) for part in (before_NH, after_NH)))[0]
+    weights_RN = Kinds.of(kinds, count).weights(RESAMPLES, np.random.default_rng(0))
+    weights_RN = weights_RN / weights_RN.sum(axis=1, keepdims=True)
+    value = _ratio(*(np.array([signal_and_noise(part, kinds)[0]]) for part in (before_NH, after_NH)))[0]
     # A resample's mean has twice the noise of a mean of all pairs.
-    noise = [2 * signal_and_noise(part)[1] / count for part in (before_NH, after_NH)]
+    noise = [2 * signal_and_noise(part, kinds)[1] / count for part in (before_NH, after_NH)]
     signals = [((weights_RN @ part) ** 2).sum(axis=1) - extra for part, extra in zip((before_NH, after_NH), noise, strict=True)]
     return [float(value), *(float(bound) for bound in np.nanquantile(_ratio(*signals), [0.025, 0.975]))]
 

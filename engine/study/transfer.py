@@ -68,8 +68,8 @@ def make_transfer(study: Study, other: Session, grader: Grader) -> Row:
         "num_layers": [study.session.checkpoint.num_layers, other.checkpoint.num_layers],
         "cosine": (units["run"] * units["own"]).sum(dim=-1).tolist(),
         "random": _random_band(other.checkpoint.hidden_size),
-        "run": by_layer(units["run"], train, held),
-        "own": by_layer(units["own"], train, held),
+        "run": by_layer(units["run"], train, held, study.held_out_kinds),
+        "own": by_layer(units["own"], train, held, study.held_out_kinds),
         "effect": effect_rows(other, study.folder("transfer"), candidates, study.requests(DECLINED, NUM_REQUESTS), grader),
         **describe(),
     }

@@ -6,7 +6,7 @@ import torch
 
 from extraction.errors import ExtractionError
 from extraction.estimators import ESTIMATORS, estimate
-from extraction.separability import auroc, cohens_d, fit_probe, null_band, probe_counts, separability
+from extraction.separability import auroc, cohens_d, fit_probe, null_band, probe_right, separability
 
 RNG = np.random.default_rng(0)
 DECLINED, ANSWERED = RNG.normal(1.0, 2.0, 60), RNG.normal(0.0, 1.0, 60)
@@ -58,10 +58,11 @@ def test_a_probe_tells_held_out_prompts_apart_only_where_there_is_something_to_t
     shift[4] = 3.0
     train = RNG.standard_normal((80, 30)) + shift, RNG.standard_normal((80, 30))
     held = RNG.standard_normal((200, 30)) + shift, RNG.standard_normal((200, 30))
-    right, total = probe_counts(fit_probe(*train), *held)
-    noise, _ = probe_counts(fit_probe(train[1], RNG.standard_normal((80, 30))), held[1], RNG.standard_normal((200, 30)))
-    print(f"probe: {right} of {total} right; without a difference {noise}")
-    assert total == 400
+    found = probe_right(fit_probe(*train), *held)
+    right = int(found.sum())
+    noise = int(probe_right(fit_probe(train[1], RNG.standard_normal((80, 30))), held[1], RNG.standard_normal((200, 30))).sum())
+    print(f"probe: {right} of {len(found)} right; without a difference {noise}")
+    assert found.shape == (400,)
     assert right > 340
     assert 150 < noise < 250
 

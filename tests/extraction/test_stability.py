@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from extraction.stability import curve, doubling, expected_cosine, kind_cosines, pairs_needed, signal_and_noise, stability
+from extraction.kind_directions import kind_cosines
+from extraction.stability import curve, doubling, expected_cosine, pairs_needed, signal_and_noise, stability
 
 HIDDEN = 60
 TRUE = np.zeros(HIDDEN)
