@@ -33,6 +33,7 @@ def bench(
     ] = None,
     server: Annotated[str | None, typer.Option(help="Ask an endpoint (.../v1) that serves base and variants instead.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once, with --server.")] = 8,
+    margin: Annotated[float, typer.Option(help="Difference that counts as none: a share, 0.02 for 2 points.")] = 0.02,
     layers: cli.LayersOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
@@ -54,7 +55,9 @@ def bench(
         if server is None:
             cli.refuse_unread(context, "bin/bench without --server", ["concurrent"])
         from engine.configs.load import load_config
+        from engine.lmeval.equivalence import check_margin
 
+        check_margin(margin)
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
         configs = [load_config(name, overrides) for name in variant]
         folder = include_path.expanduser().absolute() if include_path else None
@@ -68,7 +71,8 @@ def bench(
         from engine.lmeval.bench import BenchOptions
         from engine.lmeval.job import run_bench
 
-        result = run_bench(configs, asked, BenchOptions(limit, num_fewshot, chat_template), concurrent=concurrent, out=out)
+        options = BenchOptions(limit, num_fewshot, chat_template, margin)
+        result = run_bench(configs, asked, options, concurrent=concurrent, out=out)
         show(bench_view(result), form, result)
 
 

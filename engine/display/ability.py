@@ -3,8 +3,16 @@
 from engine.display.numbers import estimate, number, p_value
 from engine.display.table import Row, Table, View
 
-HOW_TO_READ = "In brackets: the difference's 95 % interval. p: McNemar's exact test, each row by itself."
+HOW_TO_READ = (
+    "In brackets: the difference's 95 % interval. p: McNemar's exact test, each row by itself. Could see: the true "
+    "difference that as many documents show in 80 of 100 samples (two-sided, 0.05). Documents count as independent."
+)
+MARGIN_NOTE = (
+    "TOST p: two one-sided tests; below 0.05 the true difference is within {margin:g} points (--margin) and the verdict says "
+    "equivalent. Lower, higher: the interval is on one side of 0. Cannot tell: neither loss nor its absence is shown."
+)
 COLUMNS = ["variant", "task", "metric", "n", "base", "variant's", "difference", "paired standard error", "p"]
+COLUMNS += ["TOST p", "could see", "verdict"]
 
 
 def bench_view(result: Row) -> View:
@@ -28,10 +36,14 @@ def bench_table(result: Row) -> Table:
             estimate(row["difference"]),
             number(row["stderr"]),
             p_value(row["p"]),
+            p_value(row["tost_p"]),
+            number(row["detectable"]),
+            row["verdict"],
         ]
         for row in sorted([*result["tasks"], *result["mean"]], key=lambda row: result["variants"].index(row["variant"]))
     ]
-    notes = [f"lm-eval on the same documents ({asked}).", HOW_TO_READ, *unpaired_lines(result)]
+    margin = MARGIN_NOTE.format(margin=100 * options["margin"])
+    notes = [f"lm-eval on the same documents ({asked}).", HOW_TO_READ, margin, *unpaired_lines(result)]
     return Table("Ability (lm-eval)", COLUMNS, rows, notes, keys=3)
 
 

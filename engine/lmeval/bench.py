@@ -13,6 +13,7 @@ from engine.errors import EngineError
 from engine.lmeval.compare import over_tasks
 from engine.lmeval.documents import BENCH_SCHEMA, compare, document_rows
 from engine.lmeval.endpoint import EndpointModel
+from engine.lmeval.equivalence import MARGIN
 from engine.lmeval.injection import Engine, engine_model, server_model, without_bars
 from engine.models.variant import Variant
 from engine.paths import PROJECT_DIR, write_json
@@ -27,11 +28,13 @@ SEED = 1234
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How lm-eval asks: documents a task (None: all), examples before each question (None: the task's own), chat template."""
+    """How lm-eval asks: documents a task (None: all), examples before each question (None: the task's own), chat template; and
+    the margin within which a difference counts as none, a share."""
 
     limit: int | None
     num_fewshot: int | None
     chat_template: bool
+    margin: float = MARGIN
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ def write(out: Path, result: Row, rows: Sequence[Row]) -> None:
 
 def _result(session: Session, scored: Sequence[Scored], options: BenchOptions) -> Row:
     names, rows = [one.name for one in scored], [row for one in scored for row in one.rows]
-    by_variant = {name: compare(rows, names[0], name) for name in names[1:]}
+    by_variant = {name: compare(rows, names[0], name, options.margin) for name in names[1:]}
     return {
         "model": model_name(session.config, session.base_hash),
         "variants": list(names),
@@ -136,7 +139,7 @@ def _result(session: Session, scored: Sequence[Scored], options: BenchOptions) -
         "options": vars(options),
         "tasks": [row for found in by_variant.values() for row in found],
         "mean": [
-            {"variant": name, "task": "mean over tasks", "metric": "", **over_tasks(found)}
+            {"variant": name, "task": "mean over tasks", "metric": "", **over_tasks(found, options.margin)}
             for name, found in by_variant.items()
             if len(found) > 1
         ],

@@ -7,6 +7,7 @@ from numbers import Real
 import pyarrow as pa
 
 from engine.lmeval.compare import paired
+from engine.lmeval.equivalence import MARGIN
 from engine.runs.schemas import Row
 
 BENCH_SCHEMA = pa.schema(
@@ -39,7 +40,7 @@ def document_rows(name: str, digest: str | None, samples: Mapping[str, Sequence[
     return rows
 
 
-def compare(rows: Sequence[Row], base: str, variant: str) -> list[Row]:
+def compare(rows: Sequence[Row], base: str, variant: str, margin: float = MARGIN) -> list[Row]:
     """A row a task: the base, the variant, and their paired difference on the same documents; none for a task without a score a
     document."""
     found = []
@@ -49,8 +50,8 @@ def compare(rows: Sequence[Row], base: str, variant: str) -> list[Row]:
         for row in of_task:
             values[row["variant"]][row["doc_id"]] = row["value"]
         documents = sorted(values[base].keys() & values[variant].keys())
-        sides = [[values[name][document] for document in documents] for name in (base, variant)]
-        found.append({"variant": variant, "task": task, "metric": of_task[0]["metric"], **paired(*sides)})
+        before, after = ([values[name][document] for document in documents] for name in (base, variant))
+        found.append({"variant": variant, "task": task, "metric": of_task[0]["metric"], **paired(before, after, margin)})
     return found
 
 
