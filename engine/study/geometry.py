@@ -5,7 +5,7 @@ Intervals, splits and swaps are over kinds of prompts, a pair's `category`; pair
 # L = layers (0 to the last block's output), N = pairs, H = hidden size, R = draws
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,6 @@ from engine.rollout.directions import base_responses, pair_responses, prompt_str
 from engine.runs.inputs import given_layers, model_name
 from engine.runs.schemas import Row
 from engine.study.estimates import OVER_KIND_LABELS, OVER_KIND_SPLITS, OVER_LABELS, OVER_SPLITS, over, table_of
-from engine.study.intraclass import effective_n
 from engine.study.opening import Study
 from extraction.controls import SHUFFLED, Control
 from extraction.directions import CONVENTION, Directions, Streams, directions_from, unit_rows
@@ -33,7 +32,7 @@ from extraction.residuals import padded_means
 from extraction.separability import cohens_d, fit_probe, null_band, probe_right, separability
 from extraction.stability import curve, doubling, stability
 from extraction.structure import half_angles, shuffled_spectra, structure, unit_spectrum
-from judging.statistics import Estimate, share
+from judging.statistics import rate
 
 NULL_DRAWS = 200
 PADDED_BATCH = 16
@@ -144,21 +143,9 @@ def probe_part(train: Streams, held: Streams, kinds: Sequence[str] | None = None
     for layer in range(train.declined_LNH.shape[0]):
         own, other = ([side[layer].double().numpy() for side in (s.declined_LNH, s.answered_LNH)] for s in (train, held))
         fitted = fit_probe(*own)
-        rows["held_out"].append(asdict(_accuracy(probe_right(fitted, *other), kinds)))
+        rows["held_out"].append(asdict(rate(probe_right(fitted, *other).tolist(), kinds and [*kinds, *kinds])))
         rows["train"].append(float(probe_right(fitted, *own).mean()))
     return rows
-
-
-def _accuracy(right: np.ndarray, kinds: Sequence[str] | None) -> Estimate:
-    """A share with Wilson's interval; both prompts of a pair are of one kind, and right holds the declined side first."""
-    plain = share(int(right.sum()), len(right))
-    if kinds is None or Kinds.of(kinds, len(kinds)).alone:
-        return plain
-    from statsmodels.stats.proportion import proportion_confint
-
-    worth = effective_n(right.astype(float).tolist(), [*kinds, *kinds])
-    low, high = proportion_confint(right.mean() * worth, worth, alpha=0.05, method="wilson")
-    return replace(plain, low=float(low), high=float(high), method="Wilson score, effective size over kinds")
 
 
 def direction_parts(study: Study, train: Streams) -> Row:

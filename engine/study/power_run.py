@@ -13,8 +13,8 @@ from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
-from engine.study.intraclass import icc
 from extraction.kinds import Kinds
+from judging.kinds import icc
 
 BASE = "base"
 LEAST = 10  # prompts with an answer of both
@@ -56,7 +56,7 @@ def run_setting(folder: Path, figure: str, variant: str | None) -> RunSetting:
     base_N, edited_N = (np.array([found[key] for key in shared]) for found in outcomes)
     names = [kinds[key] for key in shared]
     count = Kinds.of(names, len(names)).count
-    alike = max(icc(base_N.tolist(), names), icc(edited_N.tolist(), names))
+    alike = max(icc(outcome_N.tolist(), names) or 0.0 for outcome_N in (base_N, edited_N))
     difference = float(edited_N.mean() - base_N.mean())
     return RunSetting(
         float(base_N.mean()), difference, alike, _correlation(base_N, edited_N), count, len(shared) / count, name, judge

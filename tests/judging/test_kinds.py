@@ -60,9 +60,23 @@ def test_the_intraclass_correlation_is_the_planted_one(planted: float) -> None:
     assert icc(values.ravel().tolist(), kinds) == pytest.approx(planted, abs=0.04)
 
 
-def test_the_effective_number_is_the_number_of_kinds_where_a_kind_is_all_alike() -> None:
+def test_the_intraclass_correlation_is_that_of_an_analysis_of_variance() -> None:
+    from scipy.stats import f_oneway
+
+    rng = np.random.default_rng(2)
+    groups = [rng.normal(rng.normal(0, 0.6), 1, 6) for _ in range(30)]
+    ratio = f_oneway(*groups).statistic
+    kinds = [str(place) for place in range(30) for _ in range(6)]
+    assert icc(np.concatenate(groups).tolist(), kinds) == pytest.approx((ratio - 1) / (ratio + 5))
+
+
+def test_the_effective_number_is_about_that_of_kinds_where_a_kind_is_all_alike() -> None:
     values, kinds = np.repeat(np.arange(40) % 2, 5).astype(float), np.repeat(np.arange(40), 5).astype(str)
-    assert effective_n(values.tolist(), kinds.tolist()) == pytest.approx(39)
+    assert effective_n(values.tolist(), kinds.tolist()) == pytest.approx(39, rel=0.01)
+
+
+def test_the_effective_number_is_the_number_where_each_prompt_is_its_own_kind() -> None:
+    assert effective_n([0.0, 1.0, 1.0, 0.5], None) == pytest.approx(4)
 
 
 def test_equal_values_have_no_intraclass_correlation() -> None:

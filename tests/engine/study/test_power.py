@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from engine.errors import EngineError
-from engine.study.intraclass import effective_n, icc
 from engine.study.power import Power, Setting, check_setting, latent_correlation
 from engine.study.power_run import run_setting
+from judging.kinds import icc
 
 ROOT = Path(__file__).parents[3]
 
@@ -78,19 +78,6 @@ def test_a_tetrachoric_correlation_is_found_back() -> None:
     found = np.corrcoef(first < -0.524401, second < 0.253347)[0, 1]
     assert found == pytest.approx(0.25, abs=0.01)
     assert latent_correlation(0.1, 0.9, 0.9) == 0.999
-
-
-def test_icc_and_effective_n_against_an_analysis_of_variance() -> None:
-    from scipy.stats import f_oneway
-
-    rng = np.random.default_rng(2)
-    groups = [rng.normal(rng.normal(0, 0.6), 1, 6) for _ in range(30)]
-    values, kinds = np.concatenate(groups), [f"kind {place}" for place in range(30) for _ in range(6)]
-    ratio = f_oneway(*groups).statistic
-    expected = (ratio - 1) / (ratio + 5)
-    assert icc(values.tolist(), kinds) == pytest.approx(expected)
-    assert effective_n(values.tolist(), kinds) == pytest.approx(180 / (1 + 5 * expected))
-    assert icc([1.0, 0.0, 1.0], ["", "", ""]) == 0.0
 
 
 @pytest.mark.parametrize(
