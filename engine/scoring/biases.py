@@ -28,9 +28,10 @@ def add_biases(figures: Sequence[Row], judges: Sequence[Row], model: str) -> Non
 
 
 def entry_of(figure: Mapping[str, Any], records: Sequence[Row], model: str) -> Row | None:
-    """The measured errors that are nearest to a figure: of its variant and model, else of its source."""
-    own = [record for record in records if (record["variant"], record["model"]) == (figure["variant"], model)]
-    of_source = [record for record in records if not record["variant"] and record["source"] == source_of(figure)]
+    """The measured errors on such requests that are nearest to a figure: of its variant and model, else of its source."""
+    like = [record for record in records if record["requests"] in ("", figure["kind"])]
+    own = [record for record in like if (record["variant"], record["model"]) == (figure["variant"], model)]
+    of_source = [record for record in like if not record["variant"] and record["source"] == source_of(figure)]
     return next(iter([*own, *of_source]), None)
 
 

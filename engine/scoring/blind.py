@@ -24,7 +24,7 @@ from judging import agreement
 
 FOLDER, SAMPLE, JOINED = "labels", "sample.jsonl", "labels.jsonl"
 COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "prompt", "response", "finish_reason", "model"]
-KEPT = ("prompt", "response", "finish_reason", "mean_logprob", "source", "variant", "model", "category")
+KEPT = ("prompt", "response", "finish_reason", "mean_logprob", "source", "variant", "model", "kind", "category")
 GRADES = {"0": 0.0, "0.5": 0.5, "5": 0.5, "1": 1.0}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -52,7 +52,9 @@ def lookup(name: str, model: str, rubric_hash: str) -> Record | None:
         return None
     record = calibrate(rules, load_labels(EMBEDDED))
     blind = load_labels(BLIND)
-    record["by_source"] += by_source(blind.rows, rules.grade([row.item for row in blind.rows]))
+    errors = by_source(blind.rows, rules.grade([row.item for row in blind.rows]))
+    known = {entry["source"] for entry in errors}
+    record["by_source"] = [entry for entry in record["by_source"] if entry["source"] not in known] + errors
     write_calibration(record)
     return record
 
@@ -104,15 +106,15 @@ def measure(grader: Grader, labels: Labels, found: list[Judgement]) -> Record:
 
 
 def by_source(labels: Sequence[Label], found: Sequence[Judgement]) -> list[Record]:
-    """The judge's errors on each source's labels, and on each labelled variant's: never pooled over sources."""
-    groups: dict[tuple[str, str, str], list[tuple[Label, Judgement]]] = {}
+    """The judge's errors on each source's labels, by kind of request, and on each labelled variant's: never pooled."""
+    groups: dict[tuple[str, ...], list[tuple[Label, Judgement]]] = {}
     for label, judgement in zip(labels, found, strict=True):
-        groups.setdefault((label.source, "", ""), []).append((label, judgement))
+        groups.setdefault((label.source, label.requests, "", ""), []).append((label, judgement))
         if label.variant:
-            groups.setdefault((label.source, label.variant, label.model), []).append((label, judgement))
+            groups.setdefault((label.source, label.requests, label.variant, label.model), []).append((label, judgement))
     return [
-        {"source": source, "variant": variant, "model": model, **_errors_of(group)}
-        for (source, variant, model), group in groups.items()
+        {"source": source, "requests": requests, "variant": variant, "model": model, **_errors_of(group)}
+        for (source, requests, variant, model), group in groups.items()
         if len(group) >= LEAST
     ]
 

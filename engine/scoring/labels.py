@@ -23,7 +23,8 @@ class Label:
     """One reading of a response by one rater. Texts are "" where the file has none.
 
     source: whose response it is: base, edited, control, or another word; errors are never pooled over sources.
-    variant, model: of the response, as rollouts name them. category: the prompt's kind. rater: who read it.
+    variant, model: of the response, as rollouts name them. requests: the kind of request, declined or answerable.
+    category: the prompt's kind. rater: who read it.
     """
 
     item: Item
@@ -34,6 +35,7 @@ class Label:
     source: str
     variant: str = ""
     model: str = ""
+    requests: str = ""
     category: str = ""
     rater: str = ""
 
@@ -60,7 +62,7 @@ class Labels:
 def load_labels(source: str) -> Labels:
     """The labels of a file with columns prompt, response, compliance and source, and where there are any coherence and refused.
 
-    finish_reason, mean_logprob (nats a token under the base), split, variant, model, category and rater are read too. Raises
+    finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category and rater are read too. Raises
     EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row.
     """
     path = FILES.get(source) or Path(source).expanduser()
@@ -95,6 +97,7 @@ def _label(row: Mapping[str, Any], where: str) -> Label:
     named = {name: str(row.get(name) or "").strip() for name in ("split", "source", "variant", "model", "category", "rater")}
     if not named["source"]:
         raise EngineError(f"{where}: source is empty; expected whose response it is, such as base, edited or control.")
+    named["requests"] = str(row.get("kind") or "").strip()
     return Label(item, compliance, _grade(row, "coherence", where), _flag(row, "refused", where), **named)
 
 

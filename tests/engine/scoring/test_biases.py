@@ -22,9 +22,9 @@ def figure(variant: str, form: str, compliance: float) -> Row:
     return {"judge": "rules", "variant": variant, "form": form, "kind": "declined", **rates}
 
 
-def record(source: str, variant: str, bias: float) -> Row:
+def record(source: str, variant: str, bias: float, requests: str = "declined") -> Row:
     biases = {name: estimate(bias) for name in ("compliance", "coherence", "product", "declined")}
-    own = {"source": source, "variant": variant, "model": "m@1" if variant else ""}
+    own = {"source": source, "requests": requests, "variant": variant, "model": "m@1" if variant else ""}
     return {**own, "n": 40, "responses": 20, "raters": ["a", "b"], "bias": biases}
 
 
@@ -44,6 +44,10 @@ def test_labels_of_other_responses_show_the_error_and_correct_nothing() -> None:
     found = with_biases([record("edited", "", 0.4)])[1]["judge_bias"]
     assert found["bias"]["compliance"]["value"] == 0.4
     assert found["corrected"]["compliance"]["value"] is None
+
+
+def test_errors_on_other_requests_are_not_these() -> None:
+    assert with_biases([record("edited", "mine", 0.4, "answerable")])[1]["judge_bias"] is None
 
 
 def test_errors_of_one_source_are_not_anothers() -> None:
