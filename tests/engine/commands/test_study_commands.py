@@ -220,7 +220,7 @@ def test_divergence_equals_two_models_side_by_side(
         means.append(float((first.exp() * (first - second)).sum(-1).mean()))
     told = next(row for row in found["kl"] if row["kind"] == "declined")
     print(f"KL a token: {told['per_token']['value']}, side by side {np.mean(means):.6f}")
-    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=1e-3)
+    assert told["n"] == 4 and told["per_token"]["value"] == pytest.approx(np.mean(means), rel=3e-4)
     lengths = {(row["variant"], row["kind"]): row for row in found["length"]}
     assert lengths["base", "declined"]["n"] == REQUESTS and lengths["base", "declined"]["tokens"]["value"] <= 16
 
