@@ -62,7 +62,7 @@ class Labels:
 def load_labels(source: str) -> Labels:
     """The labels of a file with columns prompt, response, compliance and source, and where there are any coherence and refused.
 
-    finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category and rater are read too. Raises
+    finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category, rater are read too. Raises
     EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row.
     """
     path = FILES.get(source) or Path(source).expanduser()
