@@ -12,6 +12,7 @@ import numpy as np
 
 from extraction.errors import ExtractionError
 
+TAIL = 0.025  # on either side of a 95 % interval
 FEW = 8  # with fewer kinds intervals are too narrow
 FEW_NOTE = "Only {count} kinds of prompts: with fewer than 8 a 95 % interval covers less often than it says."
 ONE_NOTE = "All prompts are of one kind: prompts are resampled, and the intervals hold for that kind alone."
@@ -58,6 +59,11 @@ class Kinds:
         return FEW_NOTE.format(count=self.count) if self.count < FEW else None
 
     @property
+    def tail(self) -> float:
+        """The share of resamples on either side of a 95 % interval: 0.025, and less where prompts come in few kinds."""
+        return TAIL if self.alone else expanded_tail(self.count)
+
+    @property
     def sizes_G(self) -> np.ndarray:
         """Prompts of each kind."""
         return np.bincount(self.codes_N, minlength=self.count).astype(float)
@@ -82,3 +88,13 @@ class Kinds:
     def signs(self, resamples: int, rng: np.random.Generator) -> np.ndarray:
         """+1 or -1 for every prompt, the same for all of a kind, (R, N): which kinds have their sides swapped."""
         return rng.choice([-1.0, 1.0], (resamples, self.count))[:, self.codes_N]
+
+
+def expanded_tail(count: int) -> float:
+    """The share of resamples on either side of a 95 % interval from `count` units, as wide as Student's.
+
+    The expanded percentile interval (Hesterberg 2015, doi:10.1080/00031305.2015.1089789).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    return float(ndtr(np.sqrt(count / (count - 1)) * stdtrit(count - 1, TAIL))) if count > 1 else TAIL

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from extraction.kinds import Kinds
+from extraction.kinds import TAIL, Kinds, expanded_tail
 
 RESAMPLES = 1000
-TAIL = 0.025  # on either side of a 95 % interval
 SEED = 0
 
 
@@ -70,11 +69,11 @@ def separability(
     paired = answered_kinds is None and len(declined_N) == len(answered_M)
     first, second = Kinds.of(kinds, len(declined_N)), Kinds.of(kinds if paired else answered_kinds, len(answered_M))
     weights = _paired_weights(first) if paired else _side_weights(kinds, answered_kinds, first, second)
-    higher_NM = _higher(declined_N, answered_M)
+    higher_NM, tail = _higher(declined_N, answered_M), min(first.tail, second.tail)
     value, interval, shared = _within(higher_NM, kinds, kinds if paired else answered_kinds)
     return Separability(
-        _with_interval(cohens_d(declined_N, answered_M), _weighted_d(declined_N, answered_M, *weights)),
-        _with_interval(auroc(declined_N, answered_M), _weighted_auroc(higher_NM, *weights)),
+        _with_interval(cohens_d(declined_N, answered_M), _weighted_d(declined_N, answered_M, *weights), tail),
+        _with_interval(auroc(declined_N, answered_M), _weighted_auroc(higher_NM, *weights), tail),
         [value, *interval],
         shared,
     )
@@ -142,7 +141,8 @@ def _within(
         return np.nan, [np.nan, np.nan], 0
     counts_G, wins_G = np.array(counts), np.array(wins)
     drawn_RG = Kinds(np.arange(len(counts))).drawn(RESAMPLES, np.random.default_rng(SEED))
-    interval = _interval(drawn_RG @ wins_G / (drawn_RG @ counts_G)) if len(counts) > 1 else [np.nan, np.nan]
+    shares_R = drawn_RG @ wins_G / (drawn_RG @ counts_G)
+    interval = _interval(shares_R, expanded_tail(len(counts))) if len(counts) > 1 else [np.nan, np.nan]
     return float(wins_G.sum() / counts_G.sum()), interval, len(counts)
 
 
@@ -174,11 +174,11 @@ def probe_right(probe: tuple[Any, Any], declined_NH: np.ndarray, answered_MH: np
     return np.concatenate([side == label for side, label in zip(sides, (1, 0), strict=True)])
 
 
-def _with_interval(value: np.ndarray, resampled_R: np.ndarray) -> list[float]:
-    return [float(value), *_interval(resampled_R)]
+def _with_interval(value: np.ndarray, resampled_R: np.ndarray, tail: float) -> list[float]:
+    return [float(value), *_interval(resampled_R, tail)]
 
 
-def _interval(values_R: np.ndarray) -> list[float]:
-    """2.5 % and 97.5 % quantiles of the values that are known; NaN where none is."""
+def _interval(values_R: np.ndarray, tail: float = TAIL) -> list[float]:
+    """The quantiles of the values that are known with `tail` on either side; NaN where none is."""
     known = values_R[~np.isnan(values_R)]
-    return [float(value) for value in np.quantile(known, [TAIL, 1 - TAIL])] if len(known) else [np.nan, np.nan]
+    return [float(value) for value in np.quantile(known, [tail, 1 - tail])] if len(known) else [np.nan, np.nan]

@@ -15,7 +15,6 @@ import numpy as np
 
 from extraction.kinds import Kinds
 
-TAIL = 0.025
 SEED = 0
 RESAMPLES = 400
 CHUNK = 20  # resamples at a time
@@ -73,20 +72,21 @@ def structure(differences_NLH: np.ndarray, kinds: Sequence[str] | None = None) -
     cosines_LL = next(_cosine_matrices(sums_GLH, sizes_G, np.ones((1, of_kind.count))))
     spectra_RL = np.stack([_spectrum(matrix) for matrix in _cosine_matrices(sums_GLH, sizes_G, weights_RG)])
     p_one = _p_one(sums_GLH, sizes_G, 1 - _spectrum(cosines_LL)[0])
-    return _summary(cosines_LL, spectra_RL, p_one, layers)
+    return _summary(cosines_LL, spectra_RL, p_one, layers, of_kind.tail)
 
 
-def _summary(cosines_LL: np.ndarray, spectra_RL: np.ndarray, p_one: float, layers: list[int]) -> Structure:
+def _summary(cosines_LL: np.ndarray, spectra_RL: np.ndarray, p_one: float, layers: list[int], tail: float) -> Structure:
     spectrum_L, limit = _spectrum(cosines_LL), max(3, len(layers) // 4)
-    shares, dimensions = _around(spectrum_L[0], spectra_RL[:, 0]), _around(num_dimensions(spectrum_L), _dimensions(spectra_RL))
+    shares = _around(spectrum_L[0], spectra_RL[:, 0], tail)
+    dimensions = _around(num_dimensions(spectrum_L), _dimensions(spectra_RL), tail)
     return Structure(
         _answer(shares, dimensions, p_one, limit, len(layers)),
         float(np.mean([_point_answer(row, limit) == _point_answer(spectrum_L, limit) for row in spectra_RL])),
         p_one,
         shares,
         dimensions,
-        _around(effective_rank(spectrum_L), np.array([effective_rank(row) for row in spectra_RL])),
-        [_around(spectrum_L[place], spectra_RL[:, place]) for place in range(len(layers))],
+        _around(effective_rank(spectrum_L), np.array([effective_rank(row) for row in spectra_RL]), tail),
+        [_around(spectrum_L[place], spectra_RL[:, place], tail) for place in range(len(layers))],
         cosines_LL.tolist(),
         layers,
         [layers[place] for place in longest_shared(cosines_LL, layers)],
@@ -248,8 +248,8 @@ def _dimensions(spectra_RL: np.ndarray) -> np.ndarray:
     return np.array([num_dimensions(row) for row in spectra_RL])
 
 
-def _around(value: float, resampled_R: np.ndarray) -> list[float]:
-    return [float(value), *(float(bound) for bound in np.quantile(resampled_R, [TAIL, 1 - TAIL]))]
+def _around(value: float, resampled_R: np.ndarray, tail: float) -> list[float]:
+    return [float(value), *(float(bound) for bound in np.quantile(resampled_R, [tail, 1 - tail]))]
 
 
 def _units(directions_LH: np.ndarray) -> np.ndarray:

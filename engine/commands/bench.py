@@ -63,7 +63,7 @@ def bench(
         folder = include_path.expanduser().absolute() if include_path else None
         asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
         if dry_run:
-            shown = {**asked, "include": folder and str(folder), "data": data}
+            shown = {**asked, "include": folder and str(folder), "data": data, "margin": margin}
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **shown})
             return
         from engine.display.ability import bench_view

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
+from scipy.stats import t as student
 from sklearn.metrics import roc_auc_score
 
 from extraction.errors import ExtractionError
@@ -68,9 +69,10 @@ def test_a_resample_is_what_repeated_prompts_give() -> None:
         separability(declined, answered, kinds),
         Kinds.of(kinds, 30).weights(1000, np.random.default_rng(0)).astype(int),
     )
+    tail = norm.cdf(np.sqrt(9 / 8) * student.ppf(0.025, 8))
     repeated = [(np.repeat(declined, row), np.repeat(answered, row)) for row in weights]
     for triple, statistic in ((found.cohens_d, cohens_d), (found.auroc, auroc)):
-        expected = np.quantile([statistic(*sides) for sides in repeated], [0.025, 0.975])
+        expected = np.quantile([statistic(*sides) for sides in repeated], [tail, 1 - tail])
         print(f"{statistic.__name__}: {triple}, by repetition {expected}")
         assert np.allclose(triple[1:], expected)
 
@@ -149,8 +151,8 @@ def test_kinds_drawn_whole_cover_best(count: int, icc: float) -> None:
         rng = np.random.default_rng(seed)
         sides = side(1.0, names, icc, rng), side(0.0, names, icc, rng)
         drawn = Kinds.of(None, 128).weights(400, rng), kinds.weights(400, rng), kinds_then_rows(kinds, 400, rng)
-        for way, weights in zip(ways, drawn, strict=True):
-            low, high = np.quantile(d_of_weights(*sides, weights), [0.025, 0.975])
+        for way, weights, tail in zip(ways, drawn, (0.025, kinds.tail, 0.025), strict=True):
+            low, high = np.quantile(d_of_weights(*sides, weights), [tail, 1 - tail])
             hits[way] += low <= 1.0 <= high
             widths[way] += (high - low) / draws
     print(

@@ -8,7 +8,7 @@ import pytest
 from extraction.structure import half_angles, reliable_layers, shuffled_spectra, structure, unbiased_grams
 from tests.extraction.streams import LAYERS, differences_of_kinds, kind_names
 
-PAIRS, DRAWS, MANY = 256, 8, 100
+PAIRS, DRAWS, MANY = 256, 8, 60
 
 
 def cell(draws: int, kinds: int, icc: float, *, by_kind: bool = True, **planted: object) -> tuple[Counter[str], int, int]:

@@ -89,6 +89,7 @@ def test_a_run_of_other_variants_and_a_server_of_another_base_are_named(tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--margin=2"], "--margin takes a share between 0 and 1, such as 0.02 for 2 points; found 2."),
         (["--tasks=evryday"], "lm-eval has no task 'evryday'. Nearest: everyday"),
         (["--limit=101"], "Task everyday has 100 documents; --limit asks for 101"),
         (["--tasks="], "--tasks names no task"),
