@@ -158,9 +158,9 @@ def _tried(folds: Sequence[_Fold], signs_RG: np.ndarray) -> _Tried:
     scores_RGJ, sums_2J = np.zeros((*signs_RG.shape, 2 * tried)), np.zeros((2, 2 * tried))
     for fold in folds:
         directions_RQJ = _chosen(fold, signs_RG, tried)
-        held_GQQ, signs_RG1 = _beyond(fold, fold.held_G), signs_RG[:, fold.held_G, None]
-        along = [(np.matmul(part_QQ, directions_RQJ) * directions_RQJ).sum(axis=1) for part_QQ in held_GQQ]
-        scores_RGJ[:, fold.held_G] += np.stack(along, axis=1) * signs_RG1
+        top_RQJ, bottom_RQJ = directions_RQJ[:, :, :tried], directions_RQJ[:, :, tried:]
+        along = [_along(_beyond(fold, fold.held_G), top_RQJ), _along(_beyond(fold, fold.held_G, top_RQJ[0]), bottom_RQJ)]
+        scores_RGJ[:, fold.held_G] += np.concatenate(along, axis=2) * signs_RG[:, fold.held_G, None]
         for row, part_GQQ in enumerate((fold.excess_GQQ, fold.total_GQQ)):
             sums_2J[row] += ((part_GQQ[fold.held_G].sum(axis=0) @ directions_RQJ[0]) * directions_RQJ[0]).sum(axis=0)
     t_RJ = scores_RGJ.mean(axis=1) / np.maximum(scores_RGJ.std(axis=1), TINY)
@@ -191,13 +191,21 @@ def _ratio(excess: Any, total: Any) -> Any:
     return (total + excess) / np.maximum(total - excess, TINY)
 
 
-def _beyond(fold: _Fold, chosen_G: np.ndarray) -> np.ndarray:
+def _along(parts_GQQ: np.ndarray, directions_RQJ: np.ndarray) -> np.ndarray:
+    """Each kind's part along each direction, (R, G, J)."""
+    return np.stack([(np.matmul(part_QQ, directions_RQJ) * directions_RQJ).sum(axis=1) for part_QQ in parts_GQQ], axis=1)
+
+
+def _beyond(fold: _Fold, chosen_G: np.ndarray, without_QJ: np.ndarray | None = None) -> np.ndarray:
     """The chosen kinds' excess less its usual share of the total, which is the same in every direction.
 
-    The share is of the chosen kinds alone: components are of those that choose, whose own content fills them.
+    The share is of the chosen kinds alone: components are of those that choose, whose own content fills them. `without_QJ` are
+    orthonormal directions that it leaves out.
     """
     excess_GQQ, total_GQQ = fold.excess_GQQ[chosen_G], fold.total_GQQ[chosen_G]
-    usual = np.trace(excess_GQQ.sum(axis=0)) / np.trace(total_GQQ.sum(axis=0))
+    sums = [part_GQQ.sum(axis=0) for part_GQQ in (excess_GQQ, total_GQQ)]
+    left_out = [0.0 if without_QJ is None else np.trace(without_QJ.T @ sum_QQ @ without_QJ) for sum_QQ in sums]
+    usual = (np.trace(sums[0]) - left_out[0]) / (np.trace(sums[1]) - left_out[1])
     return excess_GQQ - usual * total_GQQ
 
 

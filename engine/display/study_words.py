@@ -53,13 +53,17 @@ def pair_rank_sentences(geometry: Row) -> list[str]:
         answer = PAIR_ANSWERS[found["answer"]].format(
             count=found["directions"], why=content if found["p"] else "too few pairs or kinds to say"
         )
-        second = f"; p of a second {p_value(found['p'][0])}, spread {found['spread'][0]:.2f} (usual {found['usual']:.2f})"
-        control = f"; with the sides exchanged {found['reverse']} beside the mean"
         lines.append(
             f"Is it one direction at layer {layer}, pair by pair? {found['answer'].capitalize()}: {answer} (p of the mean "
-            f"difference {p_value(found['mean_p'])}{second + control if found['p'] else ''})."
+            f"difference {p_value(found['mean_p'])}{_second(found) if found['p'] else ''})."
         )
     return lines
+
+
+def _second(found: Row) -> str:
+    """What was found of a second direction, and the control."""
+    second = f"; p of a second {p_value(found['p'][0])}, spread {found['spread'][0]:.2f} (usual {found['usual']:.2f})"
+    return f"{second}; with the sides exchanged {found['reverse']} beside the mean"
 
 
 def kind_sentences(geometry: Row) -> list[str]:

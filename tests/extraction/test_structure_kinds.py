@@ -54,7 +54,8 @@ def test_eight_kinds_do_not_turn_the_verdict(by_layer: bool) -> None:
 @pytest.mark.parametrize(("kinds", "icc"), [(55, 0.0), (55, 0.08), (55, 0.2), (55, 0.5), (8, 0.2), (8, 0.5)])
 def test_the_share_is_covered_and_p_rejects_as_often_as_they_say(kinds: int, icc: float) -> None:
     answers, covered, rejected = cell(MANY, kinds, icc)
-    assert answers["one direction"] >= 0.95 * MANY
+    assert set(answers) <= {"one direction", "cannot tell"}
+    assert answers["one direction"] >= (0.95 if kinds == 55 else 0.6) * MANY
     assert covered >= 0.9 * MANY
     assert rejected <= 0.12 * MANY
     cell(MANY // 4, kinds, icc, by_kind=False)
