@@ -11,6 +11,24 @@ import torch
 
 from tests.tiny import EDITOR_CONFIGS, save_tiny
 
+# Files that take minutes, the longest first: begun last, one of them would leave a core idle in the end.
+LONG = (
+    "test_sweep_command",
+    "test_rollout_command",
+    "test_study_commands",
+    "test_judged_rollouts",
+    "test_engine_process",
+    "test_notebook",
+    "test_edit_command",
+    "test_replica",
+    "test_swap_behind_norms",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, then the rest as collected."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def machine_dtype() -> torch.dtype:
