@@ -60,7 +60,7 @@ def model_table(runs: Sequence[RunData]) -> Table:
         "one direction sufficient?",
         "peak compliance",
         "product of the chosen",
-        "directions over layers",
+        "the layers' means",
         "published",
     ]
     return Table("Across models", columns, rows, [SUFFICIENT_NOTE])
