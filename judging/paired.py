@@ -95,11 +95,11 @@ def exact_mcnemar(mine: np.ndarray, theirs: np.ndarray) -> float:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction (1979) over one family of tests, in the order given."""
-    if not p_values:
-        return []
-    from statsmodels.stats.multitest import multipletests
-
-    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+    ascending = np.argsort(p_values, kind="stable")
+    steps = np.asarray(p_values, dtype=float)[ascending] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty(len(p_values))
+    corrected[ascending] = np.minimum(np.maximum.accumulate(steps), 1.0)  # statsmodels' collects garbage with each call
+    return [float(p) for p in corrected]
 
 
 def _both(first: Grades, second: Grades) -> tuple[Grades, Grades]:

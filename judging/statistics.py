@@ -9,6 +9,7 @@ all grades are equal, and with a kind for each prompt it is Wilson's. Simulated 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -185,12 +186,14 @@ def _bounds(figure: Figure, kinds: Sequence[str] | None) -> tuple[float, float] 
     return wilson(figure.value, independent, _student(num_kinds - 1))
 
 
+@lru_cache
 def _normal() -> float:
     from scipy.stats import norm
 
     return float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
+@lru_cache
 def _student(degrees: int) -> float:
     from scipy.stats import t as student
 

@@ -40,7 +40,12 @@ class ModellessReplica:
         pass
 
     def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: SamplingConfig, *, together: bool = False
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: SamplingConfig,
+        *,
+        together: bool = False,
+        samples: Sequence[int] | None = None,
     ) -> Iterator[Generation]:
         """Responses that depend on the variant and the prompt's place alone."""
         assert self.current is not None

@@ -40,6 +40,13 @@ def test_holm_equals_the_step_down_by_hand() -> None:
     assert holm([]) == []
 
 
+def test_holm_equals_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.random.default_rng(0).random(20) ** 3
+    assert holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+
+
 def test_the_interval_of_a_paired_difference_covers_the_truth_nineteen_times_in_twenty() -> None:
     rng = np.random.default_rng(1)
     covered = 0

@@ -119,26 +119,30 @@ def test_calibration_is_kept_and_stands_beside_every_rate(chaos: Chaos, tmp_path
     path, judge = make_run(tmp_path / "run", 6), judge_file(tmp_path / "mine.toml", chaos)
     before = run(tmp_path, "judge", path, "--judge", judge)
     assert "Not calibrated: its error rates are not known" in before.stdout
-    labels = [["prompt", "response", "compliance", "coherence", "refused"]]
+    labels = [["prompt", "response", "compliance", "coherence", "refused", "source"]]
     for number in range(40):
         item = Item(f"Where is key {number}?", f"On table {number}.")
         right = verdict_on(Rubric().question(item))
         wrong = number % 4 == 0
         grade, refused = 0.5 if wrong else right["compliance"], "yes" if right["declined"] else "no"
-        labels.append([item.prompt, item.response, grade, "", refused])
+        labels.append([item.prompt, item.response, grade, "", refused, "edited"])
     (tmp_path / "labels.csv").write_text("\n".join(",".join(map(str, row)) for row in labels) + "\n")
     record = json.loads(run(tmp_path, "judge", "--calibrate", "labels.csv", "--judge", judge, "--json").stdout)
     table = record["compliance"]["table"]
     assert record["n"] == 40 and record["compliance"]["accuracy"]["value"] == sum(table[i][i] for i in range(3)) / 40
     assert record["declined"]["accuracy"]["value"] == 1 and record["coherence"]["n"] == 0
     after = run(tmp_path, "judge", path, "--judge", judge, "--correct")
-    assert "Against 40 human labels (labels.csv): compliance exact" in after.stdout and "corrected" in after.stdout
+    assert "by whose response it is: edited " in after.stdout
+    assert "(40 labels)" in after.stdout
+    assert "declined, corrected" in after.stdout
     assert "Not calibrated" not in after.stdout
 
 
 def bad_labels(folder: Path) -> None:
     (folder / "columns.csv").write_text("prompt,answer\na,b\n")
-    (folder / "grades.csv").write_text("prompt,response,compliance\na,b,0.7\n")
+    (folder / "grades.csv").write_text("prompt,response,compliance,source\n" + "a,b,0.7,base\n" * 10)
+    (folder / "few.csv").write_text("prompt,response,compliance,source\na,b,1,base\n")
+    (folder / "sourceless.csv").write_text("prompt,response,compliance\na,b,1\n")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +159,8 @@ def bad_labels(folder: Path) -> None:
         (["--judge", "offline"], ["one of the two"]),
         (["--calibrate", "nowhere.csv"], ["nowhere.csv does not exist"]),
         (["--calibrate", "columns.csv"], ["no column response and no column compliance", "prompt, answer"]),
+        (["--calibrate", "few.csv"], ["few.csv has 1 labels. Give 10 or more"]),
+        (["--calibrate", "sourceless.csv"], ["no column source", "a judge errs differently on each"]),
         (["--calibrate", "grades.csv"], ["grades.csv, row 0: compliance is '0.7'; expected 0, 0.5 or 1"]),
         (["run", "--judge", "mine.toml", "--max-cost", "1"], ["needs a price for the model 'judge'", "has nothing"]),
         (
