@@ -64,8 +64,8 @@ def control_lines(summary: Row) -> list[str]:
     """A sentence for each sort of control: how many did as well as the winner."""
     products = {row["variant"]: row["product"] for row in summary["confirm"]}
     return [
-        f"{summary['winner']['name']} against {row['n']} {NAMED[row['kind']].removeprefix('control: ')} draws, each chosen as it "
-        f"was: p {p_value(row['p'])}; the best has product {estimate(products[row['best']])}."
+        f"{summary['winner']['name']} against controls ({NAMED[row['kind']].removeprefix('control: ')}, {row['n']} drawn, each "
+        f"chosen as it was): p {p_value(row['p'])}; the best has product {estimate(products[row['best']])}."
         for row in summary["against_controls"]
     ]
 
