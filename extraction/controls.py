@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from extraction.kinds import FEW
+
 SHUFFLED, RANDOM = "shuffled", "random"
-FEW = 8  # kinds, below which labels are swapped pair by pair
 
 
 @dataclass(frozen=True)

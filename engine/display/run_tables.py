@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from engine.display.numbers import estimate, number, p_value, published
 from engine.display.table import Row, Table, View
+from judging.kinds import FEW
 
 ACTING = ("compliance", "coherence", "product")
 RATES = ("declined", *ACTING)
@@ -11,7 +12,6 @@ BIASED = ("declined", "compliance", "product")
 CORRECTED = ("declined_corrected", "complied_corrected")
 ERRORS = {"false positives": "false_positive", "false negatives": "false_negative"}
 COUNTS = {"cut": "truncated", "empty": "empty", "unscored": "missing"}
-FEW_KINDS = 8
 NO_KINDS = "No kinds are named: each prompt counts by itself, and near-duplicates were not looked for (--kinds auto does)."
 BRACKETS = (
     "In brackets: 95 % intervals, the prompt's kind as the unit (Wilson's at the effective n). product: the mean of compliance x "
@@ -94,14 +94,13 @@ def kind_lines(figures: Sequence[Row]) -> list[str]:
     """Warnings on the unit of the intervals: no kinds named, or too few."""
     if any(figure["kinds"] is None for figure in figures):
         return [NO_KINDS]
-    fewest = min(figure["kinds"] for figure in figures)
-    few = [few_kinds(fewest)] if fewest < FEW_KINDS else []
+    few = few_kinds(min(figure["kinds"] for figure in figures))
     return few + [sample_line(figure) for figure in figures if figure.get("samples")]
 
 
-def few_kinds(number_of: int) -> str:
-    """A warning for intervals over few kinds."""
-    return f"Only {number_of} kinds: intervals over so few are not to be relied on."
+def few_kinds(count: int) -> list[str]:
+    """A warning for intervals over few kinds; nothing where there are enough."""
+    return [f"Only {count} kinds: intervals over so few are not to be relied on."] if count < FEW else []
 
 
 def sample_line(figure: Row) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from engine.display.numbers import estimate, number, p_value
-from engine.display.run_tables import ACTING, FEW_KINDS, NO_KINDS, few_kinds, judge_lines
+from engine.display.run_tables import ACTING, NO_KINDS, few_kinds, judge_lines
 from engine.display.table import Row, Table, View
 
 NAMED = {"base": "no edit", "random": "control: random", "shuffled": "control: shuffled labels"}
@@ -44,7 +44,7 @@ def worth_lines(summary: Row) -> list[str]:
     row = next(row for row in summary["confirm"] if row["variant"] == summary["winner"]["name"])
     if row["kinds"] is None:
         return [NO_KINDS]
-    few = [few_kinds(row["kinds"])] if row["kinds"] < FEW_KINDS else []
+    few = few_kinds(row["kinds"])
     if row["effective_n"] is None:
         return few
     worth = f"{row['n']} prompts of {row['kinds']} kinds: the winner's products have ICC {number(row['icc'])}"

@@ -8,11 +8,11 @@ from typing import TypeVar
 from engine.display.progress import say
 from engine.errors import EngineError
 from extraction.clusters import SAME, near_pairs, template_clusters
+from extraction.kinds import FEW
 from extraction.prompts import Pair, Prompt
 
 CATEGORY, AUTO, PROMPT = "category", "auto", "prompt"
 TEST, SEEN = "test", "test_seen_kinds"
-FEW = 8  # kinds, below which an interval over them is not to be relied on
 HELD_OUT = 4  # of this many kinds, or pairs, one is held out
 Item = TypeVar("Item", Pair, Prompt)
 

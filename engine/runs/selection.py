@@ -50,18 +50,19 @@ def texts_of(pairs: list[Pair]) -> list[str]:
 
 def of_training_kinds(session: RunInputs, pairs: list[Pair]) -> list[Pair]:
     """The pairs that choose: all of them, or where kinds are split those of the kinds that make directions."""
-    if session.config.data.split != "kinds":
-        return pairs
-    seen = {pair.category for pair in session.pairs}
-    return [pair for pair in pairs if pair.category in seen]
+    return _of_kinds(session, pairs, training=True)
 
 
 def of_other_kinds(session: RunInputs, pairs: list[Pair]) -> list[Pair]:
     """The pairs that test: all of them, or where kinds are split those of the kinds that make no directions."""
+    return _of_kinds(session, pairs, training=False)
+
+
+def _of_kinds(session: RunInputs, pairs: list[Pair], *, training: bool) -> list[Pair]:
     if session.config.data.split != "kinds":
         return pairs
     seen = {pair.category for pair in session.pairs}
-    return [pair for pair in pairs if pair.category not in seen]
+    return [pair for pair in pairs if (pair.category in seen) == training]
 
 
 def check_tested_apart(session: RunInputs) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR, file_hash
 from extraction.prompts import load_rows
+from judging.bias import LEAST
 from judging.judgement import GRADES, Item
 
 EMBEDDED, BLIND = "embedded:labelled", "embedded:blind"
 FILES = {name: PROJECT_DIR / "judging" / "data" / f"{name.removeprefix('embedded:')}.jsonl" for name in (EMBEDDED, BLIND)}
-LEAST = 10  # labels of a file: fewer say nothing of a judge
 NEEDED = ("prompt", "response", "compliance", "source")
 FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 HELDOUT = "heldout"

@@ -19,6 +19,7 @@ from engine.runs.schemas import ROLLOUT_KEY, Row, ScoreRow
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
+from engine.scoring.summary import kinds_of
 from engine.sweep.search import Search, stage_row
 from judging.bias import apart
 from judging.kinds import effective_n, icc
@@ -81,8 +82,7 @@ def over_kinds(grades: Grades) -> Row:
     """How far the products of one kind's prompts resemble each other, and how many independent prompts they are worth."""
     known = grades.known
     products, kinds = grades.products[known].tolist(), grades.at(known).kinds
-    named = None if kinds is None or not any(kinds) else len(set(kinds))
-    return {"kinds": named, "icc": icc(products, kinds), "effective_n": effective_n(products, kinds)}
+    return {"kinds": kinds_of(kinds or ()), "icc": icc(products, kinds), "effective_n": effective_n(products, kinds)}
 
 
 def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) -> dict[str, Any]:
