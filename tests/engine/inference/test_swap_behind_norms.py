@@ -11,17 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
-from engine.configs.load import validate
-from engine.configs.schema import RunConfig
-from engine.environment import set_environment
-from engine.inference.arguments import engine_arguments
 from engine.inference.replica import Replica
-from engine.models.locate import checkpoint_hash
 from engine.models.variant import Variant
 from engine.vllm_compat import worker_here
+from tests.swapped import tiny_replica
 from tests.tiny import save_tiny
 
 pytestmark = pytest.mark.engine
@@ -29,15 +24,8 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Replica, Variant, Path]]:
-    folder = save_tiny("gemma2 served", tmp_path_factory.mktemp("model"))
-    set_environment()
-    table = {"variant": "tiny", "model": {"path": str(folder)}, "directions": {"layers": [1]}}
-    config: RunConfig = validate({**table, "vllm": {"skip_tokenizer_init": True, "kv_cache_memory_bytes": 2**26}}, "a test")
-    checkpoint = open_checkpoint(folder)
-    base = Variant("base", checkpoint_hash(checkpoint), plan_edit(checkpoint), None)
-    replica = Replica(engine_arguments(config, folder, has_gpu=False), base)
-    yield replica, base, folder
-    replica.close()
+    with tiny_replica(save_tiny("gemma2 served", tmp_path_factory.mktemp("model"))) as ready:
+        yield ready
 
 
 def test_the_swap_has_the_bits_of_the_checkpoint_writer(served: tuple[Replica, Variant, Path], tmp_path: Path) -> None:

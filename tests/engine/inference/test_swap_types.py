@@ -7,19 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis
-from engine.configs.load import validate
-from engine.configs.schema import RunConfig
-from engine.environment import set_environment
 from engine.errors import SwapFailed
-from engine.inference.arguments import engine_arguments
 from engine.inference.hotswap import HotSwap
 from engine.inference.replica import Replica
-from engine.models.locate import checkpoint_hash
 from engine.models.variant import Variant
 from engine.vllm_compat import worker_here
+from tests.swapped import tiny_replica
 from tests.tiny import HIDDEN, save_tiny
 
 pytestmark = pytest.mark.engine
@@ -39,14 +33,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """An engine of one type on a checkpoint of another, and its base."""
     stored, engine = request.param
     folder = save_tiny("llama served", tmp_path_factory.mktemp("model"), dtype=TYPES[stored])
-    set_environment()
-    table = {"variant": "tiny", "model": {"path": str(folder), "dtype": engine}, "directions": {"layers": [1]}}
-    config: RunConfig = validate({**table, "vllm": {"skip_tokenizer_init": True, "kv_cache_memory_bytes": 2**26}}, "a test")
-    checkpoint = open_checkpoint(folder)
-    base = Variant("base", checkpoint_hash(checkpoint), plan_edit(checkpoint), None)
-    replica = Replica(engine_arguments(config, folder, has_gpu=False), base)
-    yield replica, base, folder
-    replica.close()
+    with tiny_replica(folder, dtype=engine) as ready:
+        yield ready
 
 
 def variant_of(base: Variant, k: int, *, keep_norms: bool = False) -> Variant:
