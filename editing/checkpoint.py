@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editing.errors import EditError
+from editing.families import FAMILIES
+from editing.weight_files import INDEX_NAME, weight_files, weight_map
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-INDEX_NAME = "model.safetensors.index.json"
 IO_CHUNK = 1 << 18  # bytes a read or write: ten times faster here than one call of many megabytes
+LAYER_KEYS, WIDTH_KEYS = ("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")
 DTYPES = {"BF16": 2, "F16": 2, "F32": 4}  # what an edit can round to, with bytes per value
 
 
@@ -44,23 +46,32 @@ class Checkpoint:
 
     config: config.json.
     tensors: every tensor's entry, by name.
+    left: *.safetensors beside the weights that hold nothing of the model.
+    misleads_vllm: vLLM would load those too.
     """
 
     directory: Path
     config: dict[str, Any]
     tensors: dict[str, TensorEntry]
+    left: tuple[Path, ...] = ()
+    misleads_vllm: bool = False
 
     @property
     def model_type(self) -> str:
         return str(self.config.get("model_type"))
 
     @property
+    def text_config(self) -> dict[str, Any]:
+        """The language model's part of config.json: all of it, or `text_config` of a model with several towers."""
+        return text_config(self.config)
+
+    @property
     def num_layers(self) -> int:
-        return int(self.config["num_hidden_layers"] if "num_hidden_layers" in self.config else self.config["n_layer"])
+        return int(sized(self.text_config, LAYER_KEYS))
 
     @property
     def hidden_size(self) -> int:
-        return int(self.config["hidden_size"] if "hidden_size" in self.config else self.config["n_embd"])
+        return int(sized(self.text_config, WIDTH_KEYS))
 
     @property
     def files(self) -> list[Path]:
@@ -94,12 +105,12 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     Raises EditError that says what is missing or not supported.
     """
     config = _read_config(directory)
-    files = _weight_files(directory)
+    weights = weight_files(directory)
     tensors: dict[str, TensorEntry] = {}
-    for file in files:
+    for file in weights.files:
         tensors.update((entry.name, entry) for entry in read_header(file))
     _check_index(directory, tensors)
-    return Checkpoint(directory, config, tensors)
+    return Checkpoint(directory, config, tensors, weights.left, weights.misleads_vllm)
 
 
 def read_header(file: Path) -> list[TensorEntry]:
@@ -182,10 +193,32 @@ def _read_config(directory: Path) -> dict[str, Any]:
 def _check_config(path: Path, config: Any) -> None:
     if not isinstance(config, dict):
         raise EditError(f"{path}: expected a JSON object, found {type(config).__name__}.")
-    for names in (("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")):
-        value = next((config[name] for name in names if name in config), None)
-        if not isinstance(value, int) or value < 1:
-            raise EditError(f"{path}: {names[0]} is {value!r}; expected a positive whole number. Is it a language model's?")
+    for keys in (LAYER_KEYS, WIDTH_KEYS):
+        value = sized(text_config(config), keys)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            continue
+        if config.get("model_type") not in FAMILIES:
+            raise EditError(unknown_type(config.get("model_type")))
+        raise EditError(f"{path}: {keys[0]} is {value!r}; expected a positive whole number. Copy the model's config.json again.")
+
+
+def text_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of a configuration."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
+
+
+def sized(config: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    """The first of these keys that a configuration has; None where it has none."""
+    return next((config[key] for key in keys if key in config), None)
+
+
+def unknown_type(model_type: Any) -> str:
+    """The refusal of a model type that is in no family."""
+    return (
+        f"Model type '{model_type}' is not known to the editor, which knows {', '.join(sorted(FAMILIES))}. "
+        "Its writers to the residual stream would be a guess; add a file to editing/families/."
+    )
 
 
 def _has_weights(directory: Path, pattern: str) -> bool:
@@ -202,28 +235,10 @@ def _refuse_other_formats(directory: Path) -> None:
     raise EditError(f"{directory} holds no *.safetensors. Expected a folder with config.json and safetensors weights.")
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    index = directory / INDEX_NAME
-    if not index.is_file():
-        return sorted(directory.glob("*.safetensors"))
-    names = sorted(set(_weight_map(index).values()))
-    missing = [name for name in names if not (directory / name).is_file()]
-    if missing:
-        raise EditError(f"{directory}: the index names {len(names)} shards; missing: {', '.join(missing)}. Download them.")
-    return [directory / name for name in names]
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(index.read_text())["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise EditError(f"{index} has no readable weight_map. Download it again.") from error
-
-
 def _check_index(directory: Path, tensors: dict[str, TensorEntry]) -> None:
     index = directory / INDEX_NAME
     if index.is_file():
-        absent = sorted(set(_weight_map(index)) - set(tensors))
+        absent = sorted(set(weight_map(index)) - set(tensors))
         if absent:
             raise EditError(f"{index} names tensors that no shard holds: {', '.join(absent[:3])} ({len(absent)} in all).")
 

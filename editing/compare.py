@@ -16,12 +16,14 @@ from torch import Tensor
 
 from editing.adapter import CONFIG_FILE, adapter_config, lora_factors, read_adapter
 from editing.apply import edited_tensor
-from editing.checkpoint import INDEX_NAME, Checkpoint
+from editing.checkpoint import Checkpoint
 from editing.errors import EditError
 from editing.plan import EditPlan, PlannedTensor, family_of
 from editing.projection import Edit
 from editing.proof import Proof, prove
-from editing.untie import embedding_of
+from editing.tying import embedding_name
+from editing.untie import untied
+from editing.weight_files import INDEX_NAME
 from editing.writer import carried_files
 
 READ_BY_LOADERS = (".json", ".jinja", ".model", ".tiktoken", "merges.txt", "vocab.txt")  # not cards and licences
@@ -70,7 +72,7 @@ def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan,
     edited = {tensor.name: tensor for tensor in plan.edited}
     added = checkpoint.tensors.keys() - base.tensors.keys()
     if plan.scope.untie:
-        head, embedding = family_of(base).head, embedding_of(base)
+        head, embedding = family_of(base).heads[0], embedding_name(base, family_of(base))
         if head in added and _same_bits(checkpoint.read(head), base.read(embedding)):
             added -= {head}
 
@@ -98,7 +100,7 @@ def unfaithful_files(directory: Path, base: Checkpoint, plan: EditPlan) -> list[
         if not theirs.is_file():
             differing.append(name)
         elif plan.scope.untie and name == "config.json":
-            if json.loads(theirs.read_text()) != json.loads(file.read_text()) | {"tie_word_embeddings": False}:
+            if json.loads(theirs.read_text()) != untied(json.loads(file.read_text())):
                 differing.append(name)
         elif theirs.read_bytes() != file.read_bytes():
             differing.append(name)

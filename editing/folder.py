@@ -49,7 +49,7 @@ def save_edit(directory: Path, edit: Edit, record: Mapping[str, Any], card: str)
     """
     from safetensors.torch import save_file
 
-    (directory / BASIS_FILE).parent.mkdir()
+    (directory / BASIS_FILE).parent.mkdir(exist_ok=True)
     save_file({"basis": edit.basis_HK.contiguous()}, directory / BASIS_FILE)
     (directory / EDIT_FILE).write_text(json.dumps(dict(record), indent=2) + "\n")
     (directory / "README.md").write_text(card)

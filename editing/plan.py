@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from editing.checkpoint import DTYPES, Checkpoint, TensorEntry
+from editing.checkpoint import DTYPES, Checkpoint, TensorEntry, unknown_type
 from editing.errors import EditError
 from editing.families import FAMILIES, Family, Writer
 from editing.families.base import ATTENTION, BIAS, EMBEDDING, MLP, POSITION, KnownTensor
+from editing.tying import Head, head_of
 
 PROJECTIONS = frozenset({ATTENTION, MLP})
 
@@ -91,16 +92,13 @@ def family_of(checkpoint: Checkpoint) -> Family:
     if checkpoint.model_type == "qwen":
         raise EditError(f"{checkpoint.directory} is Qwen-1, which vLLM no longer runs. Convert it: bin/convert-qwen1 IN OUT.")
     if family is None:
-        raise EditError(
-            f"Model type '{checkpoint.model_type}' is not known to the editor, which knows {', '.join(sorted(FAMILIES))}. "
-            "Its writers to the residual stream would be a guess; add a file to editing/families/."
-        )
+        raise EditError(unknown_type(checkpoint.model_type))
     return family
 
 
-def known_tensor(family: Family, tensor: str) -> KnownTensor:
+def known_tensor(family: Family, tensor: str, num_layers: int) -> KnownTensor:
     """A tensor's writer and block, as its family lists it. Raises EditError for a name that the family does not list."""
-    known = family.classify(tensor)
+    known = family.classify(tensor, num_layers)
     if known is None:
         raise EditError(
             f"Tensor {tensor} is unknown in family {family.label}: it might write to the residual stream, so nothing is "
@@ -121,29 +119,35 @@ def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
     family = family_of(checkpoint)
     writers = []
     for name, entry in checkpoint.tensors.items():
-        known = known_tensor(family, name)
+        known = known_tensor(family, name, checkpoint.num_layers)
         if known.writer is not None:
-            writers.append(_planned(checkpoint, entry, known.writer, known.layer, scope))
+            writers.append(_planned(checkpoint, entry, known, scope))
     _check_complete(checkpoint, writers)
     ordered = sorted(
         writers, key=lambda tensor: (-1 if tensor.layer is None else tensor.layer, tensor.role, _natural(tensor.name))
     )
-    ties_head = family.head not in checkpoint.tensors
-    if scope.untie and not (ties_head and scope.embeddings):
-        problem = "the output head is a tensor of its own already" if not ties_head else "the embeddings are not edited"
+    head = head_of(checkpoint, family)
+    _check_untie(scope, head)
+    if head.tied and head.name is not None and not scope.untie:  # a spare copy: loaders tie only what stays equal
+        copy = Writer(head.name, EMBEDDING, axis=-1)
+        ordered.insert(0, _planned(checkpoint, checkpoint.tensors[head.name], KnownTensor(copy, None), scope))
+    return EditPlan(tuple(ordered), scope, head.tied)
+
+
+def _check_untie(scope: Scope, head: Head) -> None:
+    if scope.untie and not (head.tied and scope.embeddings):
+        problem = "the output head is a tensor of its own already" if not head.tied else "the embeddings are not edited"
         raise EditError(
-            f"--untie has nothing to do: {problem}. Leave it out" + ("." if not ties_head else ", or add --embeddings.")
+            f"--untie has nothing to do: {problem}. Leave it out" + ("." if not head.tied else ", or add --embeddings.")
         )
-    return EditPlan(tuple(ordered), scope, ties_head)
 
 
-def _planned(checkpoint: Checkpoint, entry: TensorEntry, writer: Writer, layer: int | None, scope: Scope) -> PlannedTensor:
+def _planned(checkpoint: Checkpoint, entry: TensorEntry, known: KnownTensor, scope: Scope) -> PlannedTensor:
+    writer, layer, gain = known.writer, known.layer, known.gain
+    assert writer is not None
     _check_tensor(checkpoint, entry, writer)
-    gain = None
-    if writer.gain is not None:
-        gain = writer.gain.format(layer=layer)
-        if gain not in checkpoint.tensors:
-            raise EditError(f"{entry.name} is followed by the norm {gain}, which the checkpoint does not hold.")
+    if gain is not None and gain not in checkpoint.tensors:
+        raise EditError(f"{entry.name} is followed by the norm {gain}, which the checkpoint does not hold.")
     alpha = None if layer is None else scope.alpha_by_layer.get(layer)
     reason = ""
     if writer.role not in scope.roles:

@@ -13,10 +13,11 @@ from typing import Any
 
 from torch import Tensor
 
-from editing.checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_header
+from editing.checkpoint import Checkpoint, open_checkpoint, read_header
 from editing.errors import EditError
 from editing.folder import new_folder
 from editing.qwen1_tokenizer import convert_tokenizer
+from editing.weight_files import INDEX_NAME
 
 TOP = {
     "transformer.wte.weight": "model.embed_tokens.weight",

@@ -21,13 +21,13 @@ from torch import Tensor
 from editing.apply import edited_tensor
 from editing.checkpoint import IO_CHUNK, Checkpoint, free_bytes, write_all, write_range
 from editing.errors import EditError
-from editing.folder import REPORT_FILE, check_free, new_folder, save_edit
+from editing.folder import BASIS_FILE, EDIT_FILE, REPORT_FILE, check_free, new_folder, save_edit
 from editing.plan import EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit
 from editing.proof import Proof, prove_tensor
 from editing.untie import untie_head
 
-CARRIED_NOT = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+CARRIED_NOT = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".onnx_data")
 COPY_CHUNK = 64 << 20
 
 
@@ -55,6 +55,7 @@ def write_edited(
     check_output(checkpoint, out)
     with new_folder(out) as temporary:
         for name, file in carried_files(checkpoint.directory).items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, temporary / name)
         job = _Job(
             checkpoint,
@@ -86,9 +87,24 @@ def check_output(checkpoint: Checkpoint, out: Path) -> None:
 
 
 def carried_files(directory: Path) -> dict[str, Path]:
-    """Files that an edited checkpoint takes over from its base, by their names there: all but weights in any form."""
-    files = [file for file in sorted(directory.iterdir()) if file.is_file() and not file.name.startswith(".")]
-    return {"BASE_README.md" if file.name == "README.md" else file.name: file for file in files if file.suffix not in CARRIED_NOT}
+    """Files that an edited checkpoint takes over from its base, by their paths there, those of subfolders too.
+
+    Left out: weights in any form, hidden files, and the record of an edit that made the base.
+    """
+    carried = {}
+    for file in sorted(directory.rglob("*")):
+        name = file.relative_to(directory)
+        ours = name.as_posix() in (EDIT_FILE, REPORT_FILE) or name.parts[0] == Path(BASIS_FILE).parts[0]
+        if file.is_file() and file.suffix not in CARRIED_NOT and not ours and not any(p.startswith(".") for p in name.parts):
+            carried["BASE_README.md" if name == Path("README.md") else name.as_posix()] = file
+    return carried
+
+
+def left_out(checkpoint: Checkpoint) -> list[str]:
+    """Weights of the base's folder that an edited checkpoint does not take over, by their paths: copies in other forms."""
+    own = set(checkpoint.files)
+    files = sorted(file for file in checkpoint.directory.rglob("*") if file.suffix in CARRIED_NOT and file not in own)
+    return [file.relative_to(checkpoint.directory).as_posix() for file in files]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,19 @@ import torch
 from torch import Tensor
 
 TAU = 0.1
-OFFSETS = {"gemma2": 1.0, "gemma3_text": 1.0, "olmo2": 0.0}  # families with a norm behind: what is added to its weight
+OFFSETS = {
+    "gemma2": 1.0,
+    "gemma3_text": 1.0,
+    **dict.fromkeys(("olmo2", "olmo3", "exaone4", "glm4", "gemma4_text"), 0.0),
+}  # families with a norm behind: what is added to its weight
 NORM_OF = {
     "self_attn.o_proj.weight": "post_attention_layernorm.weight",
     "mlp.down_proj.weight": "post_feedforward_layernorm.weight",
+    "per_layer_projection.weight": "post_per_layer_input_norm.weight",
+}
+NORM_OF_GLM4 = {
+    "self_attn.o_proj.weight": "post_self_attn_layernorm.weight",
+    "mlp.down_proj.weight": "post_mlp_layernorm.weight",
 }
 
 
@@ -51,8 +60,9 @@ def edited(family: str, name: str, weights: Mapping[str, Tensor], directions_KH:
     weight, axis = weights[name], hidden_axis(family, name, weights[name])
     matrix_HI = weight.movedim(axis, 0).flatten(1)
     if family in OFFSETS:
-        end = next(end for end in NORM_OF if name.endswith(end))
-        gain_H = weights[name.removesuffix(end) + NORM_OF[end]].double() + OFFSETS[family]
+        norms = NORM_OF_GLM4 if family == "glm4" else NORM_OF
+        end = next(end for end in norms if name.endswith(end))
+        gain_H = weights[name.removesuffix(end) + norms[end]].double() + OFFSETS[family]
         found_HI = without_in_front(matrix_HI, directions_KH, gain_H, alpha)
     else:
         found_HI = without(matrix_HI, directions_KH, alpha)
@@ -60,8 +70,8 @@ def edited(family: str, name: str, weights: Mapping[str, Tensor], directions_KH:
 
 
 def hidden_axis(family: str, name: str, weight: Tensor) -> int:
-    """The axis of the hidden size: -1 for GPT-2's Conv1D and gpt-oss's experts, 1 for other fused experts, 0 for Linears."""
-    if family == "gpt2" or (family.startswith("gpt_oss") and weight.dim() == 3):
+    """The axis of the hidden size: -1 for GPT-2's Conv1D, gpt-oss's and Llama 4's experts, 1 for others fused, 0 for Linears."""
+    if family == "gpt2" or (family.startswith(("gpt_oss", "llama4")) and weight.dim() == 3):
         return -1
     return 1 if weight.dim() == 3 else 0
 

@@ -20,6 +20,28 @@ WIDE_HEADS = {**LLAMA_SIZES, "head_dim": 16}
 GPT2_SIZES = {"n_embd": HIDDEN, "n_inner": 80, "n_layer": BLOCKS, "n_head": 4, "n_positions": 64}
 NEOX_SIZES = {key: value for key, value in LLAMA_SIZES.items() if key != "num_key_value_heads"}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 40}
+ROUTED = {
+    **{"moe_intermediate_size": 40, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    **{"n_group": 1, "topk_group": 1, "first_k_dense_replace": 1},
+}
+LATENT = {
+    **{"q_lora_rank": 24, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12},
+    "num_key_value_heads": 4,
+}
+LINEAR = {
+    **{"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8},
+    "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+}
+CONVOLUTIONS = {"layer_types": ["conv", "full_attention", "conv"]}
+MAMBA = {
+    **{"mamba_n_heads": 4, "mamba_d_head": 24, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 8},
+    **{"shared_intermediate_size": 56, "layer_types": ["mamba", "attention", "mamba"]},
+}
+INTERLEAVED = {"intermediate_size_mlp": 96, "num_local_experts": 4, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2}
+GEMMA4_LAYERS = {
+    **{"vocab_size_per_layer_input": 101, "global_head_dim": 16, "num_kv_shared_layers": 0},
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+}
 # What bin/rollout hooks and serves: decoder blocks of the common shape.
 FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "llama": WIDE_HEADS,
@@ -28,6 +50,33 @@ FAMILY_CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": WIDE_HEADS,
     "gemma": WIDE_HEADS,
     "phi3": LLAMA_SIZES,
+}
+# Families whose layout is one of EDITOR_CONFIGS' or near it: they are tried for what may differ, and for all with -m slow.
+NEAR_CONFIGS: dict[str, dict[str, Any]] = {
+    "llama biased": {**WIDE_HEADS, "attention_bias": True, "mlp_bias": True},
+    "qwen3 biased": {**WIDE_HEADS, "attention_bias": True},
+    **dict.fromkeys(("smollm3", "ministral3", "seed_oss", "cohere2", "exaone4", "ernie4_5", "arcee"), WIDE_HEADS),
+    **dict.fromkeys(("glm", "glm4", "nemotron"), WIDE_HEADS),
+    **dict.fromkeys(("granite", "cohere", "olmo3"), LLAMA_SIZES),
+    "cohere normed": {**LLAMA_SIZES, "use_qk_norm": True},
+    "helium": {**LLAMA_SIZES, "head_dim": 12},
+    "stablelm": {**LLAMA_SIZES, "use_qkv_bias": True, "qk_layernorm": True, "partial_rotary_factor": 0.5},
+    "olmoe": {**LLAMA_SIZES, "num_experts": 4, "num_experts_per_tok": 2},
+    "phimoe": {**LLAMA_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2, "attention_bias": True, "lm_head_bias": True},
+    "granitemoe": {**LLAMA_SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": {**LLAMA_SIZES, **ROUTED, **LATENT, "q_lora_rank": None},
+    "deepseek_v3": {**LLAMA_SIZES, **ROUTED, **LATENT},
+    "glm4_moe": {**WIDE_HEADS, **ROUTED, "use_qk_norm": True},
+    "qwen3_next": {**WIDE_HEADS, **EXPERTS, **LINEAR, "shared_expert_intermediate_size": 56},
+    "qwen3_5_text": {**WIDE_HEADS, **LINEAR},
+    "qwen3_5_moe_text": {**WIDE_HEADS, **EXPERTS, **LINEAR, "shared_expert_intermediate_size": 56},
+    "lfm2": {**LLAMA_SIZES, **CONVOLUTIONS, "block_auto_adjust_ff_dim": False, "conv_bias": True},
+    "lfm2_moe": {**LLAMA_SIZES, **EXPERTS, **CONVOLUTIONS, "num_dense_layers": 1},
+    "granitemoehybrid": {**LLAMA_SIZES, **MAMBA, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "granitemoehybrid dense": {**LLAMA_SIZES, **MAMBA, "num_local_experts": 0, "mamba_proj_bias": True},
+    "llama4_text": {**WIDE_HEADS, **INTERLEAVED},
+    "gemma4_text": {**WIDE_HEADS, **GEMMA4_LAYERS, "hidden_size_per_layer_input": 0},
+    "gemma4_text small": {**WIDE_HEADS, **GEMMA4_LAYERS, "hidden_size_per_layer_input": 12},
 }
 # Every family of the editor. "square" has hidden equal to intermediate: the axis cannot be told from the sizes.
 EDITOR_CONFIGS: dict[str, dict[str, Any]] = {
@@ -57,7 +106,7 @@ SERVED_CONFIGS: dict[str, dict[str, Any]] = {
 def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
     """A random model of the family, norms and biases random too; equal calls give equal weights."""
     torch.manual_seed(7)
-    config = AutoConfig.for_model(family.split()[0], **TOKENS, **{**EDITOR_CONFIGS, **SERVED_CONFIGS}[family])
+    config = AutoConfig.for_model(family.split()[0], **TOKENS, **{**EDITOR_CONFIGS, **NEAR_CONFIGS, **SERVED_CONFIGS}[family])
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -5,4 +5,4 @@ from dataclasses import replace
 
 from editing.families.llama import LLAMA
 
-GEMMA = replace(LLAMA, label="gemma", model_types=("gemma",))
+GEMMA = replace(LLAMA, label="gemma", model_types=("gemma",), ties_by_default=True)

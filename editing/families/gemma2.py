@@ -9,6 +9,7 @@ GEMMA2 = replace(
     LLAMA,
     label="gemma2",
     model_types=("gemma2",),
+    ties_by_default=True,
     writers=(
         EMBED,
         replace(O_PROJ, gain=AFTER_ATTENTION, gain_offset=1.0),

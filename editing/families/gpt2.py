@@ -9,6 +9,7 @@ BLOCK = "transformer.h.{layer}."
 GPT2 = Family(
     label="gpt2",
     model_types=("gpt2",),
+    ties_by_default=True,
     optional_prefix="transformer.",
     writers=(
         Writer("transformer.wte.weight", EMBEDDING, axis=-1),

@@ -7,7 +7,7 @@ READERS = ("input_layernorm", "post_attention_layernorm", "attention.query_key_v
 GPT_NEOX = Family(
     label="gpt_neox",
     model_types=("gpt_neox",),
-    head="embed_out.weight",
+    heads=("embed_out.weight",),
     writers=(
         Writer("gpt_neox.embed_in.weight", EMBEDDING, axis=-1),
         *linear_writers(BLOCK + "attention.dense", BLOCK + "mlp.dense_4h_to_h"),

@@ -1,12 +1,7 @@
-"""Qwen2 and Qwen2.5: Llama's tensors, and biases on q, k and v, which read from the stream."""
+"""Qwen2 and Qwen2.5: Llama's tensors with biases on q, k and v, which read from the stream."""
 
 from dataclasses import replace
 
-from editing.families.llama import BLOCK, LLAMA
+from editing.families.llama import LLAMA
 
-QWEN2 = replace(
-    LLAMA,
-    label="qwen2",
-    model_types=("qwen2",),
-    others=(*LLAMA.others, *(BLOCK + f"self_attn.{name}_proj.bias" for name in "qkv")),
-)
+QWEN2 = replace(LLAMA, label="qwen2", model_types=("qwen2",))
