@@ -1,15 +1,20 @@
 """One rendering: a prompt becomes token ids here, once, and everything else receives those ids.
 
-The tokenizer's own chat template writes the special tokens. They are never added a second time.
+The chat template writes the special tokens. They are never added a second time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Any
 
 from extraction.errors import ExtractionError
 from extraction.prompts import Pair
+from extraction.templates import check_keys, chosen_template, clock_error, fixed_clock, keys_read
+
+PROBE = "zebra crossing, 1 2\n\n(see above) :-)"  # inner spaces, lines and signs, which a template has to keep
+ENDINGS = ("zebra crossing", "How are you?", "1 2 3", "Stop it!", "(see above)", 'say "no"', "na\u00efve", "x = y_")
 
 
 @dataclass(frozen=True)
@@ -21,25 +26,43 @@ class RenderedPair:
 
 
 class ChatRenderer:
-    """Renders user messages through a tokenizer's chat template.
+    """Renders user messages through a chat template.
 
-    template_kwargs: passed to the template, for example enable_thinking=False. A template that writes today's date needs a
-    fixed date_string, or tomorrow's token ids are others.
+    template_kwargs: passed to the template, for example enable_thinking=False.
+    template: `plain`, the name of one of the tokenizer's templates, a file or a text; None takes the tokenizer's own.
+    clock: the day that a template which prints the date is given.
     Raises ExtractionError where there is no template or it cannot serve: see `_check`.
     """
 
-    def __init__(self, tokenizer: Any, template_kwargs: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        template_kwargs: Mapping[str, Any] | None = None,
+        *,
+        template: str | None = None,
+        clock: date | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
+        self.template = chosen_template(tokenizer, template)
+        self.reads = keys_read(self.template)
+        self._clock_asked = False
+        self._clock = fixed_clock(clock) if clock else self._ask_clock
+        check_keys(self.template_kwargs, self.reads)
         self._check()
 
     def render(self, text: str) -> list[int]:
         """Token ids of one user message followed by the template's generation prompt."""
-        return list(self._apply(text, add_generation_prompt=True, tokenize=True))
+        return [int(token) for token in self._apply(self.user(text), tokenize=True)]
 
     def render_pairs(self, pairs: Iterable[Pair]) -> list[RenderedPair]:
         """Token ids of both sides of every pair."""
         return [RenderedPair(self.render(pair.declined), self.render(pair.answered)) for pair in pairs]
+
+    @cached_property
+    def rendered_probe(self) -> str:
+        """The text that a fixed message becomes: what the template, its keys and the clock make of it."""
+        return str(self._apply(self.user(PROBE), tokenize=False))
 
     @cached_property
     def num_post_tokens(self) -> int:
@@ -47,35 +70,56 @@ class ChatRenderer:
 
         Renderings of different texts have that many tokens in common at their end.
         """
-        probes = [self.render(text) for text in ("zebra crossing", "How are you?", "1 2 3", "Stop it!", "(see above)")]
-        endings = zip(*(reversed(token_ids) for token_ids in probes), strict=False)
-        return next(count for count, tokens in enumerate(endings) if len(set(tokens)) > 1)
+        endings = zip(*(reversed(self.render(text)) for text in ENDINGS), strict=False)
+        return next((count for count, tokens in enumerate(endings) if len(set(tokens)) > 1), 0)
+
+    def takes_system(self) -> bool:
+        """Whether the template has a place for a system prompt."""
+        try:
+            return PROBE in self._apply([{"role": "system", "content": PROBE}, *self.user("Hello")], tokenize=False)
+        except ExtractionError:
+            return False
 
     def check_lengths(self, rendered: Sequence[Sequence[int]], limit: int, what: str) -> None:
-        """Raise ExtractionError for a prompt of more than `limit` tokens, by its index: nothing is cut in silence.
+        """Raise ExtractionError for a prompt of more than `limit` tokens, by its place: nothing is cut in silence.
 
         what: names the prompts in the message.
         """
-        for index, token_ids in enumerate(rendered):
+        for place, token_ids in enumerate(rendered, start=1):
             if len(token_ids) > limit:
                 raise ExtractionError(
-                    f"{what}, prompt {index} has {len(token_ids)} tokens; the model's window leaves room for {limit}. "
+                    f"{what}, prompt {place} has {len(token_ids)} tokens; the model's window leaves room for {limit}. "
                     "Shorten the prompt or ask for fewer new tokens."
                 )
 
-    def _apply(self, text: str, **options: Any) -> Any:
-        messages = [{"role": "user", "content": text}]
-        return self.tokenizer.apply_chat_template(messages, return_dict=False, **options, **self.template_kwargs)
+    @staticmethod
+    def user(text: str) -> list[dict[str, str]]:
+        """A conversation of one message of the user's."""
+        return [{"role": "user", "content": text}]
+
+    def _apply(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
+        options = {"chat_template": self.template, "strftime_now": self._clock, "add_generation_prompt": True}
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages, return_dict=False, tokenize=tokenize, **options, **self.template_kwargs
+            )
+        except Exception as error:  # whatever a template of the user's raises: jinja's errors, and those of its expressions
+            raise ExtractionError(
+                f"The chat template fails on a user's message: {type(error).__name__}: {error}. "
+                "Give it the keys that it needs (model.chat_template_kwargs), or another (--template FILE)."
+            ) from error
+
+    def _ask_clock(self, form: str) -> str:
+        self._clock_asked = True
+        return fixed_clock(date(2000, 1, 1))(form)
 
     def _check(self) -> None:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ExtractionError("The tokenizer has no chat template; use an instruction-tuned model.")
-        probe = "zebra crossing"
-        with_prompt = self._apply(probe, add_generation_prompt=True, tokenize=False)
-        if probe not in with_prompt:
-            raise ExtractionError("The chat template drops the user's text; check template_kwargs and the tokenizer's files.")
-        if with_prompt == self._apply(probe, add_generation_prompt=False, tokenize=False):
-            raise ExtractionError("The chat template writes no generation prompt, so a response would not start after it.")
+        if PROBE not in self.rendered_probe:
+            raise ExtractionError("The chat template drops or changes the user's text; check template_kwargs and the template.")
+        if self._clock_asked:
+            raise clock_error(self.reads, self.template_kwargs)
+        if not self.num_post_tokens:
+            raise ExtractionError("The chat template writes nothing after the user's text, so a response would not start there.")
         bos = self.tokenizer.bos_token_id
-        if bos is not None and self.render(probe)[:2] == [bos, bos]:
+        if bos is not None and self.render(PROBE)[:2] == [bos, bos]:
             raise ExtractionError("The chat template begins with two BOS tokens; expected one.")

@@ -10,6 +10,7 @@ from editing.adapter import merge_factors, read_adapter
 from editing.apply import edited_tensor
 from editing.plan import PlannedTensor
 from engine.models.folded import FoldedModel
+from engine.models.load import causal_model
 from engine.models.variant import Variant
 from engine.paths import write_json
 from engine.runs.session import Session
@@ -24,15 +25,11 @@ def report_divergence(session: Session, variant: Variant, adapter: Path) -> dict
 
     Both forms run in float32 from their stored, rounded tensors, so the figure is what the rounding of the forms costs.
     """
-    from transformers import AutoModelForCausalLM
-
     edit = variant.edit
     assert edit is not None
     factors = read_adapter(adapter)
     prompts = [session.renderer.render(pair.declined) for pair in session.pairs[:NUM_PROMPTS]]
-    model = AutoModelForCausalLM.from_pretrained(
-        session.checkpoint.directory, dtype=torch.float32, trust_remote_code=False
-    ).eval()
+    model = causal_model(session.checkpoint, dtype=torch.float32)
 
     def folded(tensor: PlannedTensor) -> Tensor:
         return edited_tensor(session.checkpoint, tensor, edit)

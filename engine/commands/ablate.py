@@ -16,6 +16,7 @@ def ablate(
     variant: cli.VariantOption,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     alphas: Annotated[str, typer.Option(help="Shares of the projection removed.")] = "0.25,0.5,0.75,1,1.5,2",
     site: Annotated[
@@ -45,7 +46,16 @@ def ablate(
         from engine.paths import default_run_dir
 
         config = load_config(
-            variant, cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+            variant,
+            cli.variant_overrides(
+                settings,
+                layers,
+                None,
+                model,
+                pairs,
+                judge__name=cli.existing_or_embedded(judge),
+                model__chat_template=cli.existing_or_embedded(template),
+            ),
         )
         sites = {"inputs": ("inputs",), "writes": ("writes",), "both": ("inputs", "writes")}
         if site not in sites:

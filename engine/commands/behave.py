@@ -16,6 +16,7 @@ def behave(
     layers: cli.LayersOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     num_prompts: Annotated[int, typer.Option(min=2, help="Responses of each kind whose KL is computed.")] = 100,
     judge: cli.JudgeOption = None,
@@ -36,7 +37,16 @@ def behave(
         from engine.paths import default_run_dir
 
         config = load_config(
-            variant, cli.variant_overrides(settings, layers, alpha, model, pairs, judge__name=cli.existing_or_embedded(judge))
+            variant,
+            cli.variant_overrides(
+                settings,
+                layers,
+                alpha,
+                model,
+                pairs,
+                judge__name=cli.existing_or_embedded(judge),
+                model__chat_template=cli.existing_or_embedded(template),
+            ),
         )
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"num_prompts": num_prompts})

@@ -23,6 +23,9 @@ USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
 
 VariantOption = Annotated[str, typer.Option("--variant", help="A name in configs/, or the path of a TOML file.", metavar="NAME")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub repository, instead of the file's model.path.")]
+TemplateOption = Annotated[
+    str | None, typer.Option("--template", help="Chat template: a file, one of the tokenizer's by name, or plain (completion).")
+]
 PairsOption = Annotated[str | None, typer.Option("--pairs", help="Training pairs: JSON, JSONL, CSV, Parquet or embedded:NAME.")]
 RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
 AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]

@@ -35,6 +35,7 @@ def edit(
     untie: Annotated[bool, typer.Option("--untie", help="With tied embeddings, keep the head as a tensor of its own.")] = False,
     keep_norms: Annotated[bool, typer.Option("--keep-norms", help="Give each edited vector its old length back.")] = False,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     settings: cli.SetOption = None,
     run: Annotated[Path | None, typer.Option(help="Run directory with the directions; the default is runs/NAME.")] = None,
@@ -70,7 +71,12 @@ def edit(
             "edit__untie": untie or None,
         }
         flags |= {"edit__keep_norms": keep_norms or None, "edit__layers": layers_edited}
-        config = load_config(variant, cli.variant_overrides(settings, layers, alpha, model, pairs, **flags))
+        config = load_config(
+            variant,
+            cli.variant_overrides(
+                settings, layers, alpha, model, pairs, model__chat_template=cli.existing_or_embedded(template), **flags
+            ),
+        )
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))
         elif plan:

@@ -17,6 +17,7 @@ def extract(
     variant: cli.VariantOption,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     positions: Annotated[
         str | None, typer.Option(help="More positions, such as last_instruction,post_instruction,response.", metavar="NAMES")
@@ -54,7 +55,15 @@ def extract(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        chosen = cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        chosen = cli.variant_overrides(
+            settings,
+            layers,
+            None,
+            model,
+            pairs,
+            judge__name=cli.existing_or_embedded(judge),
+            model__chat_template=cli.existing_or_embedded(template),
+        )
         config = load_config(variant, chosen)
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))

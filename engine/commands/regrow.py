@@ -15,6 +15,7 @@ def regrow(
     variant: cli.VariantOption,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to remove what separates.")] = 3,
     num_prompts: Annotated[int, typer.Option(min=2, help="Test requests generated in each round.")] = 32,
@@ -37,7 +38,16 @@ def regrow(
         from engine.paths import default_run_dir
 
         config = load_config(
-            variant, cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+            variant,
+            cli.variant_overrides(
+                settings,
+                layers,
+                None,
+                model,
+                pairs,
+                judge__name=cli.existing_or_embedded(judge),
+                model__chat_template=cli.existing_or_embedded(template),
+            ),
         )
         options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}
         if dry_run:

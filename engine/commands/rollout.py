@@ -17,6 +17,7 @@ def rollout(
     directions: cli.DirectionsOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     requests: cli.RequestsOption = None,
     answerable: cli.AnswerableOption = None,
@@ -57,6 +58,7 @@ def rollout(
             data__kinds=kinds,
             data__split=split,
             judge__name=cli.existing_or_embedded(judge),
+            model__chat_template=cli.existing_or_embedded(template),
         )
         config = load_config(variant, chosen)
         if dry_run:

@@ -29,6 +29,7 @@ def serve(
     layers: cli.LayersOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     settings: cli.SetOption = None,
     dry_run: cli.DryRunOption = False,
@@ -46,7 +47,9 @@ def serve(
         from engine.serving import checks
         from engine.serving import launch as serving
 
-        overrides = cli.variant_overrides(settings, layers, alpha, model, pairs)
+        overrides = cli.variant_overrides(
+            settings, layers, alpha, model, pairs, model__chat_template=cli.existing_or_embedded(template)
+        )
         configs = [load_config(name, overrides) for name in variant]
         extra = tuple(context.args)
         options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)

@@ -16,6 +16,7 @@ def study(
     variant: cli.VariantOption,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the study; may be repeated.")
@@ -38,7 +39,10 @@ def study(
         from engine.study.named import file_of, run_study
 
         file_of(name)
-        config = load_config(variant, cli.variant_overrides(settings, layers, None, model, pairs))
+        config = load_config(
+            variant,
+            cli.variant_overrides(settings, layers, None, model, pairs, model__chat_template=cli.existing_or_embedded(template)),
+        )
         chosen = cli.parse_settings(options, "--option")
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"study": name, "options": chosen})

@@ -37,6 +37,7 @@ def sweep(
     context: typer.Context,
     variant: VariantOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     selection: SelectionOption = None,
     requests: cli.RequestsOption = None,
@@ -92,6 +93,7 @@ def sweep(
             sweep__max_kl=max_kl,
             sweep__min_induce=min_induce,
             sweep__max_depth=max_depth,
+            model__chat_template=cli.existing_or_embedded(template),
         )
         if check_export is not None:
             cli.refuse_unread(context, "--check-export", UNREAD_BY_CHECK)

@@ -18,6 +18,7 @@ def transfer(
     adapter: Annotated[Path | None, typer.Option(help="A PEFT LoRA whose writes are compared with the directions.")] = None,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
+    template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
@@ -38,7 +39,15 @@ def transfer(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        chosen = cli.variant_overrides(settings, layers, None, model, pairs, judge__name=cli.existing_or_embedded(judge))
+        chosen = cli.variant_overrides(
+            settings,
+            layers,
+            None,
+            model,
+            pairs,
+            judge__name=cli.existing_or_embedded(judge),
+            model__chat_template=cli.existing_or_embedded(template),
+        )
         config = load_config(variant, chosen)
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"to": to, "adapter": str(adapter) if adapter else None})

@@ -6,6 +6,7 @@ engine.configs.load; precedence is defaults < file (and what it extends) < flag.
 
 import math
 import re
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator, model_validator
@@ -44,8 +45,13 @@ class ModelConfig(Section):
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Arithmetic of extraction and generation. auto: the checkpoint's 16-bit type on a GPU and on a CPU that multiplies it, else
     float32. An edit is rounded to the checkpoint's own type first, whatever the engine runs in."""
+    chat_template: str | None = None
+    """The template that prompts are rendered through: a file, its text, the name of one of the tokenizer's, or `plain`: a
+    question and an answer's label, for base models. None takes the folder's own."""
     chat_template_kwargs: dict[str, Any] = {}
-    """Given to the chat template; fix here what it would take from the clock (Llama's date_string)."""
+    """Given to the chat template, which has to read each key; fix here what it would take from the clock (date_string)."""
+    clock: date | None = None
+    """The day that a template which prints the date is given, such as 2026-01-31."""
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -1,5 +1,6 @@
 """Progress on stderr: rows, tokens a second and time left; a live line on a terminal, a line now and then in a log."""
 
+import functools
 import sys
 import time
 from types import TracebackType
@@ -61,3 +62,9 @@ class Progress:
 def say(message: str) -> None:
     """One line on stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """One line on stderr, once a process."""
+    say(message)

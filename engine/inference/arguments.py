@@ -10,6 +10,9 @@ from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
 from engine.vllm_compat import BIG_BATCH, BIG_CARD, CAPTURED, GIB, WORKER_EXTENSION, device_bytes, memory_share
 
+OPENED_AS = {"load_format": "safetensors", "config_format": "hf"}
+"""vLLM opens the files that transformers opens: by itself it prefers consolidated.safetensors and params.json."""
+
 
 def engine_arguments(
     config: RunConfig, model_dir: Path, *, has_gpu: bool, window: int | None = None, width: int | None = None
@@ -25,6 +28,7 @@ def engine_arguments(
     arguments: dict[str, Any] = {
         "model": str(model_dir),
         "dtype": arithmetic_of(config.model.dtype, open_checkpoint(model_dir)).dtype,
+        **OPENED_AS,
         "seed": config.sampling.seed,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from editing.checkpoint import Checkpoint
-from engine.display.progress import say
+from engine.display.progress import say_once
 from engine.environment import has_gpu
 
 AUTO, FLOAT32 = "auto", "float32"
@@ -42,7 +42,7 @@ class Arithmetic:
 
     def say(self) -> None:
         """One line on stderr, once a process."""
-        _say_once(f"{'warning: ' if self.emulated else ''}arithmetic: {self.dtype}: {self.reason}")
+        say_once(f"{'warning: ' if self.emulated else ''}arithmetic: {self.dtype}: {self.reason}")
 
 
 def resolve(asked: str, stored: str, native: Iterable[str], machine: str) -> Arithmetic:
@@ -116,8 +116,3 @@ def _capabilities() -> list[float]:
     except (OSError, subprocess.CalledProcessError):
         return []
     return [float(text) for text in found if text.replace(".", "").isdigit()]
-
-
-@functools.cache
-def _say_once(line: str) -> None:
-    say(line)

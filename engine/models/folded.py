@@ -10,6 +10,7 @@ from editing.checkpoint import Checkpoint
 from editing.plan import EditPlan
 from editing.projection import Edit, project_out
 from engine.errors import EngineError
+from engine.models.load import parameter_name
 
 SHARE_FOR_W0 = 0.5  # of a GPU's free memory: the rest is for activations and logits
 
@@ -25,7 +26,7 @@ class FoldedModel:
         self.model = model
         self.checkpoint = checkpoint
         self.plan = plan
-        self._parameters = {tensor.name: _parameter(model, tensor.name) for tensor in plan.edited}
+        self._parameters = {tensor.name: _parameter(model, checkpoint, tensor.name) for tensor in plan.edited}
         self._kept = {name: value.data.clone() for name, value in self._parameters.items() if name in _kept(self._parameters)}
 
     def fold(self, edit: Edit | None) -> None:
@@ -53,9 +54,9 @@ def _kept(parameters: dict[str, Any]) -> set[str]:
     return kept
 
 
-def _parameter(model: Any, name: str) -> Any:
+def _parameter(model: Any, checkpoint: Checkpoint, name: str) -> Any:
     try:
-        parameter = model.get_parameter(name)
+        parameter = model.get_parameter(parameter_name(checkpoint, name))
     except AttributeError:
         raise EngineError(
             f"transformers keeps {name} of this model under another name, so the screen cannot fold an edit into it. "

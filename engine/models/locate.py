@@ -6,10 +6,11 @@ from pathlib import Path
 
 from editing.checkpoint import Checkpoint, open_checkpoint
 from engine.configs.schema import ModelConfig
+from engine.display.progress import say_once
 from engine.errors import EngineError
 from engine.models.embedded import NAME as EMBEDDED_NAME
 from engine.models.embedded import embedded_model
-from engine.paths import cache_dir, write_text
+from engine.paths import cache_dir, hash_of, write_text
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "*.md"]
 
@@ -81,5 +82,24 @@ def remembered(store_name: str, directory: Path, files: Sequence[Path], compute:
 
 
 def open_model(model: ModelConfig) -> Checkpoint:
-    """Locate a model and open its checkpoint."""
-    return open_checkpoint(locate_model(model))
+    """Locate a model and open its checkpoint; files beside its weights that are left aside are named on stderr."""
+    checkpoint = open_checkpoint(locate_model(model))
+    if checkpoint.left:
+        say_once(f"model: left aside beside the weights: {', '.join(file.name for file in checkpoint.left)}")
+    return open_checkpoint(_without_spares(checkpoint)) if checkpoint.misleads_vllm else checkpoint
+
+
+def _without_spares(checkpoint: Checkpoint) -> Path:
+    """A folder of links to the checkpoint's files without the spare weights, which vLLM would load."""
+    spare = {file.name for file in checkpoint.left}
+    source = checkpoint.directory.resolve()
+    view = cache_dir() / "views" / hash_of({"folder": str(source)}) / source.name
+    view.mkdir(parents=True, exist_ok=True)
+    wanted = {entry.name: entry for entry in source.iterdir() if entry.name not in spare}
+    for link in view.iterdir():
+        if link.name not in wanted:
+            link.unlink()
+    for name, entry in wanted.items():
+        if not (view / name).is_symlink():
+            (view / name).symlink_to(entry)
+    return view

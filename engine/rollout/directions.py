@@ -194,16 +194,15 @@ def transformers_model(session: Session) -> Any:
     Eager attention: a prompt's bits are then the same alone, in a batch, and behind a shared prefix (`shares_prefix`).
     """
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    from engine.models.load import causal_model
+
     session.arithmetic.say()
     dtype = session.config.model.dtype
-    options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager", "trust_remote_code": False}
+    options = {"dtype": getattr(torch, dtype), "attn_implementation": "eager"}
     memory = [torch.cuda.mem_get_info(gpu) for gpu in range(torch.cuda.device_count())]
     placed = device_map(session.engine_bytes, memory)
-    model = AutoModelForCausalLM.from_pretrained(session.checkpoint.directory, **options, **placed.options).eval()
+    model = causal_model(session.checkpoint, **options, **placed.options)
     say(f"model: {model_name(session.config, session.base_hash)} in transformers, {dtype}, {placed.where}")
     return model
 

@@ -24,6 +24,7 @@ from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_scored, score_run
 from engine.scoring.summary import calibrations_of, make_summary
+from extraction.templates import template_label
 
 if TYPE_CHECKING:
     from engine.inference.replica import Generation
@@ -182,6 +183,7 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
         "engine": f"vllm {installed['vllm']}, torch {installed['torch']}",
         "dtype": session.config.model.dtype,
         "model": model_name(session.config, session.base_hash),
+        "template": template_label(session.config.model.chat_template),
         "form": "base" if variant.edit is None else "in_place",
     }
 

@@ -16,6 +16,8 @@ from engine.errors import EngineError
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
+from engine.models.tokenizer import TEMPLATE_FILES, TOKENIZER_FILES, open_renderer
+from engine.models.window import vocabulary_of, window_of
 from engine.paths import shorten
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
 from extraction.positions import RESPONSE, expand_positions, offset_of
@@ -25,9 +27,7 @@ if TYPE_CHECKING:
     from engine.models.variant import Variant
     from extraction.rendering import ChatRenderer, RenderedPair
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-WINDOW, SMALL_WINDOW = 4096, 2048
+WINDOW = 4096
 
 
 class RunInputs:
@@ -81,15 +81,7 @@ class RunInputs:
 
     @cached_property
     def renderer(self) -> "ChatRenderer":
-        from transformers import AutoTokenizer
-
-        from extraction.rendering import ChatRenderer
-
-        directory = self.checkpoint.directory
-        if not any((directory / name).is_file() for name in TOKENIZER_FILES):
-            raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-        return ChatRenderer(tokenizer, self.config.model.chat_template_kwargs)
+        return open_renderer(self.checkpoint.directory, self.config.model)
 
     def offsets(self, positions: Sequence[str]) -> dict[str, int]:
         """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
@@ -111,8 +103,7 @@ class RunInputs:
 
     @property
     def _model_window(self) -> int:
-        config = self.checkpoint.config
-        return int(config.get("max_position_embeddings") or config.get("n_positions") or SMALL_WINDOW)
+        return window_of(self.checkpoint)
 
     @property
     def window(self) -> int | None:
@@ -129,7 +120,7 @@ class RunInputs:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """A run's identity: the resolved configuration and the hashes of the files it reads."""
-        from engine.paths import file_hash
+        from engine.paths import file_hash, hash_of
 
         data = self.config.data
         files = {
@@ -148,6 +139,7 @@ class RunInputs:
             ),
             "base_hash": self.base_hash,
             "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
+            "rendered_probe": hash_of({"probe": self.renderer.rendered_probe}),
             "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
         }
 
@@ -161,7 +153,7 @@ class RunInputs:
             **generated,
             "base": self.base_hash,
             "pairs": self.identity["data_hashes"]["train_pairs"],
-            "rendering": self.identity["rendering_hashes"],
+            "rendering": [self.identity["rendering_hashes"], self.identity["rendered_probe"]],
             "num_pairs": len(self.pairs),
             "pairs_kept": [self.config.data.hold_out, self.config.data.split, self._kinds_of_split],
             "position": self.config.directions.position,
@@ -213,8 +205,18 @@ class RunInputs:
 
     def _rendered(self, text: str) -> list[int]:
         """A message's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
-        self._token_ids[text] = self.renderer.render(text)
-        return self._token_ids[text]
+        token_ids = self.renderer.render(text)
+        if max(token_ids) >= self._vocabulary:
+            raise EngineError(
+                f"{self.checkpoint.directory}: its tokenizer gives token {max(token_ids)}, and its embedding has "
+                f"{self._vocabulary} rows. Tokenizer and weights are of different models."
+            )
+        self._token_ids[text] = token_ids
+        return token_ids
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        return vocabulary_of(self.checkpoint)
 
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:

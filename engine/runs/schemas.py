@@ -32,6 +32,7 @@ class RolloutRow(TypedDict):
     engine: str
     dtype: str
     model: str
+    template: str
     form: str
 
 
@@ -77,6 +78,7 @@ ROLLOUT_SCHEMA = pa.schema(
         ("engine", pa.string()),
         ("dtype", pa.string()),
         ("model", pa.string()),
+        ("template", pa.string()),
         ("form", pa.string()),
     ]
 )

@@ -110,12 +110,9 @@ class LocalGrader:
 
     @cached_property
     def _renderer(self) -> "ChatRenderer":
-        from transformers import AutoTokenizer
+        from engine.models.tokenizer import open_renderer
 
-        from extraction.rendering import ChatRenderer
-
-        tokenizer = AutoTokenizer.from_pretrained(self.checkpoint.directory, trust_remote_code=False)
-        return ChatRenderer(tokenizer, self.local.model.chat_template_kwargs)
+        return open_renderer(self.checkpoint.directory, self.local.model)
 
     @cached_property
     def _letter_ids(self) -> list[int]:

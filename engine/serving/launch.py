@@ -15,9 +15,9 @@ from editing.adapter import check_adaptable
 from engine.display.progress import say
 from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
-from engine.inference.arguments import hardware_arguments
+from engine.inference.arguments import OPENED_AS, hardware_arguments
 from engine.models.variant import Variant
-from engine.paths import cache_dir, hash_of, write_json
+from engine.paths import cache_dir, hash_of, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, ServeOptions, share_for_swaps
@@ -54,11 +54,21 @@ def _command(session: Session, weights: Path, name: str, options: ServeOptions) 
     session.arithmetic.say()
     command = [str(Path(sys.executable).with_name("vllm")), "serve", str(weights)]
     command += ["--host", options.host, "--port", str(options.port), "--served-model-name", name]
-    arguments = {"dtype": session.config.model.dtype, **hardware, **session.config.vllm}
+    arguments = {"dtype": session.config.model.dtype, **OPENED_AS, **hardware, **session.config.vllm}
     arguments.pop("distributed_executor_backend", None)  # the server keeps its engine in a process of its own
+    if session.renderer.template != session.renderer.tokenizer.chat_template:
+        arguments["chat_template"] = str(_template_file(session.renderer.template))
     if kwargs := session.config.model.chat_template_kwargs:
         arguments["default_chat_template_kwargs"] = kwargs
     return [*command, *flags_of(arguments)]
+
+
+def _template_file(template: str) -> Path:
+    """A file with the template that prompts were rendered through, where the folder's own is another."""
+    file = cache_dir() / "served" / f"template-{hash_of({'template': template})}.jinja"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, template)
+    return file
 
 
 def _around(key: str | None, *middleware: str) -> list[str]:

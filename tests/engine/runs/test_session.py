@@ -11,19 +11,15 @@ from engine.configs.load import load_config
 from engine.errors import EngineError
 from engine.runs.run_dir import without_spelling
 from engine.runs.session import Session
-
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+from tests.tiny import save_tokenizer
 
 
 @pytest.fixture(scope="module")
-def model(llama_dir: Path, smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Llama with a real tokenizer beside it."""
+def model(llama_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Llama with a tokenizer of its size."""
     folder = tmp_path_factory.mktemp("session") / "model"
     shutil.copytree(llama_dir, folder)
-    for name in TOKENIZER:
-        if (smollm2_dir / name).is_file():
-            shutil.copy(smollm2_dir / name, folder)
-    return folder
+    return save_tokenizer(folder)
 
 
 def session_of(model: Path, **settings: Any) -> Session:

@@ -1,0 +1,62 @@
+"""A model folder's tokenizer and its one rendering, opened with a message for whatever their files may be."""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.configs.schema import ModelConfig
+from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from extraction.rendering import ChatRenderer
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
+TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json")
+PROCESSORS_TEMPLATE = "chat_template.json"
+
+
+def open_tokenizer(directory: Path) -> Any:
+    """The tokenizer of a folder. Raises EngineError where there is none, or transformers cannot read its files."""
+    if not any((directory / name).is_file() for name in TOKENIZER_FILES):
+        raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # transformers, tokenizers and sentencepiece each raise their own on a damaged file
+        raise EngineError(
+            f"{directory}: its tokenizer cannot be read ({type(error).__name__}: {_first_line(error)}). Copy its files again."
+        ) from error
+
+
+def open_renderer(directory: Path, model: ModelConfig) -> "ChatRenderer":
+    """The rendering of a folder's prompts, by the template that the configuration names or the folder brings.
+
+    Raises EngineError where the processor's template and the tokenizer's differ, and ExtractionError for one that cannot serve.
+    """
+    from extraction.rendering import ChatRenderer
+
+    tokenizer = open_tokenizer(directory)
+    make = partial(ChatRenderer, tokenizer, model.chat_template_kwargs, clock=model.clock)
+    if model.chat_template is not None or not (directory / PROCESSORS_TEMPLATE).is_file():
+        return make(template=model.chat_template)
+    of_processor = _processors_template(directory / PROCESSORS_TEMPLATE)
+    own = tokenizer.chat_template
+    if own and own != of_processor:
+        raise EngineError(
+            f"{directory}: {PROCESSORS_TEMPLATE} and the tokenizer's own chat template differ, and loaders use either. "
+            "Choose one: --template FILE."
+        )
+    return make(template=of_processor)
+
+
+def _processors_template(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["chat_template"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EngineError(f"{file} has no readable chat_template ({type(error).__name__}). Mend or remove it.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")[:200]
