@@ -20,7 +20,8 @@ BLOCK_LISTS = ("layers", "h", "blocks")  # Llama and most others, GPT-2, MPT
 
 def decoder_body(model: nn.Module) -> Any:
     """A causal language model's decoder, without `lm_head`."""
-    return getattr(model, "base_model", model)
+    body = getattr(model, "base_model", model)
+    return getattr(model, "model", model) if body is model else body  # some classes name another body than they have
 
 
 def decoder_blocks(model: nn.Module) -> nn.ModuleList:
@@ -38,6 +39,25 @@ def decoder_blocks(model: nn.Module) -> nn.ModuleList:
         f"Model type '{body.config.model_type}': found no list of {expected} decoder blocks among {', '.join(BLOCK_LISTS)} "
         f"of {type(body).__name__}. Name its list in extraction/hooks.py."
     )
+
+
+def length_switch(model: nn.Module) -> int | None:
+    """Tokens of a prompt beyond which a model's rotary frequencies depend on its length; None where they never do."""
+    config = decoder_body(model).config
+    scaling = getattr(config, "rope_parameters", None) or {}
+    kinds = [scaling, *(inner for inner in scaling.values() if isinstance(inner, dict))]  # one of all blocks, or by their type
+    found = [kind for kind in kinds if "dynamic" in str(kind.get("rope_type")) or kind.get("rope_type") == "longrope"]
+    window = config.max_position_embeddings
+    return min((kind.get("original_max_position_embeddings") or window for kind in found), default=None)
+
+
+def keeps_states(model: nn.Module) -> bool:
+    """Whether some blocks carry a state from token to token, as linear attention and convolutions do.
+
+    Such a state cannot be given to several prompts as a prefix's keys and values can.
+    """
+    kinds = getattr(decoder_body(model).config, "layer_types", None) or ()
+    return any("attention" not in kind or kind == "linear_attention" for kind in kinds)
 
 
 @contextmanager

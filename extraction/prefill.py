@@ -6,14 +6,16 @@ looks. Takes a transformers model and token ids; the model's weights and hooks m
 # B = prompts of a batch, T = tokens after the prefix, V = vocabulary
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from extraction.devices import input_device
 from extraction.errors import ExtractionError
+from extraction.hooks import keeps_states, length_switch
 
 BATCH_TOKENS = 2048
 SPREAD = 8  # lengths in one batch differ by fewer tokens than this: the head is computed for as many positions
@@ -40,16 +42,33 @@ class Prefill:
     """Prompts laid out for repeated passes. Raises ExtractionError where there are none or one is empty."""
 
     def __init__(
-        self, prompts: Sequence[Sequence[int]], device: Any = "cpu", batch_tokens: int = BATCH_TOKENS, *, keep: int = 1
+        self,
+        prompts: Sequence[Sequence[int]],
+        device: Any = "cpu",
+        batch_tokens: int = BATCH_TOKENS,
+        *,
+        keep: int = 1,
+        switch: int | None = None,
     ) -> None:
-        """`keep`: how many tokens at the end of each prompt are looked at, which the prefix leaves out."""
+        """Lay prompts out; `laid_out` does it for a model.
+
+        keep: how many tokens at the end of each prompt are looked at, which the prefix leaves out.
+        switch: tokens beyond which the rotary frequencies depend on a prompt's length. Longer prompts share no prefix, and a
+        batch only with those of their own length.
+        """
         if not prompts or not all(prompts):
             raise ExtractionError("No tokens to compute; expected at least one prompt, each with tokens.")
         self.num_prompts = len(prompts)
-        shared = common_prefix(prompts, keep)
-        self.prefix = list(prompts[0][:shared])
-        suffixes = [list(prompt[shared:]) for prompt in prompts]
-        self.batches = [_pad(group, suffixes, device) for group in _groups([len(ids) for ids in suffixes], batch_tokens)]
+        beyond = {place for place, prompt in enumerate(prompts) if switch is not None and len(prompt) > switch}
+        within = [prompt for place, prompt in enumerate(prompts) if place not in beyond]
+        shared = common_prefix(within, keep) if within else 0
+        self.prefix = list(within[0][:shared]) if within else []
+        suffixes = [list(prompt[0 if place in beyond else shared :]) for place, prompt in enumerate(prompts)]
+        lengths = {place: len(ids) for place, ids in enumerate(suffixes)}
+        short = {place: length for place, length in lengths.items() if place not in beyond}
+        long = {place: lengths[place] for place in beyond}
+        self.batches = [_pad(group, suffixes, device) for group in _groups(short, batch_tokens)]
+        self.alone = [_pad(group, suffixes, device) for group in _groups(long, batch_tokens, spread=1)]
 
     def passes(self, body: Any, before: Callable[[Batch], None]) -> Iterator[Batch]:
         """Run every batch through a decoder without its head, and yield each when its pass is done.
@@ -91,7 +110,7 @@ class Prefill:
         self, model: Any, prefix_options: dict[str, Any], options: Callable[[Batch], dict[str, Any]]
     ) -> Iterator[tuple[Batch, Any]]:
         """Every batch and what the model gives for it, behind the prefix's keys and values."""
-        device = self.batches[0].token_ids_BT.device
+        device = (self.batches or self.alone)[0].token_ids_BT.device
         cache = None
         if self.prefix:
             cache = model(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, **prefix_options).past_key_values
@@ -99,6 +118,17 @@ class Prefill:
             repeated, chosen = _repeated(cache, len(batch.indices)), options(batch)
             output = model(input_ids=batch.token_ids_BT, past_key_values=repeated, use_cache=repeated is not None, **chosen)
             yield batch, output
+        for batch in self.alone:
+            _forget_lengths(model)
+            yield batch, model(input_ids=batch.token_ids_BT, use_cache=False, **options(batch))
+        if self.alone:
+            _forget_lengths(model)
+
+
+def laid_out(model: Any, prompts: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS, *, keep: int = 1) -> Prefill:
+    """Prompts laid out as this model computes them exactly: on its device, and without a prefix that it could not share."""
+    keep = max(map(len, prompts), default=1) if keeps_states(model) else keep
+    return Prefill(prompts, input_device(model), batch_tokens, keep=keep, switch=length_switch(model))
 
 
 def common_prefix(prompts: Sequence[Sequence[int]], keep: int = 1) -> int:
@@ -107,19 +137,29 @@ def common_prefix(prompts: Sequence[Sequence[int]], keep: int = 1) -> int:
     return next((n for n in range(longest) if len({prompt[n] for prompt in prompts}) > 1), longest)
 
 
-def _groups(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+def _groups(lengths: Mapping[int, int], batch_tokens: int, spread: int = SPREAD) -> Iterator[list[int]]:
     """Places of prompts by length, in groups of at most `batch_tokens` padded tokens.
 
-    Lengths in one group differ by less than SPREAD.
+    Lengths in one group differ by less than `spread`.
     """
     group: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+    for place in sorted(lengths, key=lambda place: lengths[place]):
         too_many = (len(group) + 1) * lengths[place] > batch_tokens
-        if group and (too_many or lengths[place] - lengths[group[0]] >= SPREAD):
+        if group and (too_many or lengths[place] - lengths[group[0]] >= spread):
             yield group
             group = []
         group.append(place)
-    yield group
+    if group:
+        yield group
+
+
+def _forget_lengths(model: Any) -> None:
+    """Have dynamic rotary embeddings compute their frequencies anew: transformers keeps those of the longest pass so far."""
+    for module in model.modules():
+        if hasattr(module, "max_seq_len_cached") and hasattr(module, "original_max_seq_len"):
+            module.max_seq_len_cached = module.original_max_seq_len
+            if hasattr(module, "original_inv_freq"):
+                module.register_buffer("inv_freq", module.original_inv_freq.to(module.inv_freq.device), persistent=False)
 
 
 def _pad(group: list[int], suffixes: list[list[int]], device: Any) -> Batch:

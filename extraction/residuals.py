@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from extraction.devices import devices_of, input_device
 from extraction.errors import ExtractionError
 from extraction.hooks import ResidualCapture, decoder_blocks, decoder_body, truncated
-from extraction.prefill import BATCH_TOKENS, Batch, Prefill
+from extraction.prefill import BATCH_TOKENS, Batch, Prefill, laid_out
 
 GPU_FACTOR = 16  # a GPU is busy with so many times the tokens of a batch that suits a CPU
 OnPrompt = Callable[[int], None]
@@ -138,10 +138,9 @@ def shares_prefix(model: Any) -> bool:
 
 def _laid_out(model: nn.Module, sequences: Sequence[Sequence[int]], keep: int, batch_tokens: int | None) -> Prefill:
     """Sequences in batches; the last `keep` tokens of each are looked at."""
-    device = input_device(model)
     looked_at = keep if shares_prefix(model) else max(map(len, sequences))
     size = batch_tokens or tokens_that_fit(model, max(map(len, sequences)))
-    return Prefill(sequences, device, size, keep=looked_at)
+    return laid_out(model, sequences, size, keep=looked_at)
 
 
 def tokens_that_fit(model: nn.Module, longest: int) -> int:

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extraction.devices import input_device
 from extraction.errors import ExtractionError
-from extraction.prefill import BATCH_TOKENS, Prefill
+from extraction.prefill import BATCH_TOKENS, Prefill, laid_out
 
 LOG_ODDS_LIMIT = 18.42  # log(1e8): the paper's code adds 1e-8 to both probabilities
 SMOOTHING = 1e-6  # of probabilities in the paper's KL
@@ -85,9 +84,8 @@ def make_panel(
 
     model: must be the base now.
     """
-    device = input_device(model)
-    alone = Prefill(answered, device, batch_tokens)
-    both = Prefill([*declined, *answered], device, batch_tokens)
+    alone = laid_out(model, answered, batch_tokens)
+    both = laid_out(model, [*declined, *answered], batch_tokens)
     return Panel(both, alone, len(declined), next_token_logprobs(model, alone))
 
 
@@ -119,9 +117,9 @@ def induction_scores(model: Any, panel: Panel, token_ids: Sequence[int]) -> Tens
 
 def refusal_scores(model: Any, prompts: Sequence[Sequence[int]], token_ids: Sequence[int]) -> Tensor:
     """Each prompt's refusal log-odds at its next token, (N,) float64: the refusal score of Arditi et al."""
-    laid_out = Prefill(prompts, input_device(model))
+    prefill = laid_out(model, prompts)
     scores_N = torch.zeros(len(prompts), dtype=torch.float64)
-    for part in laid_out.logits(model):
+    for part in prefill.logits(model):
         scores_N[part.indices] = refusal_log_odds(part.logits_BV, token_ids).cpu()
     return scores_N
 
@@ -138,10 +136,9 @@ def forced_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> list[int]:
 
     The numbers above say nothing there (the KL is 0), so they are read after these tokens.
     """
-    device = input_device(model)
     forced: list[int] = []
     while len(forced) < MAX_FORCED:
-        logprobs_NV = next_token_logprobs(model, Prefill([[*prompt, *forced] for prompt in prompts], device))
+        logprobs_NV = next_token_logprobs(model, laid_out(model, [[*prompt, *forced] for prompt in prompts]))
         best_N, token_N = logprobs_NV.max(-1)
         if len(token_N.unique()) > 1 or float(best_N.min().exp()) < FORCED:
             break

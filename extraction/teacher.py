@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from extraction.devices import input_device
-from extraction.prefill import BATCH_TOKENS, Prefill
+from extraction.prefill import BATCH_TOKENS, laid_out
 from extraction.residuals import shares_prefix
 from extraction.screening import kl_divergence
 
@@ -26,7 +25,7 @@ def response_logits(
     lengths = [len(responses[index]) for index in filled]
     sequences = [[*prompts[index], *responses[index]] for index in filled]
     keep = max(lengths) + 1 if shares_prefix(model) else max(map(len, sequences))
-    prefill = Prefill(sequences, input_device(model), batch_tokens, keep=keep)
+    prefill = laid_out(model, sequences, batch_tokens, keep=keep)
     for place, logits_RV in prefill.logits_of_last(model, lengths):
         yield filled[place], logits_RV
 

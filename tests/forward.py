@@ -10,7 +10,7 @@ def residual_stream(model: nn.Module, token_ids: list[int]) -> Tensor:
 
     hidden_states[-1] is behind the final norm, so that layer is hooked.
     """
-    body = model.base_model
+    body = model.model if model.base_model is model else model.base_model
     blocks = getattr(body, "layers", None) or body.h
     last: list[Tensor] = []
     handle = blocks[-1].register_forward_hook(

@@ -14,7 +14,7 @@ from engine.models.load import causal_model
 from engine.models.variant import Variant
 from engine.paths import write_json
 from engine.runs.session import Session
-from extraction.prefill import Prefill
+from extraction.prefill import laid_out
 from extraction.screening import kl_divergence, next_token_logprobs
 
 NUM_PROMPTS = 16
@@ -37,7 +37,7 @@ def report_divergence(session: Session, variant: Variant, adapter: Path) -> dict
     def adapted(tensor: PlannedTensor) -> Tensor:
         return merge_factors(session.checkpoint.read(tensor.name).float(), *factors[tensor.name])
 
-    target, prefill = FoldedModel(model, session.checkpoint, variant.plan), Prefill(prompts)
+    target, prefill = FoldedModel(model, session.checkpoint, variant.plan), laid_out(model, prompts)
     logprobs = []
     for make in (folded, adapted):
         for tensor in variant.plan.edited:
