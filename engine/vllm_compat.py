@@ -36,6 +36,21 @@ def argument_names() -> list[str]:
     raise EngineError("The installed vLLM has no EngineArgs in engine/arg_utils.py; expected vLLM 0.26 to 0.33.")
 
 
+def architectures() -> set[str]:
+    """The architectures that the installed vLLM generates text with, read from its registry's source."""
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        raise EngineError("vLLM is not installed. Run bin/setup.")
+    source = Path(spec.origin).parent / "model_executor" / "models" / "registry.py"
+    found: set[str] = set()
+    for node in ast.parse(source.read_text(encoding="utf-8")).body:
+        names = {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
+        if names & {"_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS"} and isinstance(node, ast.Assign):
+            keys = node.value.keys if isinstance(node.value, ast.Dict) else []
+            found |= {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+    return found
+
+
 def memory_share(settings: Mapping[str, Any]) -> float:
     """The share of a GPU that vLLM claims: the user's `gpu_memory_utilization`, else vLLM's own default."""
     from vllm.engine.arg_utils import EngineArgs

@@ -155,7 +155,7 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
 
 def existing_or_embedded(path: str | None) -> str | None:
     """A path made absolute, so that a manifest means the same from every folder; embedded names and repositories as they are."""
-    if path is None or path.startswith("embedded:") or not Path(path).expanduser().exists():
+    if path is None or path.startswith("embedded:") or "{" in path or not Path(path).expanduser().exists():
         return path
     return str(Path(path).expanduser().resolve())
 

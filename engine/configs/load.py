@@ -14,12 +14,13 @@ from engine.vllm_compat import argument_names
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-    from engine.configs.schema import RunConfig
+    from engine.configs.schema import ModelConfig, RunConfig
 
 
 # The keys that name a file or folder.
 PATHS = (
     ("model", "path"),
+    ("model", "chat_template"),
     ("data", "train_pairs"),
     ("data", "selection_pairs"),
     ("data", "test_requests"),
@@ -37,6 +38,7 @@ OWNED_BY_US = {
     "seed": "Set sampling.seed.",
     "tokenizer": "Prompts are rendered with the model's own tokenizer.",
     "load_format": "The engine loads the base checkpoint itself.",
+    "config_format": "The engine opens the files that transformers opens.",
     "hf_overrides": "The checkpoint's own config.json holds.",
     "hf_config_path": "The checkpoint's own config.json holds.",
     "worker_extension_cls": "It carries the hot swap.",
@@ -73,6 +75,14 @@ def load_without_file(overrides: Mapping[str, Any], where: str = "the command li
     for key, value in overrides.items():
         set_key(table, key.split("."), value)
     return validate(table, where)
+
+
+def load_model(model: str, overrides: Mapping[str, Any]) -> "ModelConfig":
+    """The model of a variant in configs/, or a folder, repository or embedded model by itself."""
+    if model.endswith(".toml") or model in variant_names():
+        return load_config(model, overrides).model
+    path = Path(model).expanduser()
+    return load_without_file({"model.path": str(path.resolve()) if path.exists() else model, **overrides}).model
 
 
 def changed(config: "RunConfig", overrides: Mapping[str, Any], where: str) -> "RunConfig":
@@ -163,7 +173,12 @@ def _resolve_paths(table: Mapping[str, Any], file: Path) -> None:
         for section in sections:
             part = part.get(section, {}) if isinstance(part, Mapping) else {}
         value = part.get(key) if isinstance(part, dict) else None
-        if not isinstance(value, str) or value.startswith(("embedded:", "~", "/")) or (key == "name" and "." not in value):
+        if (
+            not isinstance(value, str)
+            or value.startswith(("embedded:", "~", "/"))
+            or "{" in value
+            or (key == "name" and "." not in value)
+        ):
             continue
         if (file.parent / value).exists():
             part[key] = str((file.parent / value).resolve())

@@ -16,13 +16,20 @@ TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template
 PROCESSORS_TEMPLATE = "chat_template.json"
 
 
-def open_tokenizer(directory: Path) -> Any:
-    """The tokenizer of a folder. Raises EngineError where there is none, or transformers cannot read its files."""
+def open_tokenizer(directory: Path, *, quick: bool = False) -> Any:
+    """The tokenizer of a folder. Raises EngineError where there is none, or transformers cannot read its files.
+
+    quick: read tokenizer.json alone where there is one, which does without importing torch.
+    """
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
-    from transformers import AutoTokenizer
-
     try:
+        if quick and (directory / TOKENIZER_FILES[0]).is_file():
+            from transformers import PreTrainedTokenizerFast
+
+            return PreTrainedTokenizerFast.from_pretrained(directory)
+        from transformers import AutoTokenizer
+
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # transformers, tokenizers and sentencepiece each raise their own on a damaged file
         raise EngineError(
@@ -30,14 +37,14 @@ def open_tokenizer(directory: Path) -> Any:
         ) from error
 
 
-def open_renderer(directory: Path, model: ModelConfig) -> "ChatRenderer":
+def open_renderer(directory: Path, model: ModelConfig, *, quick: bool = False) -> "ChatRenderer":
     """The rendering of a folder's prompts, by the template that the configuration names or the folder brings.
 
     Raises EngineError where the processor's template and the tokenizer's differ, and ExtractionError for one that cannot serve.
     """
     from extraction.rendering import ChatRenderer
 
-    tokenizer = open_tokenizer(directory)
+    tokenizer = open_tokenizer(directory, quick=quick)
     make = partial(ChatRenderer, tokenizer, model.chat_template_kwargs, clock=model.clock)
     if model.chat_template is not None or not (directory / PROCESSORS_TEMPLATE).is_file():
         return make(template=model.chat_template)

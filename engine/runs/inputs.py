@@ -3,13 +3,15 @@
 Everything that can be checked without a model is checked while this is made.
 """
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
+from editing.errors import EditError
 from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
@@ -20,6 +22,7 @@ from engine.models.tokenizer import TEMPLATE_FILES, TOKENIZER_FILES, open_render
 from engine.models.window import vocabulary_of, window_of
 from engine.paths import shorten
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
+from extraction.errors import ExtractionError
 from extraction.positions import RESPONSE, expand_positions, offset_of
 from extraction.prompts import resolve
 
@@ -37,10 +40,11 @@ class RunInputs:
         data = config.data
         self.pairs, requests = read_prompts(data, config.sweep.seed)
         self.requests = sampled(requests, config.sampling.samples)
-        self.checkpoint: Checkpoint = open_model(config.model)
-        self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
+        with doctor_knows(config.model.path):
+            self.checkpoint: Checkpoint = open_model(config.model)
+            self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
+            self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
         self.config = with_dtype(config, self.arithmetic.dtype)
-        self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
         self._token_ids: dict[str, list[int]] = {}
 
     def layers(self) -> list[int]:
@@ -81,7 +85,8 @@ class RunInputs:
 
     @cached_property
     def renderer(self) -> "ChatRenderer":
-        return open_renderer(self.checkpoint.directory, self.config.model)
+        with doctor_knows(self.config.model.path):
+            return open_renderer(self.checkpoint.directory, self.config.model)
 
     def offsets(self, positions: Sequence[str]) -> dict[str, int]:
         """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
@@ -217,6 +222,15 @@ class RunInputs:
     @cached_property
     def _vocabulary(self) -> int:
         return vocabulary_of(self.checkpoint)
+
+
+@contextlib.contextmanager
+def doctor_knows(model: str) -> Iterator[None]:
+    """Add to a refusal of a model's folder where to learn more of it."""
+    try:
+        yield
+    except (EditError, EngineError, ExtractionError) as error:
+        raise type(error)(f"{error}\nbin/doctor {model} tells more of this model.") from error
 
 
 def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
