@@ -13,6 +13,7 @@ from engine.models.embedded import embedded_model
 from engine.paths import cache_dir, hash_of, write_text
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "*.md"]
+UNWANTED_FILES = ["consolidated*", "original/*", "onnx/*", "openvino/*", "gguf/*"]  # other copies of the same weights
 
 
 def locate_model(model: ModelConfig) -> Path:
@@ -43,6 +44,7 @@ def _snapshot(model: ModelConfig) -> Path:
     )
 
     options = {"repo_id": model.path, "revision": model.revision, "allow_patterns": WANTED_FILES}
+    options |= {"ignore_patterns": UNWANTED_FILES}
     try:
         return Path(snapshot_download(**options))
     except GatedRepoError as error:

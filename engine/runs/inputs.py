@@ -19,7 +19,7 @@ from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
 from engine.models.tokenizer import TEMPLATE_FILES, TOKENIZER_FILES, open_renderer
-from engine.models.window import vocabulary_of, window_of
+from engine.models.window import check_engine_window, vocabulary_of, window_of
 from engine.paths import shorten
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
 from extraction.errors import ExtractionError
@@ -186,6 +186,8 @@ class RunInputs:
                 f"sampling.max_tokens = {self.config.sampling.max_tokens} leaves no room for a prompt in the model's window. "
                 "Lower it, or raise vllm.max_model_len."
             )
+        if isinstance(asked := self.config.vllm.get("max_model_len"), int):
+            check_engine_window(self.checkpoint, asked)
         self.rendered_pairs()
         for kind in (DECLINED, ANSWERABLE):
             self.render([request for request in self.requests if request.kind == kind], f"{kind} test requests")
