@@ -1,22 +1,36 @@
 """Prompt files: pairs (a declined and an answered request) and plain lists.
 
-Reads the study's JSON forms, `[[declined, answered], ...]` and `[prompt, ...]`, and JSONL, CSV and Parquet with named
-columns. Knows nothing of tokenizers or models. `embedded:NAME` names a file that ships with the project.
+Reads the study's JSON forms, `[[declined, answered], ...]` and `[prompt, ...]`, and tables with named columns, as
+`extraction.tables` has them. Knows nothing of tokenizers or models. `embedded:NAME` names a file of the project's own.
 """
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extraction.errors import ExtractionError
+from extraction.tables import Row, is_missing, kind_of, load_rows
 
 EMBEDDED_DIR = Path(__file__).parent / "data"
 EMBEDDED_PREFIX = "embedded:"
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+# Column names that are read without being asked for: this project's, the study's, and those of the field's prompt sets.
+PAIR_COLUMNS = (("declined", "answered"), ("harmful", "harmless"), ("harmful", "safe"), ("unsafe", "safe"))
+REQUEST_COLUMNS = tuple(
+    (name,)
+    for name in (
+        "prompt",
+        "instruction",
+        "goal",
+        "behavior",
+        "question",
+        "text",
+        "query",
+        "request",
+        "forbidden_prompt",
+        "messages",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -36,19 +50,28 @@ class Prompt:
     category: str = ""
 
 
-def load_pairs(source: str | Path) -> list[Pair]:
-    """Pairs of a file: JSON rows [declined, answered], or rows with columns declined, answered and, optionally, category.
+def load_pairs(source: str | Path, columns: Sequence[str] | None = None) -> list[Pair]:
+    """Pairs of a file: rows [declined, answered], or rows with two of the columns in PAIR_COLUMNS and, optionally, category.
 
-    Raises ExtractionError for an unreadable file, a row of another shape or an empty text, with the row's index.
+    columns: the names of the declined and the answered column; None takes those that are known. Embedded files have their own.
+    A cell is a text, or chat messages with one user turn. Raises ExtractionError for an unreadable file, a row of another shape
+    or an empty text, with the row's line or number.
     """
-    path = resolve(source)
-    return [_as_pair(row, f"{path.name}, row {index}") for index, row in enumerate(load_rows(path))]
+    path, columns = resolve(source), _asked(source, columns)
+    return [_as_pair(row, columns) for row in load_rows(path)]
 
 
-def load_prompts(source: str | Path) -> list[Prompt]:
-    """Prompts of a file: JSON strings, or rows with columns prompt and, optionally, category. Errors as `load_pairs`."""
-    path = resolve(source)
-    return [_as_prompt(row, f"{path.name}, row {index}") for index, row in enumerate(load_rows(path))]
+def load_prompts(source: str | Path, column: str | None = None) -> list[Prompt]:
+    """Prompts of a file: texts, chat messages, or rows with a column of REQUEST_COLUMNS and, optionally, category.
+
+    column: the prompts' column; None takes the one that is known. Cells and errors are those of `load_pairs`.
+    """
+    path, columns = resolve(source), _asked(source, None if column is None else [column])
+    return [_as_prompt(row, columns) for row in load_rows(path)]
+
+
+def _asked(source: str | Path, columns: Sequence[str] | None) -> Sequence[str] | None:
+    return None if str(source).startswith(EMBEDDED_PREFIX) else columns
 
 
 def take(items: Sequence[Any], count: int | None, source: str) -> list[Any]:
@@ -79,97 +102,84 @@ def _embedded_names() -> str:
     return ", ".join(EMBEDDED_PREFIX + path.stem for path in sorted(EMBEDDED_DIR.glob("*.jsonl")))
 
 
-def load_rows(path: Path) -> list[Any]:
-    """Rows of a table file, as they are. Raises ExtractionError for one that is not there, not readable or empty."""
-    if not path.is_file():
-        raise ExtractionError(f"{path} does not exist.")
-    readers = {".json": _read_json, ".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}
-    if path.suffix not in readers:
-        raise ExtractionError(f"{path.name}: a prompt file ends in one of {', '.join(SUFFIXES)}; found '{path.suffix}'.")
-    rows = list(readers[path.suffix](path))
-    if not rows:
-        raise ExtractionError(f"{path.name} holds no prompts.")
-    return rows
+def _as_pair(row: Row, columns: Sequence[str] | None) -> Pair:
+    value = row.value
+    if isinstance(value, list):
+        if len(value) != 2:
+            raise ExtractionError(f"{row.where}: expected [declined, answered], found a list of {len(value)}.")
+        return Pair(_text(value[0], f"{row.where}: declined"), _text(value[1], f"{row.where}: answered"))
+    if not isinstance(value, dict):
+        raise ExtractionError(f"{row.where}: expected columns such as declined and answered, found {kind_of(value)}.")
+    declined, answered = columns_of(value, columns, PAIR_COLUMNS, row.where, "--columns DECLINED,ANSWERED")
+    texts = [_text(value[name], f"{row.where}: {name}") for name in (declined, answered)]
+    return Pair(texts[0], texts[1], _category(value, row.where))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
-    except UnicodeDecodeError as error:
-        raise ExtractionError(f"{path.name} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+def _as_prompt(row: Row, columns: Sequence[str] | None) -> Prompt:
+    value = row.value
+    if isinstance(value, dict):
+        (name,) = columns_of(value, columns, REQUEST_COLUMNS, row.where, "--columns NAME")
+        return Prompt(_text(value[name], f"{row.where}: {name}"), _category(value, row.where))
+    return Prompt(_text(value, f"{row.where}: prompt"))
 
 
-def _read_json(path: Path) -> list[Any]:
-    rows = _parse_json(_read_text(path), path.name)
-    if not isinstance(rows, list):
-        raise ExtractionError(f"{path.name}: expected a JSON list at the top, found {_kind(rows)}.")
-    return rows
+def columns_of(
+    row: Mapping[str, Any], asked: Sequence[str] | None, known: Sequence[tuple[str, ...]], where: str, flag: str
+) -> tuple[str, ...]:
+    """The row's own names of the columns to read: those asked for, else the known ones that it has, in any case.
+
+    Raises ExtractionError for none of them, and for two known ones at once, naming both.
+    """
+    names = {str(name).strip().lower(): str(name) for name in row}
+    if asked is not None:
+        if missing := [name for name in asked if name not in row and name.lower() not in names]:
+            raise ExtractionError(f"{where}: column {missing[0]} is missing; found {', '.join(names.values()) or 'none'}.")
+        return tuple(name if name in row else names[name.lower()] for name in asked)
+    found = [tuple(names[name] for name in some) for some in known if all(name in names for name in some)]
+    if len(found) > 1:
+        both = " and ".join("/".join(some) for some in found[:2])
+        raise ExtractionError(f"{where}: {both} could both be meant. Name one with {flag}, or take the other out.")
+    if not found:
+        wanted, there = "/".join(known[0]), ", ".join(names.values()) or "none"
+        raise ExtractionError(f"{where}: no column is known as {wanted}; found {there}. Name yours with {flag}, or rename it.")
+    return found[0]
 
 
-def _read_jsonl(path: Path) -> Iterable[Any]:
-    lines = _read_text(path).split("\n")  # not splitlines: a string may hold other line separators
-    return [_parse_json(line, f"{path.name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+def _text(value: Any, what: str) -> str:
+    if isinstance(value, list | dict):
+        value = _user_text(value, what)
+    if not isinstance(value, str) or not value.strip():
+        found = "an empty string" if isinstance(value, str) else kind_of(value)
+        raise ExtractionError(f"{what} must be text that is not empty, found {found}.")
+    _check_characters(value, what)
+    return value
 
 
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ExtractionError(f"{where}: not valid JSON ({error}).") from error
+def _user_text(value: Any, what: str) -> Any:
+    """The content of chat messages that are one user turn: [{"role": "user", "content": "..."}]."""
+    turns = value if isinstance(value, list) else []
+    roles = [str(turn.get("role"))[:20] for turn in turns if isinstance(turn, dict)]
+    if not roles or len(roles) < len(turns):
+        raise ExtractionError(f"{what} must be text or chat messages, found {kind_of(value)}.")
+    if roles != ["user"]:
+        raise ExtractionError(
+            f"{what} has {len(roles)} chat turns ({', '.join(roles[:5])}); expected one turn, the user's. "
+            "Only a request is read: leave other turns and system prompts out."
+        )
+    return turns[0].get("content")
 
 
-def _read_csv(path: Path) -> Iterable[Any]:
-    csv.field_size_limit(1 << 30)
-    try:
-        return list(csv.DictReader(io.StringIO(_read_text(path), newline="")))
-    except csv.Error as error:
-        raise ExtractionError(f"{path.name}: not readable as CSV ({error}).") from error
+def _category(row: Mapping[str, Any], where: str) -> str:
+    value = next((row[name] for name in row if str(name).strip().lower() == "category"), None)
+    if is_missing(value):
+        return ""
+    if isinstance(value, list | dict):
+        raise ExtractionError(f"{where}: category must be text, found {kind_of(value)}.")
+    text = str(value)
+    _check_characters(text, f"{where}: category")
+    return text
 
 
-def _read_parquet(path: Path) -> Iterable[Any]:
-    import pyarrow.lib
-    import pyarrow.parquet
-
-    try:
-        return pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.lib.ArrowException as error:
-        raise ExtractionError(f"{path.name}: not a readable Parquet file ({error}).") from error
-
-
-def _as_pair(row: Any, where: str) -> Pair:
-    if isinstance(row, list):
-        if len(row) != 2:
-            raise ExtractionError(f"{where}: expected [declined, answered], found a list of {len(row)}.")
-        row = {"declined": row[0], "answered": row[1]}
-    columns = _columns(row, ("declined", "answered"), where)
-    return Pair(columns["declined"], columns["answered"], _category(row))
-
-
-def _as_prompt(row: Any, where: str) -> Prompt:
-    if isinstance(row, str):
-        row = {"prompt": row}
-    return Prompt(_columns(row, ("prompt",), where)["prompt"], _category(row))
-
-
-def _columns(row: Any, names: tuple[str, ...], where: str) -> dict[str, str]:
-    if not isinstance(row, dict):
-        raise ExtractionError(f"{where}: expected {' and '.join(names)}, found {_kind(row)}.")
-    missing = [name for name in names if name not in row]
-    if missing:
-        found = ", ".join(str(name) for name in row) or "none"
-        raise ExtractionError(f"{where}: column {missing[0]} is missing; found {found}.")
-    for name in names:
-        if not isinstance(row[name], str) or not row[name].strip():
-            what = "an empty string" if isinstance(row[name], str) else _kind(row[name])
-            raise ExtractionError(f"{where}: {name} must be text that is not empty, found {what}.")
-        if any("\ud800" <= character <= "\udfff" for character in row[name]):
-            raise ExtractionError(f"{where}: {name} holds half a surrogate pair, which is no character. Mend the file's escapes.")
-    return {name: row[name] for name in names}
-
-
-def _category(row: dict[str, Any]) -> str:
-    return str(row.get("category") or "")
-
-
-def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), type(value).__name__)
+def _check_characters(text: str, what: str) -> None:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ExtractionError(f"{what} holds half a surrogate pair, which is no character. Mend the file's escapes.")

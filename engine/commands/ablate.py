@@ -18,6 +18,7 @@ def ablate(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     alphas: Annotated[str, typer.Option(help="Shares of the projection removed.")] = "0.25,0.5,0.75,1,1.5,2",
     site: Annotated[
         str, typer.Option(help="inputs (of every block, as the study), writes (of attention and MLP), or both.")
@@ -53,8 +54,9 @@ def ablate(
                 None,
                 model,
                 pairs,
+                columns=columns,
+                template=template,
                 judge__name=cli.existing_or_embedded(judge),
-                model__chat_template=cli.existing_or_embedded(template),
             ),
         )
         sites = {"inputs": ("inputs",), "writes": ("writes",), "both": ("inputs", "writes")}

@@ -18,6 +18,7 @@ def behave(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     num_prompts: Annotated[int, typer.Option(min=2, help="Responses of each kind whose KL is computed.")] = 100,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
@@ -44,8 +45,9 @@ def behave(
                 alpha,
                 model,
                 pairs,
+                columns=columns,
+                template=template,
                 judge__name=cli.existing_or_embedded(judge),
-                model__chat_template=cli.existing_or_embedded(template),
             ),
         )
         if dry_run:

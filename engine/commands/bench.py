@@ -39,6 +39,7 @@ def bench(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Where bench.json and bench.parquet go; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
@@ -59,9 +60,7 @@ def bench(
         from engine.lmeval.equivalence import check_margin
 
         check_margin(margin)
-        overrides = cli.variant_overrides(
-            settings, layers, alpha, model, pairs, model__chat_template=cli.existing_or_embedded(template)
-        )
+        overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(name, overrides) for name in variant]
         folder = include_path.expanduser().absolute() if include_path else None
         asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}

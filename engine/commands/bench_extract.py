@@ -14,6 +14,7 @@ def bench_extract(
     variant: cli.VariantOption = "smollm2_135m_k1",
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of both ways.")] = 3,
     settings: cli.SetOption = None,
     as_json: cli.JsonOption = False,
@@ -23,7 +24,7 @@ def bench_extract(
     with cli.user_errors():
         from engine.configs.load import load_config
 
-        config = load_config(variant, cli.variant_overrides(settings, None, None, model, pairs))
+        config = load_config(variant, cli.variant_overrides(settings, None, None, model, pairs, columns=columns))
         from engine.benchmarks.extract import bench_extract as measure
 
         result = measure(config, rounds)

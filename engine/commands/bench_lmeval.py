@@ -14,6 +14,7 @@ def bench_lmeval(
     variant: cli.VariantOption = "smollm2_135m_k1",
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents of the shipped task.")] = 50,
     settings: cli.SetOption = None,
     as_json: cli.JsonOption = False,
@@ -24,7 +25,7 @@ def bench_lmeval(
         from engine.benchmarks.lmeval import bench_lmeval as measure
         from engine.configs.load import load_config
 
-        result = measure(load_config(variant, cli.variant_overrides(settings, None, None, model, pairs)), limit)
+        result = measure(load_config(variant, cli.variant_overrides(settings, None, None, model, pairs, columns=columns)), limit)
         if as_json:
             cli.print_json(result)
             return

@@ -1,6 +1,6 @@
 """bin/bench-overhead: what our Python costs beside vLLM's, without a model."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,7 @@ def bench_overhead(
     with cli.user_errors():
         from engine.configs.load import load_config
 
-        flags = {"data__num_requests": num_requests, "data__num_answerable": 0}
+        flags: dict[str, Any] = {"data__num_requests": num_requests, "data__num_answerable": 0}
         config = load_config(variant, cli.variant_overrides(settings, None, None, model, None, **flags))
         from engine.benchmarks.overhead import bench_overhead as measure
 

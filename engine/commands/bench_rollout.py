@@ -1,6 +1,6 @@
 """bin/bench-rollout: our rollout to Parquet against plain vLLM."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,7 +23,7 @@ def bench_rollout(
     with cli.user_errors():
         from engine.configs.load import load_config
 
-        flags = {"data__num_requests": num_requests, "data__num_answerable": 0}
+        flags: dict[str, Any] = {"data__num_requests": num_requests, "data__num_answerable": 0}
         config = load_config(variant, cli.variant_overrides(settings, None, None, model, None, **flags))
         from engine.benchmarks.rollout import bench_rollout as measure
 

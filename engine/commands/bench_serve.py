@@ -14,6 +14,7 @@ def bench_serve(
     variant: cli.VariantOption = "smollm2_135m_k1",
     model: cli.ModelOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     requests: Annotated[int, typer.Option(min=1, help="Test requests of a round.")] = 100,
     output_tokens: Annotated[int, typer.Option(min=1, help="Tokens of each response.")] = 64,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 16,
@@ -26,7 +27,7 @@ def bench_serve(
     with cli.user_errors():
         from engine.configs.load import load_config
 
-        config = load_config(variant, cli.variant_overrides(settings, None, None, model, pairs))
+        config = load_config(variant, cli.variant_overrides(settings, None, None, model, pairs, columns=columns))
         from engine.benchmarks.serve import bench_serve as measure
 
         result = measure(config, requests, output_tokens, concurrent, rounds)

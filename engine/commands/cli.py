@@ -26,7 +26,13 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub 
 TemplateOption = Annotated[
     str | None, typer.Option("--template", help="Chat template: a file, one of the tokenizer's by name, or plain (completion).")
 ]
-PairsOption = Annotated[str | None, typer.Option("--pairs", help="Training pairs: JSON, JSONL, CSV, Parquet or embedded:NAME.")]
+PairsOption = Annotated[
+    str | None, typer.Option("--pairs", help="Training pairs: JSON, JSONL, CSV, TSV, Parquet or embedded:NAME.")
+]
+ColumnsOption = Annotated[
+    list[str] | None,
+    typer.Option("--columns", metavar="NAMES", help="Your columns: harmful,safe of pair files; one name, of request files."),
+]
 RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
 AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]
 LayersOption = Annotated[
@@ -86,13 +92,18 @@ def variant_overrides(
     alpha: str | None,
     model: str | None,
     pairs: str | None,
+    *,
+    columns: list[str] | None = None,
+    template: str | None = None,
     **others: Any,
 ) -> dict[str, Any]:
     """Dotted keys and values from the flags that say what a variant is, from `others` (section__key) and from --set."""
     flags = {
+        **parse_columns(columns),
         "directions.layers": parse_layers(layers),
         **_alphas(alpha),
         "model.path": existing_or_embedded(model),
+        "model.chat_template": existing_or_embedded(template),
         "data.train_pairs": existing_or_embedded(pairs),
         **{name.replace("__", "."): value for name, value in others.items()},
     }
@@ -108,6 +119,20 @@ def parse_settings(settings: list[str] | None, flag: str = "--set") -> dict[str,
         if not equals or not key:
             raise EngineError(f"{flag} takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
         chosen[key] = _toml_value(text)
+    return chosen
+
+
+def parse_columns(columns: list[str] | None) -> dict[str, Any]:
+    """Dotted keys and values of --columns: two names are those of pair files, one is that of request files."""
+    chosen: dict[str, Any] = {}
+    for text in columns or []:
+        names = items(text)
+        key = {1: "data.request_column", 2: "data.pair_columns"}.get(len(names))
+        if key is None or key in chosen:
+            raise EngineError(
+                f"--columns takes harmful,safe of pair files, or one name of request files, once each; found '{text}'."
+            )
+        chosen[key] = names[0] if len(names) == 1 else names
     return chosen
 
 

@@ -10,7 +10,7 @@ from engine.commands import cli
 app = typer.Typer(add_completion=False)
 
 OF_CHECKPOINTS = ("merge", "verify", "base")
-OF_VARIANTS = ("variant", "layers", "alpha", "model", "pairs", "settings")
+OF_VARIANTS = ("variant", "layers", "alpha", "model", "pairs", "columns", "settings")
 OF_EDITS = ("layers_edited", "embeddings", "biases", "untie", "keep_norms")
 OF_WRITING = ("run", "directions", "allow_other_base", "adapter")
 UNREAD = {
@@ -37,6 +37,7 @@ def edit(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
     run: Annotated[Path | None, typer.Option(help="Run directory with the directions; the default is runs/NAME.")] = None,
     directions: Annotated[Path | None, typer.Option(help="A directions file instead of the run's.")] = None,
@@ -72,10 +73,7 @@ def edit(
         }
         flags |= {"edit__keep_norms": keep_norms or None, "edit__layers": layers_edited}
         config = load_config(
-            variant,
-            cli.variant_overrides(
-                settings, layers, alpha, model, pairs, model__chat_template=cli.existing_or_embedded(template), **flags
-            ),
+            variant, cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template, **flags)
         )
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))

@@ -19,6 +19,7 @@ def extract(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     positions: Annotated[
         str | None, typer.Option(help="More positions, such as last_instruction,post_instruction,response.", metavar="NAMES")
     ] = None,
@@ -56,13 +57,7 @@ def extract(
         from engine.paths import default_run_dir
 
         chosen = cli.variant_overrides(
-            settings,
-            layers,
-            None,
-            model,
-            pairs,
-            judge__name=cli.existing_or_embedded(judge),
-            model__chat_template=cli.existing_or_embedded(template),
+            settings, layers, None, model, pairs, columns=columns, template=template, judge__name=cli.existing_or_embedded(judge)
         )
         config = load_config(variant, chosen)
         if dry_run:

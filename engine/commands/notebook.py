@@ -91,9 +91,10 @@ def config_for(
 ) -> RunConfig:
     """A validated configuration of a model that needs no file in configs/.
 
-    model: a folder, a Hugging Face repository, or embedded:smollm2-135m-instruct. pairs: JSON, JSONL, CSV or Parquet of declined
-    and answered requests. layers: in resid_pre numbering; None where `make_variant` will name them. requests, answerable: test
-    requests of both kinds; None takes the embedded ones. overrides: other keys, such as {"sampling.max_tokens": 128}.
+    model: a folder, a Hugging Face repository, or embedded:smollm2-135m-instruct. pairs: JSON, JSONL, CSV, TSV or Parquet of
+    declined and answered requests. layers: in resid_pre numbering; None where `make_variant` will name them. requests,
+    answerable: test requests of both kinds; None takes the embedded ones. overrides: other keys, such as
+    {"sampling.max_tokens": 128}, or {"data.pair_columns": ["harmful", "safe"]}.
     Raises EngineError for a key or a value that is not known.
     """
     files = {"data.train_pairs": pairs, "data.test_requests": requests, "data.test_answerable": answerable}

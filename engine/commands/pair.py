@@ -13,8 +13,11 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def pair(
     prompts: Annotated[
-        str, typer.Argument(metavar="PROMPTS", help="Your prompts that models decline: JSON, JSONL, CSV, Parquet.")
+        str, typer.Argument(metavar="PROMPTS", help="Your prompts that models decline: text, JSON, JSONL, CSV, TSV, Parquet.")
     ],
+    column: Annotated[
+        str | None, typer.Option("--columns", metavar="NAME", help="The column of the prompts in their file.")
+    ] = None,
     judge: Annotated[
         str, typer.Option("--judge", metavar="NAME", help="A judge with an endpoint, which writes the twins.")
     ] = "deepseek",
@@ -36,7 +39,7 @@ def pair(
 
         target = out or Path(prompts.removeprefix("embedded:")).with_suffix(".pairs.json")
         overrides = cli.parse_settings(settings)
-        result = make_pairs(prompts, judge, target, tries=tries, max_cost=max_cost, overrides=overrides)
+        result = make_pairs(prompts, judge, target, tries=tries, max_cost=max_cost, overrides=overrides, column=column)
         if as_json:
             cli.print_json(result)
         else:

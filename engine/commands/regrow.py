@@ -17,6 +17,7 @@ def regrow(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to remove what separates.")] = 3,
     num_prompts: Annotated[int, typer.Option(min=2, help="Test requests generated in each round.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
@@ -45,8 +46,9 @@ def regrow(
                 None,
                 model,
                 pairs,
+                columns=columns,
+                template=template,
                 judge__name=cli.existing_or_embedded(judge),
-                model__chat_template=cli.existing_or_embedded(template),
             ),
         )
         options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}

@@ -19,6 +19,7 @@ def rollout(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     requests: cli.RequestsOption = None,
     answerable: cli.AnswerableOption = None,
     num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
@@ -50,6 +51,7 @@ def rollout(
             alpha,
             model,
             pairs,
+            columns=columns,
             directions__file=cli.existing_or_embedded(directions),
             data__test_requests=cli.existing_or_embedded(requests),
             data__test_answerable=cli.existing_or_embedded(answerable),
@@ -58,7 +60,7 @@ def rollout(
             data__kinds=kinds,
             data__split=split,
             judge__name=cli.existing_or_embedded(judge),
-            model__chat_template=cli.existing_or_embedded(template),
+            template=template,
         )
         config = load_config(variant, chosen)
         if dry_run:

@@ -31,6 +31,7 @@ def serve(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
     dry_run: cli.DryRunOption = False,
 ) -> None:
@@ -47,9 +48,7 @@ def serve(
         from engine.serving import checks
         from engine.serving import launch as serving
 
-        overrides = cli.variant_overrides(
-            settings, layers, alpha, model, pairs, model__chat_template=cli.existing_or_embedded(template)
-        )
+        overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(name, overrides) for name in variant]
         extra = tuple(context.args)
         options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)

@@ -18,6 +18,7 @@ def study(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     options: Annotated[
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the study; may be repeated.")
     ] = None,
@@ -40,8 +41,7 @@ def study(
 
         file_of(name)
         config = load_config(
-            variant,
-            cli.variant_overrides(settings, layers, None, model, pairs, model__chat_template=cli.existing_or_embedded(template)),
+            variant, cli.variant_overrides(settings, layers, None, model, pairs, columns=columns, template=template)
         )
         chosen = cli.parse_settings(options, "--option")
         if dry_run:

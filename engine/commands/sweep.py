@@ -39,6 +39,7 @@ def sweep(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     selection: SelectionOption = None,
     requests: cli.RequestsOption = None,
     layers: LayersOption = None,
@@ -79,6 +80,7 @@ def sweep(
             None,
             model,
             pairs,
+            columns=columns,
             data__selection_pairs=cli.existing_or_embedded(selection),
             data__test_requests=cli.existing_or_embedded(requests),
             data__num_requests=num_requests,
@@ -93,7 +95,7 @@ def sweep(
             sweep__max_kl=max_kl,
             sweep__min_induce=min_induce,
             sweep__max_depth=max_depth,
-            model__chat_template=cli.existing_or_embedded(template),
+            template=template,
         )
         if check_export is not None:
             cli.refuse_unread(context, "--check-export", UNREAD_BY_CHECK)

@@ -20,6 +20,7 @@ def transfer(
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
     pairs: cli.PairsOption = None,
+    columns: cli.ColumnsOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
@@ -40,13 +41,7 @@ def transfer(
         from engine.paths import default_run_dir
 
         chosen = cli.variant_overrides(
-            settings,
-            layers,
-            None,
-            model,
-            pairs,
-            judge__name=cli.existing_or_embedded(judge),
-            model__chat_template=cli.existing_or_embedded(template),
+            settings, layers, None, model, pairs, columns=columns, template=template, judge__name=cli.existing_or_embedded(judge)
         )
         config = load_config(variant, chosen)
         if dry_run:

@@ -73,6 +73,11 @@ class DataConfig(Section):
     """Requests anyone would answer: the over-refusal set."""
     unrelated: str = "embedded:unrelated"
     """Answerable prompts that are nobody's twin: what `bin/extract --unrelated` compares twins with."""
+    pair_columns: list[str] | None = None
+    """The declined and the answered column of pair files, such as ["harmful", "safe"]; None takes the names that are known
+    (extraction/prompts.py). Embedded files have their own."""
+    request_column: str | None = None
+    """The column of request files, such as "goal"; None takes the name that is known."""
     num_pairs: int | None = Field(None, ge=1)
     """How many training pairs, from the top of the file; None takes all."""
     num_requests: int | None = Field(None, ge=1)
@@ -86,6 +91,20 @@ class DataConfig(Section):
     """kinds: half of the kinds make the directions, and rates on the other half stand apart from theirs."""
     hold_out: int | None = None
     """Set by sweeps and studies without selection pairs: the seed that drew the quarter of the pairs that makes no directions."""
+
+    @field_validator("pair_columns")
+    @classmethod
+    def _two_columns(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and (len(set(names)) != 2 or len(names) != 2 or not all(name.strip() for name in names)):
+            raise ValueError("expected two column names, the declined and the answered one")
+        return names
+
+    @field_validator("request_column")
+    @classmethod
+    def _one_column(cls, name: str | None) -> str | None:
+        if name is not None and not name.strip():
+            raise ValueError("expected a column's name")
+        return name
 
 
 class DirectionsConfig(Section):

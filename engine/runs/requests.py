@@ -27,9 +27,9 @@ def read_prompts(data: DataConfig, seed: int) -> tuple[list[Pair], list[Request]
 
     Raises ExtractionError for files that cannot be read, EngineError for a split that they do not allow.
     """
-    pairs = take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs)
+    pairs = take(load_pairs(data.train_pairs, data.pair_columns), data.num_pairs, data.train_pairs)
     sources = {DECLINED: (data.test_requests, data.num_requests), ANSWERABLE: (data.test_answerable, data.num_answerable)}
-    asked = [_prompts(*source) for source in sources.values()]
+    asked = [_prompts(*source, data.request_column) for source in sources.values()]
     if data.hold_out is not None:
         places = kinds.held_out_places(kinds.with_kinds(data.kinds, pairs)[0], data.hold_out)
         pairs = [pair for place, pair in enumerate(pairs) if place not in places]
@@ -63,5 +63,5 @@ def sample_of(prompt_id: str) -> int:
 
 
 @functools.lru_cache
-def _prompts(source: str, count: int | None) -> tuple[Prompt, ...]:
-    return () if count == 0 else tuple(take(load_prompts(source), count, source))
+def _prompts(source: str, count: int | None, column: str | None) -> tuple[Prompt, ...]:
+    return () if count == 0 else tuple(take(load_prompts(source, column), count, source))

@@ -21,8 +21,10 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
                 "--split kinds with pairs that choose needs kinds that all files name: give them a category column, or leave "
                 "--kinds auto out."
             )
-        return config.model_copy(update={"data": data}), with_kinds(data.kinds, load_pairs(data.selection_pairs))[0]
-    pairs = with_kinds(data.kinds, take(load_pairs(data.train_pairs), data.num_pairs, data.train_pairs))[0]
+        chosen = load_pairs(data.selection_pairs, data.pair_columns)
+        return config.model_copy(update={"data": data}), with_kinds(data.kinds, chosen)[0]
+    listed = load_pairs(data.train_pairs, data.pair_columns)
+    pairs = with_kinds(data.kinds, take(listed, data.num_pairs, data.train_pairs))[0]
     places = held_out_places(pairs, config.sweep.seed) if len(pairs) >= HELD_OUT else frozenset[int]()
     if not places:
         raise EngineError(

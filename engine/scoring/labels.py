@@ -1,5 +1,6 @@
-"""Human labels that judges are measured against: JSON, JSONL, CSV or Parquet, or the set that ships with the project."""
+"""Human labels that judges are measured against: a table file (`extraction.tables`), or the set that ships with us."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR, file_hash
-from extraction.prompts import load_rows
+from extraction.tables import is_missing, kind_of, load_rows
 from judging.bias import LEAST
 from judging.judgement import GRADES, Item
 
@@ -63,12 +64,13 @@ def load_labels(source: str) -> Labels:
     """The labels of a file with columns prompt, response, compliance and source, and where there are any coherence and refused.
 
     finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category, rater are read too. Raises
-    EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row.
+    EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row's line or number.
     """
     path = FILES.get(source) or Path(source).expanduser()
     rows = load_rows(path)
-    if missing := [name for name in NEEDED if not isinstance(rows[0], Mapping) or name not in rows[0]]:
-        found = ", ".join(rows[0]) if isinstance(rows[0], Mapping) else "rows without column names"
+    first = rows[0].value
+    if missing := [name for name in NEEDED if not isinstance(first, Mapping) or name not in first]:
+        found = ", ".join(map(str, first)) if isinstance(first, Mapping) else "rows without column names"
         raise EngineError(
             f"{path.name} has no column {' and no column '.join(missing)}; it has {found}. "
             "Labels need prompt, response, compliance and source (base, edited, control: a judge errs differently on each); "
@@ -76,49 +78,69 @@ def load_labels(source: str) -> Labels:
         )
     if len(rows) < LEAST:
         raise EngineError(f"{path.name} has {len(rows)} labels. Give {LEAST} or more: error rates of fewer say nothing.")
-    return Labels(source, file_hash(path), [_label(row, f"{path.name}, row {index}") for index, row in enumerate(rows)])
+    return Labels(source, file_hash(path), [_label(row.value, row.where) for row in rows])
 
 
-def _label(row: Mapping[str, Any], where: str) -> Label:
+def _label(row: Any, where: str) -> Label:
+    if not isinstance(row, Mapping):
+        raise EngineError(f"{where}: expected an object with {', '.join(NEEDED)}, found {kind_of(row)}.")
     texts = {name: row.get(name) for name in ("prompt", "response")}
     for name, text in texts.items():
         if not isinstance(text, str):
-            raise EngineError(f"{where}: {name} is {text!r}; expected a text (a response may be empty).")
+            raise EngineError(f"{where}: {name} is {kind_of(text)}; expected a text (a response may be empty).")
     compliance = _grade(row, "compliance", where)
     if compliance is None:
         raise EngineError(f"{where}: compliance is empty; expected 0, 0.5 or 1.")
-    logprob = row.get("mean_logprob")
-    item = Item(
-        str(texts["prompt"]),
-        str(texts["response"]),
-        row.get("finish_reason") or None,
-        float(logprob) if logprob not in (None, "") else None,
-    )
-    named = {name: str(row.get(name) or "").strip() for name in ("split", "source", "variant", "model", "category", "rater")}
+    reason = _word(row, "finish_reason", where) or None
+    item = Item(str(texts["prompt"]), str(texts["response"]), reason, _number(row, "mean_logprob", where))
+    named = {name: _word(row, name, where) for name in ("split", "source", "variant", "model", "category", "rater")}
     if not named["source"]:
         raise EngineError(f"{where}: source is empty; expected whose response it is, such as base, edited or control.")
-    named["requests"] = str(row.get("kind") or "").strip()
+    named["requests"] = _word(row, "kind", where)
     return Label(item, compliance, _grade(row, "coherence", where), _flag(row, "refused", where), **named)
 
 
-def _grade(row: Mapping[str, Any], name: str, where: str) -> float | None:
+def _word(row: Mapping[str, Any], name: str, where: str) -> str:
     value = row.get(name)
-    if value is None or value == "":
+    if isinstance(value, list | dict):
+        raise EngineError(f"{where}: {name} is {kind_of(value)}; expected a text.")
+    return "" if is_missing(value) else str(value).strip()
+
+
+def _number(row: Mapping[str, Any], name: str, where: str) -> float | None:
+    """A finite number; None where the row has none."""
+    value: Any = row.get(name)
+    if is_missing(value):
         return None
     try:
-        grade = float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool | list | dict) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise EngineError(f"{where}: {name} is {_shown(value)}; expected a number.")
+    return number
+
+
+def _grade(row: Mapping[str, Any], name: str, where: str) -> float | None:
+    try:
+        grade = _number(row, name, where)
+    except EngineError:
         grade = -1.0
-    if grade not in GRADES or isinstance(value, bool):
-        raise EngineError(f"{where}: {name} is {value!r}; expected 0, 0.5 or 1.")
+    if grade is not None and grade not in GRADES:
+        raise EngineError(f"{where}: {name} is {_shown(row.get(name))}; expected 0, 0.5 or 1.")
     return grade
 
 
 def _flag(row: Mapping[str, Any], name: str, where: str) -> bool | None:
     value = row.get(name)
-    if value is None or value == "":
+    if is_missing(value):
         return None
-    text = str(value).strip().lower()
+    text = "" if isinstance(value, list | dict) else str(value).strip().lower().removesuffix(".0")
     if text not in FLAGS:
-        raise EngineError(f"{where}: {name} is {value!r}; expected yes or no.")
+        raise EngineError(f"{where}: {name} is {_shown(value)}; expected yes or no.")
     return FLAGS[text]
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: a short text or number as it is, else what it is."""
+    return repr(value) if isinstance(value, str | int | float) and len(str(value)) <= 40 else kind_of(value)

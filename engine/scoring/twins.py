@@ -34,13 +34,21 @@ class Twins:
 
 
 def make_pairs(
-    prompts_file: str, judge: str, out: Path, *, tries: int, max_cost: float | None, overrides: dict[str, Any]
+    prompts_file: str,
+    judge: str,
+    out: Path,
+    *,
+    tries: int,
+    max_cost: float | None,
+    overrides: dict[str, Any],
+    column: str | None = None,
 ) -> dict[str, Any]:
     """Write the pairs to `out`, what has no twin to OUT.rejected.json, and return the counts.
 
+    column: of the prompts in their file; None takes the one that is known.
     Raises EngineError before anything is sent for a judge that cannot write, and for an output that exists.
     """
-    prompts = [prompt.text for prompt in load_prompts(prompts_file)]
+    prompts = [prompt.text for prompt in load_prompts(prompts_file, column)]
     endpoint = endpoint_of(judge, max_cost, overrides, max(len(prompt.encode()) for prompt in prompts))
     rejected_file = out.with_suffix(".rejected.json")
     if taken := [path for path in (out, rejected_file) if path.exists()]:

@@ -228,7 +228,8 @@ def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: 
 def unrelated_directions(study: Study, model: Any, source: str, train: Streams) -> Directions:
     """Mean of as many declined prompts as there are unrelated ones, less the unrelated prompts' mean, at the run's position."""
     session, position = study.session, study.session.config.directions.position
-    texts = [prompt.text for prompt in load_prompts(source)][: train.num_pairs]
+    listed = load_prompts(source, session.config.data.request_column)
+    texts = [prompt.text for prompt in listed][: train.num_pairs]
     prompts = session.render_texts(texts, "unrelated prompts")
     offsets, last_layer = session.offsets([position]), train.declined_LNH.shape[0] - 1
     streams = prompt_streams(model, prompts, [], offsets, None, "unrelated prompts", last_layer=last_layer)[position]

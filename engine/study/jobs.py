@@ -89,7 +89,7 @@ def _check_extract(config: RunConfig, asked: Extract) -> str | None:
         raise EngineError(
             "Unrelated prompts are compared at a token of the prompt; set directions.position to one, such as last."
         )
-    load_prompts(config.data.unrelated)
+    load_prompts(config.data.unrelated, config.data.request_column)
     return config.data.unrelated
 
 

@@ -44,16 +44,17 @@ def test_the_studys_json_forms_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.json", '[["a", "b"], ["a"]]', "row 1: expected [declined, answered], found a list of 1"),
-        ("p.json", '[["a", "b"], ["a", " "]]', "row 1: answered must be text that is not empty, found an empty string"),
-        ("p.json", '[["a", 3]]', "row 0: answered must be text that is not empty, found int"),
-        ("p.json", '["a"]', "row 0: expected declined and answered, found a string"),
+        ("p.json", '[["a", "b"], ["a"]]', "row 2: expected [declined, answered], found a list of 1"),
+        ("p.json", '[["a", "b"], ["a", " "]]', "row 2: answered must be text that is not empty, found an empty string"),
+        ("p.json", '[["a", 3]]', "row 1: answered must be text that is not empty, found int"),
+        ("p.json", '["a"]', "row 1: expected columns such as declined and answered, found a string"),
         ("p.json", '{"a": 1}', "expected a JSON list at the top, found an object"),
         ("p.json", "[]", "holds no prompts"),
         ("p.json", "[", "not valid JSON"),
-        ("p.jsonl", '{"declined": "a"}', "column answered is missing; found declined"),
-        ("p.csv", "harmful,harmless\na,b", "column declined is missing; found harmful, harmless"),
-        ("p.txt", "a", "ends in one of .json, .jsonl, .csv, .parquet; found '.txt'"),
+        ("p.jsonl", '{"declined": "a"}', "line 1: no column is known as declined/answered; found declined"),
+        ("p.csv", "bad,good\na,b", "line 2: no column is known as declined/answered; found bad, good"),
+        ("p.txt", "a", "line 1: expected columns such as declined and answered, found a string"),
+        ("p.xlsx", "a", "ends in .txt, .json, .jsonl, .csv, .tsv, .parquet, or a text form with .gz; found '.xlsx'"),
         ("p.parquet", "no parquet", "not a readable Parquet file"),
     ],
 )
@@ -77,7 +78,7 @@ def test_spreadsheets_and_odd_separators_are_read(tmp_path: Path) -> None:
     ("name", "data", "message"),
     [
         ("p.csv", "prompt\ncaf\u00e9\n".encode("latin-1"), "is not UTF-8"),
-        ("p.json", b'["\\ud800"]', "row 0: prompt holds half a surrogate pair"),
+        ("p.json", b'["\\ud800"]', "row 1: prompt holds half a surrogate pair"),
     ],
 )
 def test_text_that_is_no_text_is_named(tmp_path: Path, name: str, data: bytes, message: str) -> None:

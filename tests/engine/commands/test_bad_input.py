@@ -41,6 +41,8 @@ SMOLLM2 = ["--variant", "smollm2_135m_k1"]
         ([*SMOLLM2, "--set", "directions.k=2"], ["k = 2 is larger than the number of layers given (1)"]),
         ([*SMOLLM2, "--set", "nonsense"], ["--set takes KEY=VALUE"]),
         ([*SMOLLM2, "--num-requests", "501"], ["holds 500 prompts; 501 were asked for"]),
+        ([*SMOLLM2, "--columns", "a,b,c"], ["--columns takes harmful,safe of pair files, or one name of request files"]),
+        ([*SMOLLM2, "--columns", "a,b", "--columns", "c,d"], ["--columns takes harmful,safe", "once each; found 'c,d'"]),
         ([*SMOLLM2, "--pairs", "nowhere.json"], ["Prompt file nowhere.json does not exist"]),
         ([*SMOLLM2, "--model", "nowhere/at/all"], ["Model folder nowhere/at/all does not exist"]),
         (["--variant", "llama32_3b_k5"], ["meta-llama/Llama-3.2-3B-Instruct is not in the local hub cache", "--model DIR"]),
@@ -64,8 +66,8 @@ def test_bad_arguments_get_one_message_and_exit_2(tmp_path: Path, arguments: lis
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([["a", "b"], ["c"]], "row 1: expected [declined, answered], found a list of 1"),
-        ([["a", "b"], ["c", ""]], "row 1: answered must be text that is not empty"),
+        ([["a", "b"], ["c"]], "row 2: expected [declined, answered], found a list of 1"),
+        ([["a", "b"], ["c", ""]], "row 2: answered must be text that is not empty"),
     ],
 )
 def test_a_bad_pairs_file_is_named_with_its_index(tmp_path: Path, content: object, message: str) -> None:
@@ -132,6 +134,12 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, llama_dir: Path) -
     done = rollout(tmp_path, *SMOLLM2, "--model", str(llama_dir), "--layers", "1", "--set", "sampling.max_tokens=8")
     assert done.returncode == 2 and "has no tokenizer" in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_columns_are_those_of_pair_and_of_request_files(tmp_path: Path) -> None:
+    done = rollout(tmp_path, *SMOLLM2, "--columns", "harmful,safe", "--columns", "goal", "--dry-run")
+    data = json.loads(done.stdout)["data"]
+    assert (data["pair_columns"], data["request_column"]) == (["harmful", "safe"], "goal")
 
 
 def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def bad_labels(folder: Path) -> None:
         (["--calibrate", "columns.csv"], ["no column response and no column compliance", "prompt, answer"]),
         (["--calibrate", "few.csv"], ["few.csv has 1 labels. Give 10 or more"]),
         (["--calibrate", "sourceless.csv"], ["no column source", "a judge errs differently on each"]),
-        (["--calibrate", "grades.csv"], ["grades.csv, row 0: compliance is '0.7'; expected 0, 0.5 or 1"]),
+        (["--calibrate", "grades.csv"], ["grades.csv, line 2: compliance is '0.7'; expected 0, 0.5 or 1"]),
         (["run", "--judge", "mine.toml", "--max-cost", "1"], ["needs a price for the model 'judge'", "has nothing"]),
         (
             ["run", "--judge", "mine.toml", "--set", "endpoint.base_url='http://127.0.0.1:9/v1'"],

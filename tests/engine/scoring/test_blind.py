@@ -178,7 +178,7 @@ def test_labels_without_a_source_are_refused(tmp_path: Path) -> None:
         for number in range(12)
     ]
     file.write_text("\n".join(map(json.dumps, rows)))
-    with pytest.raises(EngineError, match="row 3: source is empty"):
+    with pytest.raises(EngineError, match="line 4: source is empty"):
         load_labels(str(file))
 
 
