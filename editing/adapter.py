@@ -21,9 +21,13 @@ from editing.errors import EditError
 from editing.folder import check_free, new_folder, save_edit
 from editing.plan import PROJECTIONS, EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit
+from editing.reading import is_number, read_object, read_tensors
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 PREFIX = "base_model.model."
+LARGEST_RANK = 1 << 20
+ADVICE = "Copy or train the adapter again."
+MERGE_WITH_PEFT = "Merge it with PEFT (merge_and_unload) and use the merged model."
 
 
 def check_adaptable(plan: EditPlan, *, keep_norms: bool) -> None:
@@ -85,28 +89,59 @@ def adapter_config(plan: EditPlan, edit: Edit, base_model: str) -> dict[str, Any
 
 
 def read_adapter(directory: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """The factors of each adapted tensor, by the tensor's name: A (K, I), scaled, and B (H, K).
+    """The factors of each adapted tensor, by the tensor's name: A (K, I), times the adapter's scale, and B (H, K).
 
-    Raises EditError where the folder is no plain LoRA of ours or PEFT's.
+    A scale of a module's own (alpha_pattern) is not read. Raises EditError where the folder is damaged, or is no plain LoRA of
+    ours or PEFT's.
     """
-    from safetensors.torch import load_file
-
     missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if not (directory / name).is_file()]
     if missing:
-        raise EditError(f"{directory} is no adapter folder: it has no {missing[0]}.")
-    config = json.loads((directory / CONFIG_FILE).read_text())
-    tensors = load_file(directory / WEIGHTS_FILE)
-    scale = config["lora_alpha"] / config["r"]
+        raise EditError(f"{directory} is no adapter folder: it has no {missing[0]}. Expected {CONFIG_FILE} and {WEIGHTS_FILE}.")
+    scale = _scale(directory, read_adapter_config(directory))
+    tensors = read_tensors(directory / WEIGHTS_FILE, ADVICE)
     ends = (".lora_A.weight", ".lora_B.weight")
-    modules = {name.removesuffix(end) for name in tensors for end in ends if name.endswith(end)}
-    if config.get("peft_type") != "LORA" or 2 * len(modules) != len(tensors):
-        raise EditError(
-            f"{directory} holds more than a plain LoRA ({config.get('peft_type')}, {len(tensors)} tensors); it is not merged."
-        )
-    return {
-        module.removeprefix(PREFIX) + ".weight": (scale * tensors[module + ends[0]].double(), tensors[module + ends[1]])
-        for module in sorted(modules)
-    }
+    modules = sorted({name.removesuffix(end) for name in tensors for end in ends if name.endswith(end)})
+    if beside := sorted({module + end for module in modules for end in ends} ^ tensors.keys()):
+        raise EditError(f"{directory} holds more, or less, than both factors of a plain LoRA: see {beside[0]}. {MERGE_WITH_PEFT}")
+    factors = {}
+    for module in modules:
+        factor_KI, factor_HK = (tensors[module + end] for end in ends)
+        if not factor_KI.dim() == factor_HK.dim() == 2 or factor_KI.shape[0] != factor_HK.shape[1]:
+            shapes = f"{tuple(factor_KI.shape)} and {tuple(factor_HK.shape)}"
+            raise EditError(f"{directory}: the factors of {module} are {shapes}; expected (rank, inputs) and (outputs, rank).")
+        factors[module.removeprefix(PREFIX) + ".weight"] = scale * factor_KI.double(), factor_HK
+    return factors
+
+
+def read_adapter_config(directory: Path) -> dict[str, Any]:
+    """An adapter's configuration. Raises EditError for one that is damaged, and for an adapter that is no plain LoRA."""
+    config = read_object(directory / CONFIG_FILE, ADVICE)
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise EditError(f"{directory} is an adapter of type {str(kind)[:40]}; expected LORA. {MERGE_WITH_PEFT}")
+    if config.get("use_dora"):
+        raise EditError(f"{directory} is a DoRA, which scales the weights too; expected a plain LoRA. {MERGE_WITH_PEFT}")
+    return config
+
+
+def _scale(directory: Path, config: Mapping[str, Any]) -> float:
+    """What B A is multiplied by: lora_alpha over the rank, or over its root in rsLoRA."""
+    rank, alpha = config.get("r"), config.get("lora_alpha", 0.0)
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= LARGEST_RANK or not is_number(alpha):
+        raise EditError(f"{directory / CONFIG_FILE}: expected r, a whole number from 1 on, and lora_alpha, a number. {ADVICE}")
+    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def check_factors(factors: Mapping[str, tuple[Tensor, Tensor]], plan: EditPlan) -> None:
+    """Raise EditError unless the factors are those of the plan's edited tensors, each of its tensor's shape."""
+    edited = {tensor.name: tensor for tensor in plan.edited}
+    if differing := sorted(factors.keys() ^ edited.keys()):
+        where = "record" if differing[0] in factors else "weights"
+        raise EditError(f"The adapter's {where} lack {differing[0]} ({len(differing)} in all): it is not the edit of its record.")
+    for name, (factor_KI, factor_HK) in factors.items():
+        if (factor_HK.shape[0], factor_KI.shape[1]) != edited[name].shape:
+            found = (factor_HK.shape[0], factor_KI.shape[1])
+            raise EditError(f"The adapter's change of {name} has shape {found}; the base's tensor has {edited[name].shape}.")
 
 
 def merge_factors(weight_HI: Tensor, factor_KI: Tensor, factor_HK: Tensor) -> Tensor:

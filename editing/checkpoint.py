@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from editing.errors import EditError
 from editing.families import FAMILIES
+from editing.reading import parse_json
 from editing.weight_files import INDEX_NAME, weight_files, weight_map
 
 if TYPE_CHECKING:
@@ -92,11 +93,15 @@ class Checkpoint:
         return total.hexdigest()
 
     def read(self, name: str) -> Tensor:
-        """One tensor, through mmap: bytes are read as they are used."""
-        from safetensors import safe_open
+        """One tensor, through mmap: bytes are read as they are used. Raises EditError for a damaged file."""
+        from safetensors import SafetensorError, safe_open
 
-        with safe_open(self.tensors[name].file, framework="pt") as file:
-            return file.get_tensor(name)
+        path = self.tensors[name].file
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(name)
+        except SafetensorError as error:
+            raise EditError(f"{path} is not readable as safetensors ({error}). Copy or download it again.") from error
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:
@@ -121,11 +126,7 @@ def read_header(file: Path) -> list[TensorEntry]:
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
         if length > size - 8:
             raise EditError(f"{file} is truncated or not safetensors: {size} bytes. Copy or download it again.")
-        try:
-            header = json.loads(stream.read(length))
-        except ValueError as error:
-            raise EditError(f"{file} is not safetensors: its header is not JSON.") from error
-    header.pop("__metadata__", None)
+        header = _parse_header(file, stream.read(length))
     begin = 8 + length
     entries = [_entry(file, name, value, begin) for name, value in header.items()]
     end = max((entry.end for entry in entries), default=begin)
@@ -161,6 +162,35 @@ def write_all(stream: RawIOBase, data: memoryview) -> None:
     position = 0
     while position < len(data):
         position += stream.write(data[position : position + IO_CHUNK]) or 0
+
+
+def _parse_header(file: Path, data: bytes) -> dict[str, Any]:
+    """A header's entries by tensor name. Raises EditError for what is not JSON, and for JSON of another form."""
+    try:
+        header = parse_json(data)
+    except ValueError as error:
+        raise EditError(f"{file} is not safetensors: its header is not JSON ({error}). Copy or download it again.") from error
+    if not isinstance(header, dict):
+        raise EditError(f"{file} is not safetensors: its header is no object. Copy or download it again.")
+    header.pop("__metadata__", None)
+    for name, value in header.items():
+        if not _is_entry(value):
+            raise EditError(
+                f"{file} is not safetensors: its entry of {name} is not dtype, shape and data_offsets. Copy or download it again."
+            )
+    return header
+
+
+def _is_entry(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
+        return False
+    offsets: Any = value.get("data_offsets")
+    is_range = _is_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
+    return is_range and _is_sizes(value.get("shape"))
+
+
+def _is_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
 
 
 def _entry(file: Path, name: str, value: dict[str, Any], begin: int) -> TensorEntry:

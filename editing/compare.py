@@ -4,7 +4,6 @@ Which tensors differ? What do edited ones still write along the removed directio
 what an edit makes of the base (`bin/serve`)?
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,53 +13,97 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from editing.adapter import CONFIG_FILE, adapter_config, lora_factors, read_adapter
+from editing.adapter import CONFIG_FILE, adapter_config, lora_factors, read_adapter, read_adapter_config
 from editing.apply import edited_tensor
-from editing.checkpoint import Checkpoint
-from editing.errors import EditError
+from editing.checkpoint import DTYPES, Checkpoint
 from editing.plan import EditPlan, PlannedTensor, family_of
 from editing.projection import Edit
 from editing.proof import Proof, prove
+from editing.reading import read_object
 from editing.tying import embedding_name
 from editing.untie import untied
 from editing.weight_files import INDEX_NAME
 from editing.writer import carried_files
 
+SAME, DIFFERING, CONVERTED, PADDED, ODD = "same", "differing", "converted", "padded", "odd"
+COPY_AGAIN = "Copy it again."
 READ_BY_LOADERS = (".json", ".jinja", ".model", ".tiktoken", "merges.txt", "vocab.txt")  # not cards and licences
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A checkpoint's tensors against its base's, by name.
+    """A checkpoint's tensors against its base's, by name: what is in neither list is the same bit for bit.
 
-    differing: in both, and not the same bit for bit.
+    differing: in both, with other values.
+    converted: stored in another type, with the values that the conversion gives.
+    padded: with more or fewer rows, as a padded vocabulary has them; the rows in common are the same.
+    odd: of shapes or types that cannot be compared, each with both.
     missing, added: in the base alone, in the checkpoint alone.
     """
 
     differing: list[str]
+    converted: list[str]
+    padded: list[str]
+    odd: dict[str, str]
     missing: list[str]
     added: list[str]
 
 
 def differing_tensors(checkpoint: Checkpoint, base: Checkpoint) -> Comparison:
-    """Every tensor compared by its bits. Raises EditError where a common tensor has another shape or dtype."""
-    common = sorted(base.tensors.keys() & checkpoint.tensors.keys())
-    differing = []
-    for name in common:
-        ours, theirs = checkpoint.tensors[name], base.tensors[name]
-        if (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype):
-            raise EditError(
-                f"{name} is {ours.shape} {ours.dtype} here and {theirs.shape} {theirs.dtype} in the base: another model."
-            )
-        if not _same_bits(checkpoint.read(name), base.read(name)):
-            differing.append(name)
+    """Every tensor that two checkpoints share compared by its values; one that cannot be compared does not stop the others."""
+    found: dict[str, list[str]] = {kind: [] for kind in (SAME, DIFFERING, CONVERTED, PADDED, ODD)}
+    for name in sorted(base.tensors.keys() & checkpoint.tensors.keys()):
+        found[_difference(checkpoint, base, name)].append(name)
+    odd = {name: f"{_form(checkpoint, name)} here, {_form(base, name)} in the base" for name in found[ODD]}
     missing = sorted(base.tensors.keys() - checkpoint.tensors.keys())
-    return Comparison(differing, missing, sorted(checkpoint.tensors.keys() - base.tensors.keys()))
+    added = sorted(checkpoint.tensors.keys() - base.tensors.keys())
+    return Comparison(found[DIFFERING], found[CONVERTED], found[PADDED], odd, missing, added)
+
+
+def _difference(checkpoint: Checkpoint, base: Checkpoint, name: str) -> str:
+    ours, theirs = checkpoint.tensors[name], base.tensors[name]
+    is_comparable = ours.dtype == theirs.dtype or {ours.dtype, theirs.dtype} <= DTYPES.keys()
+    if not is_comparable or len(ours.shape) != len(theirs.shape) or ours.shape[1:] != theirs.shape[1:]:
+        return ODD
+    if ours.shape == theirs.shape == ():
+        return SAME if _same_values(checkpoint.read(name), base.read(name)) else DIFFERING
+    rows = min(ours.shape[0], theirs.shape[0])
+    if not _same_values(checkpoint.read(name)[:rows], base.read(name)[:rows]):
+        return DIFFERING
+    if ours.shape != theirs.shape:
+        return PADDED
+    return SAME if ours.dtype == theirs.dtype else CONVERTED
+
+
+def _same_values(ours: Tensor, theirs: Tensor) -> bool:
+    """True for the same bits, or where either is the other rounded to its type."""
+    if ours.dtype == theirs.dtype:
+        return _same_bits(ours, theirs)
+    return torch.equal(ours, theirs.to(ours.dtype)) or torch.equal(ours.to(theirs.dtype), theirs)
+
+
+def _form(checkpoint: Checkpoint, name: str) -> str:
+    entry = checkpoint.tensors[name]
+    return f"{entry.shape} {entry.dtype}"
 
 
 def prove_against(checkpoint: Checkpoint, base: Checkpoint, tensors: Iterable[PlannedTensor], edit: Edit) -> list[Proof]:
-    """Proofs of the base's planned tensors as the checkpoint has them. `edit` is in terms of the base."""
-    return [prove(base, tensor, edit, checkpoint.read(tensor.name)) for tensor in tensors]
+    """Proofs of the base's planned tensors as the checkpoint has them, of those that it has in the base's shape.
+
+    edit: in terms of the base.
+    """
+    there = [tensor for tensor in tensors if _is_provable(checkpoint, tensor)]
+    return [prove(base, tensor, edit, checkpoint.read(tensor.name)) for tensor in there]
+
+
+def _is_provable(checkpoint: Checkpoint, tensor: PlannedTensor) -> bool:
+    entry = checkpoint.tensors.get(tensor.name)
+    return (
+        entry is not None
+        and entry.dtype in DTYPES
+        and entry.shape[1:] == tensor.shape[1:]
+        and len(entry.shape) == len(tensor.shape)
+    )
 
 
 def unfaithful_tensors(checkpoint: Checkpoint, base: Checkpoint, plan: EditPlan, edit: Edit) -> list[str]:
@@ -100,7 +143,7 @@ def unfaithful_files(directory: Path, base: Checkpoint, plan: EditPlan) -> list[
         if not theirs.is_file():
             differing.append(name)
         elif plan.scope.untie and name == "config.json":
-            if json.loads(theirs.read_text()) != untied(json.loads(file.read_text())):
+            if read_object(theirs, COPY_AGAIN) != untied(read_object(file, COPY_AGAIN)):
                 differing.append(name)
         elif theirs.read_bytes() != file.read_bytes():
             differing.append(name)
@@ -120,7 +163,7 @@ def unfaithful_factors(directory: Path, base: Checkpoint, plan: EditPlan, edit: 
             return True
         return not all(map(_close, found[name], lora_factors(base, edited[name], edit)))
 
-    config = json.loads((directory / CONFIG_FILE).read_text())
+    config = read_adapter_config(directory)
     expected = adapter_config(plan, edit, config.get("base_model_name_or_path", ""))
     changed = [] if config == expected else [CONFIG_FILE]
     return changed + _which(differs, sorted(edited)) + sorted(found.keys() - edited.keys())

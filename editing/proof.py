@@ -10,6 +10,7 @@ but 0.9 at K = 4. Hence the factor 1 + H / (1000 K).
 """
 # H = hidden size, I = a writer's vectors, K = directions
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,20 +71,24 @@ def prove(base: Checkpoint, tensor: PlannedTensor, edit: Edit, weight: Tensor) -
     alpha = edit.alpha if tensor.alpha is None else tensor.alpha
     gain_H = gain_of(base, tensor)
     written_HK = edit.basis_HK if gain_H is None else gain_H[:, None] * edit.basis_HK  # Q^T diag(g) W = (diag(g) Q)^T W
-    before = float(along(base.read(tensor.name), written_HK, tensor.axis).norm())
+    original = base.read(tensor.name)
+    before = float(along(original, written_HK, tensor.axis).norm())
     after = float(along(weight, written_HK, tensor.axis).norm())
-    noise = _rounding(weight, written_HK, tensor.axis)
+    noise = _rounding(weight, written_HK, tensor.axis, {weight.dtype, original.dtype})
     if before <= noise:  # nothing was written along Q to begin with
         return Proof(tensor.name, tensor.role, alpha, 0.0, 0.0, 1.0)
     return Proof(tensor.name, tensor.role, alpha, after / before, abs(1 - alpha), noise / before)
 
 
-def _rounding(weight: Tensor, written_HK: Tensor, axis: int) -> float:
-    """The largest ||Q^T diag(g) E|| that the error E of rounding a weight explains; `written_HK` is diag(g) Q."""
+def _rounding(weight: Tensor, written_HK: Tensor, axis: int, dtypes: Collection[torch.dtype]) -> float:
+    """The largest ||Q^T diag(g) E|| that the error E of rounding a weight explains; `written_HK` is diag(g) Q.
+
+    dtypes: the types that it was rounded to: two, where a copy was converted.
+    """
     width, rank = written_HK.shape
     vectors = weight.movedim(axis, -1)
     sampled = vectors if weight.dim() == 1 else vectors[..., :: max(1, vectors.shape[-2] // SAMPLED), :]
     sizes_H = sampled.reshape(-1, width).double().square().mean(0).sqrt()
-    error_H = UNIT_ROUNDOFF[weight.dtype] * sizes_H + SMALLEST[weight.dtype]
+    error_H = max(UNIT_ROUNDOFF[dtype] for dtype in dtypes) * sizes_H + max(SMALLEST[dtype] for dtype in dtypes)
     error = float((error_H[:, None] * written_HK).norm())
     return SLACK * error * (weight.numel() // width) ** 0.5 * (1 + width / (1000 * rank))

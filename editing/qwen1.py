@@ -7,7 +7,7 @@ configuration ends there.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from editing.checkpoint import Checkpoint, open_checkpoint, read_header
 from editing.errors import EditError
 from editing.folder import new_folder
 from editing.qwen1_tokenizer import convert_tokenizer
+from editing.reading import is_number
 from editing.weight_files import INDEX_NAME
 
 TOP = {
@@ -53,8 +54,10 @@ def convert_qwen1(source: Path, out: Path) -> None:
 
 def convert_config(config: dict[str, Any]) -> dict[str, Any]:
     """A Qwen2 config.json from Qwen-1's. Raises EditError for a setting that Qwen2 cannot reproduce."""
-    if config.get("model_type") != "qwen" or config.get("architectures") != ["QWenLMHeadModel"]:
-        raise EditError(f"Expected a Qwen-1 checkpoint (model_type 'qwen'), found '{config.get('model_type')}'.")
+    for key, value in {"model_type": "qwen", "architectures": ["QWenLMHeadModel"]}.items():
+        if config.get(key) != value:
+            raise EditError(f"Expected a Qwen-1 checkpoint ({key} {value!r}), found {str(config.get(key))[:60]!r}.")
+    _check_settings(config)
     width, heads = config["hidden_size"], config["num_attention_heads"]
     expected = {
         "no_bias": True,
@@ -89,6 +92,15 @@ def convert_config(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_settings(config: Mapping[str, Any]) -> None:
+    for key in ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "vocab_size", "seq_length"):
+        if not isinstance(config.get(key), int) or config[key] < 1:
+            raise EditError(f"Qwen-1's config.json needs {key}, a whole number from 1 on. Download it again.")
+    for key in ("layer_norm_epsilon", "rotary_emb_base"):
+        if not is_number(config.get(key)):
+            raise EditError(f"Qwen-1's config.json needs {key}, a number. Download it again.")
+
+
 def convert_tensor(name: str, tensor: Tensor, hidden_size: int) -> Iterator[tuple[str, Tensor]]:
     """Qwen2 names and tensors of one Qwen-1 tensor: one, three for c_attn, none for a buffer.
 
@@ -101,6 +113,10 @@ def convert_tensor(name: str, tensor: Tensor, hidden_size: int) -> Iterator[tupl
     if match and match[2] in BLOCK:
         yield f"model.layers.{match[1]}.{BLOCK[match[2]]}", tensor
     elif match and match[2] in FUSED:
+        if tensor.shape[:1] != (3 * hidden_size,):
+            raise EditError(
+                f"Tensor {name} has shape {tuple(tensor.shape)}; expected {3 * hidden_size} rows. Nothing is converted."
+            )
         for letter, part in zip("qkv", tensor.split(hidden_size), strict=True):
             yield f"model.layers.{match[1]}.self_attn.{letter}_proj.{FUSED[match[2]]}", part.contiguous()
     elif not IGNORED.fullmatch(name):

@@ -3,6 +3,7 @@
 The token ids are the same; Qwen-1's remote code does not run.
 """
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def convert_tokenizer(source: Path, target: Path, *, max_length: int) -> None:
     file = source / VOCABULARY
     if not file.is_file():
         raise EditError(f"{source} has no {VOCABULARY}, Qwen-1's vocabulary. Download it beside the weights.")
+    check_vocabulary(file)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=fast_tokenizer(file),
         eos_token="<|im_end|>",
@@ -39,6 +41,17 @@ def convert_tokenizer(source: Path, target: Path, *, max_length: int) -> None:
         chat_template=CHAT_TEMPLATE,
     )
     tokenizer.save_pretrained(target)
+
+
+def check_vocabulary(file: Path) -> None:
+    """Raise EditError unless every line is a token in base64 and its rank, the ranks are 0, 1, ..., and no byte is missing."""
+    try:
+        pairs = [line.split() for line in file.read_bytes().splitlines() if line]
+        ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in pairs}
+    except ValueError as error:
+        raise EditError(f"{file} is not a readable vocabulary ({error}). Download it again.") from error
+    if sorted(ranks.values()) != list(range(len(pairs))) or not {bytes([byte]) for byte in range(256)} <= ranks.keys():
+        raise EditError(f"{file} is not a readable vocabulary: it is incomplete. Download it again.")
 
 
 def fast_tokenizer(file: Path) -> Any:

@@ -4,11 +4,12 @@ transformers opens model.safetensors, else what model.safetensors.index.json nam
 every *.safetensors. A folder where the two would open different weights is refused, or its spare files are left aside.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from editing.errors import EditError
+from editing.reading import read_object
 
 SINGLE_NAME, INDEX_NAME = "model.safetensors", "model.safetensors.index.json"
 
@@ -52,10 +53,11 @@ def weight_files(directory: Path) -> WeightFiles:
 
 def weight_map(index: Path) -> dict[str, str]:
     """The file of each tensor, as an index names it. Raises EditError for an index of another form."""
-    try:
-        found = json.loads(index.read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise EditError(f"{index} has no readable weight_map. Download it again.") from error
-    if not isinstance(found, dict) or not all(isinstance(name, str) and Path(name).name == name for name in found.values()):
-        raise EditError(f"{index}: weight_map must give each tensor a file of this folder. Download it again.")
+    found = read_object(index, "Download it again.").get("weight_map")
+    if not isinstance(found, dict) or not found or not all(map(_is_file_name, found.values())):
+        raise EditError(f"{index} has no weight_map of tensor names and file names. Download it again.")
     return found
+
+
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) < 256 and not {"/", "\0"} & set(value)

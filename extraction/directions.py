@@ -6,6 +6,7 @@ of the rendered prompt. Takes a model and token ids; knows nothing of files.
 # L = decoder blocks, H = hidden size, P = positions, G = groups of prompts, N = prompts, B = prompts of a batch
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from extraction.controls import RANDOM, Control, as_long, random_weights, swapped_places
 from extraction.errors import ExtractionError
 from extraction.estimators import estimate
+from extraction.finite import check_finite
 from extraction.positions import LAST
 from extraction.rendering import RenderedPair
 from extraction.residuals import batches
@@ -211,9 +213,13 @@ def weighted_sums(
     *,
     batch_tokens: int | None = None,
 ) -> Tensor:
-    """Sums of the residual stream over prompts with each row of weights, in float64: (G, P, L+1, H); see `group_means`."""
+    """Sums of the residual stream over prompts with each row of weights, in float64: (G, P, L+1, H); see `group_means`.
+
+    Raises ExtractionError for a stream that is not finite, before the next batch.
+    """
     sums_GPLH: Any = 0.0
     for indices, resid_LBPH in batches(model, prompts, offsets, on_prompt, batch_tokens=batch_tokens):
+        check_finite(model, resid_LBPH)
         of_batch_BPLH = resid_LBPH.to("cpu", torch.float64).permute(1, 2, 0, 3)
         for place, resid_PLH in zip(indices, of_batch_BPLH, strict=True):
             sums_GPLH = sums_GPLH + weights_GN[:, place, None, None, None] * resid_PLH
@@ -244,6 +250,8 @@ def unit_directions(directions: Directions, layers: Sequence[int]) -> Tensor:
     norms = chosen.norm(dim=-1)
     scale = directions.answered_mean_LH[list(layers)].norm(dim=-1)
     for layer, norm, size in zip(layers, norms.tolist(), scale.tolist(), strict=True):
+        if not math.isfinite(norm):
+            raise ExtractionError(f"Layer {layer}'s direction is not finite. Extract the directions again, with bin/extract.")
         if not norm > 1e-9 * size:
             raise ExtractionError(
                 f"Layer {layer} has no direction: the declined and answered means differ by {norm:g}. "

@@ -5,11 +5,16 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from extraction.directions import CONVENTION, MEAN_DIFFERENCE, Directions
 from extraction.errors import ExtractionError
 from extraction.positions import LAST
 
 FORMAT = "refusal-directions/1"
+MEANS, ESTIMATED = ("declined_mean", "answered_mean"), "estimated"
+AGAIN = "Extract the directions again, with bin/extract."
 
 
 def save_directions(path: Path, directions: Directions, provenance: Mapping[str, str]) -> None:
@@ -42,21 +47,38 @@ def save_directions(path: Path, directions: Directions, provenance: Mapping[str,
 
 
 def load_directions(path: Path) -> Directions:
-    """Directions of a file that `save_directions` wrote. Raises ExtractionError for any other file."""
+    """Directions of a file that `save_directions` wrote. Raises ExtractionError for any other file, and for a damaged one."""
     metadata = read_metadata(path)
     if metadata.get("convention") != CONVENTION:
         raise ExtractionError(f"{path} numbers layers by '{metadata.get('convention')}', expected '{CONVENTION}'.")
+    count = metadata.get("num_pairs", "")
+    if not (count.isascii() and count.isdigit() and len(count) < 19):
+        raise ExtractionError(f"{path}: num_pairs is '{count[:40]}', expected a number. {AGAIN}")
+    tensors = _read_tensors(path)
+    declined_LH, answered_LH = (tensors[name] for name in MEANS)
+    position, estimator = metadata.get("position", LAST), metadata.get("estimator", MEAN_DIFFERENCE)
+    return Directions(declined_LH, answered_LH, int(count), position, estimator, tensors.get(ESTIMATED))
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Both means, and another estimator's directions where they are there: all (L+1, H) float64 and finite."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    tensors = load_file(path)
-    return Directions(
-        tensors["declined_mean"],
-        tensors["answered_mean"],
-        int(metadata["num_pairs"]),
-        metadata.get("position", LAST),
-        metadata.get("estimator", MEAN_DIFFERENCE),
-        tensors.get("estimated"),
-    )
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ExtractionError(f"{path} is not a readable direction file ({error}). {AGAIN}") from error
+    names = [name for name in (*MEANS, ESTIMATED) if name in tensors or name != ESTIMATED]
+    shape = tensors[MEANS[0]].shape if MEANS[0] in tensors else None
+    for name in names:
+        tensor = tensors.get(name)
+        if tensor is None or tensor.dtype != torch.float64 or tensor.dim() != 2 or tensor.shape != shape:
+            found = "nothing" if tensor is None else f"{tuple(tensor.shape)} {tensor.dtype}"
+            raise ExtractionError(f"{path}: {name} is {found}, expected (layers, hidden size) in float64, as the rest. {AGAIN}")
+        if not tensor.isfinite().all():
+            raise ExtractionError(f"{path}: {name} holds NaN or infinity. {AGAIN}")
+    return tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -67,7 +89,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise ExtractionError(f"{path} is not a readable direction file ({error}).") from error
+        raise ExtractionError(f"{path} is not a readable direction file ({error}). {AGAIN}") from error
     if metadata.get("format") != FORMAT:
         raise ExtractionError(f"{path} holds no directions: its format is '{metadata.get('format')}', expected '{FORMAT}'.")
     return metadata

@@ -1,6 +1,5 @@
 """A variant as a checkpoint folder of its own: the run's directions, folded out of the base by editing.writer."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from editing.card import render_card
 from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
+from editing.record import FORMAT, read_record
 from editing.writer import check_output, write_edited
 from engine.configs.schema import RunConfig
 from engine.display.progress import Progress, say
 from engine.environment import commit, versions
-from engine.errors import EngineError
 from engine.models.variant import Variant
 from engine.rollout.directions import check_directions, ensure_directions
 from engine.rollout.variants import load_variant
@@ -50,7 +49,7 @@ def export(
     """
     assert variant.edit is not None
     if (out / EDIT_FILE).is_file():
-        there = _read_record(out)
+        there = read_record(out)
         if there.get("variant_hash") == variant.hash and (there.get("form") == "adapter") == as_adapter:
             say(f"{out} holds this variant already ({variant.hash})")
             return there
@@ -76,21 +75,12 @@ def export(
     return record
 
 
-def _read_record(out: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((out / EDIT_FILE).read_text()))
-    except (ValueError, TypeError) as error:
-        raise EngineError(
-            f"{out}/{EDIT_FILE} cannot be read. Choose another folder with --out, or remove this one yourself."
-        ) from error
-
-
 def edit_record(session: RunInputs, variant: Variant, layers: Sequence[int]) -> dict[str, Any]:
     """The content of edit.json: what was removed, from which tensors, and by which versions."""
     assert variant.edit is not None
     scope = variant.plan.scope
     return {
-        "format": "refusal-edit/1",
+        "format": FORMAT,
         "variant": variant.name,
         "variant_hash": variant.hash,
         "base_model": model_name(session.config, session.base_hash).split("@")[0],

@@ -9,6 +9,7 @@ from engine.commands import cli
 
 app = typer.Typer(add_completion=False)
 
+SHOWN = 20  # names of one kind; a table of thousands says no more
 OF_CHECKPOINTS = ("merge", "verify", "base")
 OF_VARIANTS = ("variant", "layers", "alpha", "model", "pairs", "columns", "settings")
 OF_EDITS = ("layers_edited", "embeddings", "biases", "untie", "keep_norms")
@@ -143,14 +144,23 @@ def _existing(verify: Path | None, merge: Path | None, base: Path | None, out: P
 
 def _print_report(report: dict[str, Any]) -> None:
     print(f"{len(report['differing'])} tensors differ from the base")
-    for kind in ("unexpected", "missing", "added", "failed"):
-        for name in report[kind]:
-            print(f"  {kind}: {name}")
+    if report["converted"]:
+        print(f"{len(report['converted'])} tensors are the base's, stored in another type")
+    for kind in ("unexpected", "padded", "missing", "added", "failed"):
+        _print_some(f"{kind}: ", report[kind])
+    _print_some("cannot be compared: ", [f"{name}: {forms}" for name, forms in report["odd"].items()])
     for proof in report["proofs"]:
         print(f"  {proof['tensor']}: {proof['residual']:.2e} left (expected {proof['expected']:g}, within {proof['bound']:.1e})")
     if not report["proofs"]:
         print("\n".join(f"  {name}" for name in report["differing"]))
     print(report.get("note") or ("verified" if report["ok"] else "NOT what its record says"))
+
+
+def _print_some(kind: str, lines: list[str]) -> None:
+    for line in lines[:SHOWN]:
+        print(f"  {kind}{line}")
+    if len(lines) > SHOWN:
+        print(f"  {kind}{len(lines) - SHOWN} more; --json has all")
 
 
 if __name__ == "__main__":

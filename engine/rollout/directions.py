@@ -17,8 +17,6 @@ from engine.runs.session import Session
 from extraction.positions import LAST, RESPONSE
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from extraction.controls import Control
     from extraction.directions import Directions, Extraction, Streams
 
@@ -126,11 +124,12 @@ def prompt_streams(
     *,
     last_layer: int | None = None,
 ) -> "dict[str, Streams]":
-    """Residual streams of rendered prompts, both sides, by position. Raises EngineError for values that are not finite.
+    """Residual streams of rendered prompts, both sides, by position. Raises ExtractionError for values that are not finite.
 
     Every prompt's vectors are kept: (L+1) H values in the model's dtype a prompt and position, 270 kB for an 8B model.
     """
     from extraction.directions import Streams
+    from extraction.finite import check_finite
     from extraction.residuals import collect, response_means
 
     prompts, middle = [*declined, *answered], len(declined)
@@ -144,16 +143,8 @@ def prompt_streams(
         if responses is not None:
             found[RESPONSE] = response_means(model, prompts, responses, lambda done: progress.advance())
     for resid_LNH in found.values():
-        _check_finite(resid_LNH)
+        check_finite(model, resid_LNH)
     return {name: Streams(found[name][:, :middle], found[name][:, middle:]) for name in positions}
-
-
-def _check_finite(resid_LNH: "Tensor") -> None:
-    finite_L = resid_LNH.isfinite().flatten(1).all(dim=1)
-    if not finite_L.all():
-        raise EngineError(
-            f"The stream at layer {int((~finite_L).nonzero()[0])} overflows {resid_LNH.dtype}. Use --set model.dtype=bfloat16."
-        )
 
 
 def pair_responses(session: Session) -> list[list[int]]:

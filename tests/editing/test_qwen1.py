@@ -134,6 +134,10 @@ def test_the_converted_tokenizer_gives_tiktokens_ids(source: Path, tmp_path: Pat
     ("change", "message"),
     [
         ({"model_type": "qwen2"}, "Expected a Qwen-1 checkpoint"),
+        ({"architectures": ["QWen2"]}, r"Expected a Qwen-1 checkpoint \(architectures \['QWenLMHeadModel'\]\), found"),
+        ({"num_attention_heads": 0}, "Qwen-1's config.json needs num_attention_heads, a whole number from 1 on"),
+        ({"seq_length": None}, "Qwen-1's config.json needs seq_length"),
+        ({"rotary_emb_base": "10k"}, "Qwen-1's config.json needs rotary_emb_base, a number"),
         ({"no_bias": False}, "Qwen-1 setting no_bias = False"),
         ({"kv_channels": 16}, "Qwen-1 setting kv_channels = 16"),
     ],
@@ -143,6 +147,13 @@ def test_what_is_not_qwen1_is_refused(source: Path, tmp_path: Path, change: dict
     with pytest.raises(EditError, match=message):
         convert_qwen1(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"aGVsbG8= x\n", b"\xff\xfe\n", b"one two three\n", b"!!! 1\n", b"", b"aGVsbG8= 1\n" * 2])
+def test_a_damaged_vocabulary_is_named(source: Path, tmp_path: Path, content: bytes) -> None:
+    (source / "qwen.tiktoken").write_bytes(content)
+    with pytest.raises(EditError, match=r"qwen.tiktoken is not a readable vocabulary"):
+        convert_qwen1(source, tmp_path / "out")
 
 
 def test_unknown_tensors_and_a_missing_vocabulary_leave_nothing(source: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from extraction.directions import Directions, extract_directions, group_means, mean_residual, unit_directions
 from extraction.errors import ExtractionError
@@ -139,3 +140,30 @@ def test_other_files_are_no_direction_files(tmp_path: Path, llama_dir: Path) -> 
     (tmp_path / "d.safetensors").write_bytes(b"x")
     with pytest.raises(ExtractionError, match="not a readable direction file"):
         load_directions(tmp_path / "d.safetensors")
+
+
+WHOLE = torch.ones(4, 48, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "num_pairs", "message"),
+    [
+        ({}, "2", "declined_mean is nothing, expected"),
+        ({"declined_mean": WHOLE}, "2", "answered_mean is nothing, expected"),
+        ({"declined_mean": WHOLE, "answered_mean": torch.ones(4, 48)}, "2", "answered_mean is (4, 48) torch.float32"),
+        ({"declined_mean": WHOLE, "answered_mean": torch.ones(3, 48).double()}, "2", "answered_mean is (3, 48)"),
+        ({"declined_mean": WHOLE[0].clone(), "answered_mean": WHOLE}, "2", "declined_mean is (48,)"),
+        ({"declined_mean": WHOLE, "answered_mean": WHOLE * float("nan")}, "2", "answered_mean holds NaN or infinity"),
+        ({"declined_mean": WHOLE, "answered_mean": WHOLE + 1, "estimated": WHOLE[:2].clone()}, "2", "estimated is (2, 48)"),
+        ({"declined_mean": WHOLE, "answered_mean": WHOLE + 1}, "two", "num_pairs is 'two', expected a number"),
+        ({"declined_mean": WHOLE, "answered_mean": WHOLE + 1}, "9" * 5000, "num_pairs is '999"),
+    ],
+)
+def test_a_damaged_direction_file_is_named(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], num_pairs: str, message: str
+) -> None:
+    metadata = {"format": "refusal-directions/1", "convention": "resid_pre", "num_pairs": num_pairs}
+    save_file(tensors, tmp_path / "d.safetensors", metadata)
+    with pytest.raises(ExtractionError) as caught:
+        load_directions(tmp_path / "d.safetensors")
+    assert message in str(caught.value)
