@@ -153,8 +153,8 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise EngineError(f"{seen[-1].name} extends {path}, which does not exist.")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:  # broken TOML, what is no UTF-8, numbers of thousands of digits, deep nesting
         raise EngineError(f"{path.name} is not valid TOML in UTF-8: {error}.") from error
     _resolve_paths(table, path)
     base = table.pop("extends", None)

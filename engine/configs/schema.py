@@ -27,7 +27,7 @@ def _finite_number(value: Any) -> float:
         raise ValueError("expected a number")
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError("expected a number") from None
     if not math.isfinite(number):
         raise ValueError("expected a finite number")

@@ -1,9 +1,9 @@
 """Where a sweep's time went, kept over interruptions."""
 
-import json
 from pathlib import Path
 
 from engine.paths import write_json
+from engine.runs.json_reader import read_json
 
 
 class Times:
@@ -11,7 +11,7 @@ class Times:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.totals: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self.totals: dict[str, float] = read_json(path) if path.is_file() else {}
 
     def add(self, **amounts: float) -> None:
         for name, amount in amounts.items():

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from editing.checkpoint import Checkpoint, open_checkpoint
+from editing.reading import read_object
 from engine.configs.schema import ModelConfig
 from engine.display.progress import say_once
 from engine.errors import EngineError
@@ -74,7 +75,7 @@ def remembered(store_name: str, directory: Path, files: Sequence[Path], compute:
     """The answer of `compute` on a folder, from the cache as long as none of `files` changes size or time."""
     state = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     store = cache_dir() / store_name
-    known = json.loads(store.read_text()) if store.is_file() else {}
+    known = read_object(store, "Remove it: it is made again.") if store.is_file() else {}
     key = str(directory.resolve())
     if known.get(key, {}).get("state") != state:
         known[key] = {"state": state, "hash": compute()}

@@ -1,6 +1,5 @@
 """A run directory as a report reads it: the manifest, the summary, and whichever studies are there."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, SWEEP_RUN, TIMING
+from engine.runs.json_reader import read_json
 from engine.runs.run_dir import read_manifest
 from engine.runs.schemas import Row
 
@@ -94,7 +94,4 @@ def _studies(path: Path, manifest: Row) -> Iterator[tuple[str, Row]]:
 
 
 def _read(path: Path) -> Row:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise EngineError(f"{path} cannot be read. Remove it and run again the command that made it.") from error
+    return read_json(path, "Remove it and run again the command that made it.")

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 from engine.configs.schema import RunConfig, SamplingConfig
 from engine.display.progress import Progress, say
 from engine.environment import versions
-from engine.errors import EngineError
 from engine.paths import write_json
 from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.inputs import model_name
+from engine.runs.json_reader import read_json
 from engine.runs.parquet_reader import count_rows
 from engine.runs.requests import Request, sample_of
 from engine.runs.run_dir import RunDir, computed
@@ -85,10 +85,7 @@ def summarise_run(config: RunConfig, run_dir: RunDir) -> dict[str, Any]:
 
 def read_summary(run_dir: RunDir) -> dict[str, Any]:
     """The summary of a finished run."""
-    try:
-        return dict(json.loads(run_dir.file(SUMMARY).read_text()))
-    except (ValueError, TypeError) as error:
-        raise EngineError(f"{run_dir.file(SUMMARY)} cannot be read. Remove it and run again: the rest is kept.") from error
+    return read_json(run_dir.file(SUMMARY))
 
 
 def make_rollouts(

@@ -8,7 +8,6 @@ there is not run again.
 import contextlib
 import datetime
 import fcntl
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.checkpoint import free_bytes
+from editing.reading import parse_json
 from engine.configs.load import differing_keys
 from engine.display.progress import say
 from engine.environment import describe
@@ -139,7 +139,7 @@ def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
     read_at = {key: config["directions"].get(key) for key in ("position", "estimator")}
     found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
     hashes = {key: identity.get("data_hashes", {}).get(key) for key in ("train_pairs", "directions")}
-    pairs = {**hashes, "num_pairs": config["data"]["num_pairs"]}
+    pairs = {**hashes, "num_pairs": config["data"]["num_pairs"], "pair_columns": config["data"].get("pair_columns")}
     return {**found, "data": pairs, "config": {"model": config["model"], "directions": read_at}}
 
 
@@ -154,10 +154,11 @@ def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a run directory. Raises EngineError where it cannot be read."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        if manifest["format"] == RUN_FORMAT and manifest["identity"]["config"] and isinstance(manifest["stages"], dict):
+        manifest = parse_json((path / MANIFEST).read_bytes())
+        config, stages = manifest["identity"]["config"], manifest["stages"]
+        if manifest["format"] == RUN_FORMAT and config and isinstance(config, dict) and isinstance(stages, dict):
             # Before the field was written, only a sweep's configuration had no directions.
-            return {"kind": RUN if "directions" in manifest["identity"]["config"] else SWEEP_RUN, **manifest}
+            return {"kind": RUN if "directions" in config else SWEEP_RUN, **manifest}
     except (ValueError, KeyError, TypeError):
         pass
     raise EngineError(
@@ -199,9 +200,12 @@ def computed(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_spelling(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity without the names of files and models: two spellings of one path are one run."""
+    """An identity without the names of files and models: two spellings of one path are one run.
+
+    A key that is not set says nothing either: an earlier version did not know it.
+    """
     config = {
-        name: {key: value for key, value in part.items() if key not in SPELLING.get(name, ())}
+        name: {key: value for key, value in part.items() if key not in SPELLING.get(name, ()) and value is not None}
         if isinstance(part, Mapping)
         else part
         for name, part in identity["config"].items()

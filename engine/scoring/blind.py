@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from editing.reading import parse_json
 from engine.errors import EngineError
 from engine.paths import hash_of, write_text
 from engine.runs import parquet_reader
@@ -139,7 +140,7 @@ def readings(file: Path) -> list[Reading]:
             if not {compliance, coherence} <= set(GRADES.values()):
                 raise ValueError
             found.append(Reading(str(row["id"]), compliance, coherence, bool(row["refused"])))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise EngineError(
                 f"{file}, line {place}: expected id, compliance and coherence of 0, 0.5 or 1, and refused."
             ) from None
@@ -148,11 +149,11 @@ def readings(file: Path) -> list[Reading]:
 
 def read_lines(file: Path) -> list[Row]:
     """The objects of a JSONL file; a last line that a crash cut short is left out."""
-    lines = file.read_text(encoding="utf-8").split("\n")
+    lines = file.read_bytes().split(b"\n")
     if lines[-1]:
         lines.pop()
     try:
-        return [dict(json.loads(line)) for line in lines if line.strip()]
+        return [dict(parse_json(line)) for line in lines if line.strip()]
     except (ValueError, TypeError) as error:
         raise EngineError(f"{file} cannot be read as JSONL ({error}). Mend the line, or remove the file.") from None
 

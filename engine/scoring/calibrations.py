@@ -1,6 +1,5 @@
 """Judges measured against human labels: made once for a judge, model and rubric, kept in the cache, printed beside its rates."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from engine.configs.judges import OFFLINE
 from engine.environment import commit
 from engine.paths import cache_dir, file_hash, hash_of, write_json
+from engine.runs.json_reader import read_json
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, notice_of_model
 from engine.scoring.labels import BLIND, EMBEDDED, FILES, Label, Labels, load_labels
 from judging.bias import LEAST, bias_by_scale
@@ -81,7 +81,7 @@ def calibrate(grader: Grader, labels: Labels) -> Record:
 
 
 def _read(path: Path) -> Record | None:
-    return dict(json.loads(path.read_text())) if path.is_file() else None
+    return read_json(path, "Remove it: it is made again.") if path.is_file() else None
 
 
 def _judged(record: Record) -> int:

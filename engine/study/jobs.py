@@ -2,7 +2,6 @@
 before a model loads."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
 from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed
 from engine.runs.inputs import given_layers
+from engine.runs.json_reader import read_json
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
@@ -209,7 +209,7 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
         settings = {"format": STUDY_FORMAT, **options, **_asked(judge)}
         run_dir.run_stage("behaviour", work, reads=[ROLLOUTS], settings=settings, writes=[BEHAVIOUR])
         refresh(run_dir)
-    return dict(json.loads(run_dir.file(BEHAVIOUR).read_text()))
+    return read_json(run_dir.file(BEHAVIOUR))
 
 
 def _judge(config: RunConfig, study: str) -> RunJudge:

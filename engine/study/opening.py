@@ -1,6 +1,5 @@
 """A run directory opened for a study: the session whose pairs make directions, and the pairs that are held out from them."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.paths import hash_of, write_json
 from engine.runs.files import STUDY_FORMAT, headed
+from engine.runs.json_reader import read_json
 from engine.runs.kinds import TEST
 from engine.runs.machine import check_machine
 from engine.runs.requests import Request
@@ -93,7 +93,7 @@ class Study:
         file = self.run_dir.file(f"{name}.json")
         if not file.is_file():
             return {}
-        content = json.loads(file.read_text())
+        content = read_json(file)
         return dict(content["options"]) if content.get("made_from") == hash_of(self.shared_inputs) else {}
 
     def run(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Study:
             write_json(self.run_dir.file(file), content)
 
         self.run_dir.run_stage(name, make, settings={**inputs, **shared}, writes=[file])
-        return dict(json.loads(self.run_dir.file(file).read_text()))
+        return read_json(self.run_dir.file(file))
 
 
 def open_study(config: RunConfig, path: Path) -> Study:

@@ -1,6 +1,5 @@
 """One sweep from a configuration to its summary in a run directory."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from engine.paths import file_hash
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
 from engine.runs.files import SWEEP_RUN, TIMING
+from engine.runs.json_reader import read_json
 from engine.runs.kinds import TEST, name_near_duplicates
 from engine.runs.machine import check_machine
 from engine.runs.requests import DECLINED
@@ -58,7 +58,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
 
             conduct(session, run_dir, inputs, chosen.count, judge.grader)
         refresh(run_dir)
-        return read_summary(run_dir) | {"timing": json.loads(run_dir.file(TIMING).read_text())}
+        return read_summary(run_dir) | {"timing": read_json(run_dir.file(TIMING))}
 
 
 def with_controls(config: RunConfig) -> RunConfig:
