@@ -19,6 +19,11 @@ def cache_dir() -> Path:
     return Path(os.environ.get("REFUSAL_ROLLOUT_CACHE") or PROJECT_DIR / ".cache").expanduser()
 
 
+def user_path(text: str | Path) -> Path:
+    """A path as a user writes it, with ~ for a home folder; a ~ that names nobody stays as it is, and is no file."""
+    return Path(os.path.expanduser(text))
+
+
 def default_run_dir(variant: str) -> Path:
     """runs/<variant> under the current directory."""
     return Path("runs") / variant

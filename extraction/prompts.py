@@ -4,6 +4,7 @@ Reads the study's JSON forms, `[[declined, answered], ...]` and `[prompt, ...]`,
 `extraction.tables` has them. Knows nothing of tokenizers or models. `embedded:NAME` names a file of the project's own.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def resolve(source: str | Path) -> Path:
     """
     text = str(source)
     if not text.startswith(EMBEDDED_PREFIX):
-        path = Path(text).expanduser()
+        path = Path(os.path.expanduser(text))  # unlike Path's, it leaves a ~ that names nobody
         if not path.is_file():
             raise ExtractionError(f"Prompt file {text} does not exist. Give a path, or one of {_embedded_names()}.")
         return path

@@ -8,6 +8,7 @@ import typer
 
 from engine.commands import cli
 from engine.errors import EngineError
+from engine.paths import user_path
 
 app = typer.Typer(add_completion=False)
 
@@ -62,7 +63,7 @@ def bench(
         check_margin(margin)
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(name, overrides) for name in variant]
-        folder = include_path.expanduser().absolute() if include_path else None
+        folder = user_path(include_path).absolute() if include_path else None
         asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
         if dry_run:
             shown = {**asked, "include": folder and str(folder), "data": data, "margin": margin}
@@ -84,7 +85,7 @@ def _files(data: list[str] | None) -> dict[str, Any]:
         task, equals, file = part.partition("=")
         if not equals or not task:
             raise EngineError(f"--data takes TASK=FILE, such as arc_easy=arc.jsonl; found '{part}'.")
-        found[task] = Path(file).expanduser().absolute()
+        found[task] = user_path(file).absolute()
     return found
 
 

@@ -7,7 +7,6 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +15,7 @@ from editing.errors import EditError
 from engine.display.console import FORMS
 from engine.environment import set_environment
 from engine.errors import EngineError
+from engine.paths import user_path
 from extraction.errors import ExtractionError
 from judging.errors import JudgeError
 
@@ -180,9 +180,9 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
 
 def existing_or_embedded(path: str | None) -> str | None:
     """A path made absolute, so that a manifest means the same from every folder; embedded names and repositories as they are."""
-    if path is None or path.startswith("embedded:") or "{" in path or not Path(path).expanduser().exists():
+    if path is None or path.startswith("embedded:") or "{" in path or not user_path(path).exists():
         return path
-    return str(Path(path).expanduser().resolve())
+    return str(user_path(path).resolve())
 
 
 def refuse_unread(context: typer.Context, mode: str, unread: Iterable[str]) -> None:

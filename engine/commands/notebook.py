@@ -19,7 +19,7 @@ from engine.configs.schema import JudgeConfig, RunConfig
 from engine.display.progress import say
 from engine.environment import has_gpu, set_environment
 from engine.errors import EngineError
-from engine.paths import hash_of
+from engine.paths import hash_of, user_path
 from engine.rollout.directions import check_given_directions, extract_configured
 from engine.rollout.stages import answer, read_likelihoods
 from engine.rollout.variants import variant_of
@@ -129,7 +129,7 @@ def extract(session: Session) -> "Directions":
     if (given := session.config.directions.file) is not None:
         from extraction.files import load_directions
 
-        return load_directions(Path(given).expanduser())
+        return load_directions(user_path(given))
     if has_gpu():
         session.close()
     return extract_configured(session)

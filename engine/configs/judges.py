@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from engine.configs.load import explain, read_extended, set_key
 from engine.configs.schema import ModelConfig, Section
 from engine.errors import EngineError
-from engine.paths import CONFIG_DIR
+from engine.paths import CONFIG_DIR, user_path
 from judging.endpoint import Endpoint
 from judging.rubric import Rubric
 
@@ -63,8 +63,8 @@ class JudgeFile(Section):
         if self.rubric is None:
             return Rubric()
         try:
-            return Rubric(Path(self.rubric).expanduser().read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            return Rubric(user_path(self.rubric).read_text("utf-8"))
+        except (OSError, ValueError) as error:
             raise EngineError(f"The rubric {self.rubric} cannot be read ({error}).") from error
 
 
@@ -80,7 +80,7 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
     """
     if name == OFFLINE:
         return None
-    path = Path(name).expanduser() if name.endswith(".toml") else _file_of(name)
+    path = user_path(name) if name.endswith(".toml") else _file_of(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, judge_names(), n=1, cutoff=0.4)
         hint = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(judge_names())}, or the path of a TOML file."
@@ -91,7 +91,7 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
     for key, value in (overrides or {}).items():
         set_key(table, key.split("."), value)
     if isinstance(table.get("rubric"), str) and "rubric" not in (overrides or {}):
-        table["rubric"] = str(path.parent / Path(table["rubric"]).expanduser())  # beside the file that names it
+        table["rubric"] = str(path.parent / user_path(table["rubric"]))  # beside the file that names it
     try:
         return JudgeFile.model_validate(table)
     except ValidationError as error:

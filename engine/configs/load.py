@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError
-from engine.paths import CONFIG_DIR
+from engine.paths import CONFIG_DIR, user_path
 from engine.vllm_compat import argument_names
 
 if TYPE_CHECKING:
@@ -147,10 +147,14 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    path = path.resolve()
+    try:
+        path = path.resolve()
+        is_there = path.is_file()
+    except (OSError, ValueError) as error:  # too long, or with a NUL
+        raise EngineError(f"{str(path)[:80]!r} is no path of a TOML file ({error}).") from error
     if path in seen:
         raise EngineError(f"{path.name} extends itself through {' -> '.join(other.name for other in seen)}.")
-    if not path.is_file():
+    if not is_there:
         raise EngineError(f"{seen[-1].name} extends {path}, which does not exist.")
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -263,6 +267,6 @@ def config_toml(config: "RunConfig", changed: Mapping[str, Any] | None = None) -
     table = config.model_dump(mode="json", exclude_none=True, exclude={"variant", "published", "sweep"})
     for section, *_, key in PATHS:
         value = table.get(section, {}).get(key)
-        if isinstance(value, str) and Path(value).expanduser().exists():
-            table[section][key] = str(Path(value).expanduser().absolute())
+        if isinstance(value, str) and user_path(value).exists():
+            table[section][key] = str(user_path(value).absolute())
     return tomli_w.dumps(table | dict(changed or {}))

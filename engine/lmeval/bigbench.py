@@ -23,10 +23,10 @@ def read_bigbench(file: Path) -> list[Row]:
     Raises EngineError where the file is no BIG-bench task.
     """
     try:
-        task = json.loads(file.read_text())
+        task = json.loads(file.read_text(encoding="utf-8-sig"))
         rng = random.Random(SEED)
         return [_row(task, example, rng) for example in task["examples"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EngineError(
             f"{file} is no task of BIG-bench ({type(error).__name__}: {error}). Expected its task.json, whose `examples` have "
             "`input`, and `target_scores` or `target`."

@@ -11,7 +11,7 @@ from engine.display.progress import say_once
 from engine.errors import EngineError
 from engine.models.embedded import NAME as EMBEDDED_NAME
 from engine.models.embedded import embedded_model
-from engine.paths import cache_dir, hash_of, write_text
+from engine.paths import cache_dir, hash_of, user_path, write_text
 
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "*.md"]
 UNWANTED_FILES = ["consolidated*", "original/*", "onnx/*", "openvino/*", "gguf/*"]  # other copies of the same weights
@@ -24,7 +24,7 @@ def locate_model(model: ModelConfig) -> Path:
     """
     if model.path == EMBEDDED_NAME:
         return embedded_model()
-    path = Path(model.path).expanduser()
+    path = user_path(model.path)
     if path.exists():
         return path
     if model.path.startswith("embedded:"):

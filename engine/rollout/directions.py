@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from engine.display.progress import Progress, say
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
-from engine.paths import copy_file, shorten
+from engine.paths import copy_file, shorten, user_path
 from engine.runs.files import DIRECTIONS
 from engine.runs.inputs import RunInputs, model_name
 from engine.runs.run_dir import RunDir
@@ -32,7 +32,7 @@ def ensure_directions(session: Session, run_dir: RunDir) -> None:
 def check_given_directions(session: Session) -> None:
     """`check_directions` of the configured file, where there is one."""
     if session.config.directions.file is not None:
-        check_directions(session, Path(session.config.directions.file).expanduser())
+        check_directions(session, user_path(session.config.directions.file))
 
 
 def check_directions(session: RunInputs, file: Path, *, allow_other_base: bool = False) -> None:
@@ -61,7 +61,7 @@ def make_directions(session: Session, run_dir: RunDir) -> None:
     from extraction.files import save_directions
 
     if session.config.directions.file is not None:
-        given = Path(session.config.directions.file).expanduser()
+        given = user_path(session.config.directions.file)
         check_directions(session, given)
         copy_file(given, run_dir.file(DIRECTIONS))
         return

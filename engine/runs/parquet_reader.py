@@ -16,15 +16,17 @@ def named(path: Path) -> Iterator[None]:
     """Raise EngineError with the file's name for one that is no Parquet, or a damaged one."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
-        said = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise EngineError(f"{path} cannot be read as Parquet ({said}). Remove it and run again.") from error
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
     """A Parquet file's columns. Raises EngineError for a damaged file, and for one without a column."""
     with _opened(path, columns):
-        return pq.read_table(path, columns=None if columns is None else list(columns), **options)
+        table = pq.read_table(path, columns=None if columns is None else list(columns), **options)
+        table.validate(full=True)  # pyarrow reads texts that are no UTF-8, and fails where they are used
+        return table
 
 
 def read_batches(
@@ -32,7 +34,9 @@ def read_batches(
 ) -> Iterator[pa.RecordBatch]:
     """A file's columns, at most `size` rows at a time; `dictionaries` are columns whose values are numbered."""
     with _opened(path, columns), pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
-        yield from file.iter_batches(size, columns=None if columns is None else list(columns))
+        for batch in file.iter_batches(size, columns=None if columns is None else list(columns)):
+            batch.validate(full=True)
+            yield batch
 
 
 def count_rows(path: Path) -> int:

@@ -136,11 +136,12 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
 def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an identity that directions depend on."""
     config = without_spelling(identity)["config"]
-    read_at = {key: config["directions"].get(key) for key in ("position", "estimator")}
+    data, directions = config.get("data", {}), config.get("directions", {})
+    read_at = {key: directions.get(key) for key in ("position", "estimator")}
     found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
     hashes = {key: identity.get("data_hashes", {}).get(key) for key in ("train_pairs", "directions")}
-    pairs = {**hashes, "num_pairs": config["data"]["num_pairs"], "pair_columns": config["data"].get("pair_columns")}
-    return {**found, "data": pairs, "config": {"model": config["model"], "directions": read_at}}
+    pairs = {**hashes, **{key: data.get(key) for key in ("num_pairs", "pair_columns")}}
+    return {**found, "data": pairs, "config": {"model": config.get("model"), "directions": read_at}}
 
 
 def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from engine.errors import EngineError
-from engine.paths import PROJECT_DIR, file_hash
+from engine.paths import PROJECT_DIR, file_hash, user_path
 from extraction.tables import is_missing, kind_of, load_rows
 from judging.bias import LEAST
 from judging.judgement import GRADES, Item
@@ -66,7 +65,7 @@ def load_labels(source: str) -> Labels:
     finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category, rater are read too. Raises
     EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row's line or number.
     """
-    path = FILES.get(source) or Path(source).expanduser()
+    path = FILES.get(source) or user_path(source)
     rows = load_rows(path)
     first = rows[0].value
     if missing := [name for name in NEEDED if not isinstance(first, Mapping) or name not in first]:

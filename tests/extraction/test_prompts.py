@@ -92,6 +92,8 @@ def test_missing_files_and_unknown_embedded_names_list_what_there_is(tmp_path: P
         load_pairs(tmp_path / "nowhere.json")
     with pytest.raises(ExtractionError, match="embedded:train_pairs"):
         load_pairs("embedded:harmful")
+    with pytest.raises(ExtractionError, match=r"~nosuchuser/p.json does not exist"):
+        load_pairs("~nosuchuser/p.json")
 
 
 def test_asking_for_more_prompts_than_there_are_is_an_error() -> None:

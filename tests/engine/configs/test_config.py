@@ -178,6 +178,20 @@ def test_an_unknown_variant_lists_the_nearest() -> None:
         load_config("llama32_3b_k4")
 
 
+@pytest.mark.parametrize(
+    "text", ['extends = "\\u0000.toml"', "a = " + "[" * 3000, "a = " + "9" * 5000, f'extends = "{"x" * 5000}"']
+)
+def test_toml_that_python_chokes_on_is_one_message(tmp_path: Path, text: str) -> None:
+    (tmp_path / "v.toml").write_text(text)
+    with pytest.raises(EngineError, match=r"is not valid TOML|is no path of a TOML file"):
+        load_config(str(tmp_path / "v.toml"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_toml(tmp_path: Path) -> None:
+    (tmp_path / "v.toml").write_text('\ufeffmodel.path = "m"\ndirections.layers = [1]\n')
+    assert load_config(str(tmp_path / "v.toml")).directions.layers == [1]
+
+
 def test_broken_files_and_circles_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('extends = "b.toml"')
     (tmp_path / "b.toml").write_text('extends = "a.toml"')

@@ -20,12 +20,18 @@ def scramble(file: Path) -> None:
     file.write_bytes(content)
 
 
+def no_text(file: Path) -> None:
+    offsets = pa.array([0, 2], pa.int32()).buffers()[1]
+    pq.write_table(pa.table({"judge": pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff\xfe")])}), file)
+
+
 DAMAGE = {
     "cut": cut,
     "scrambled": scramble,
     "empty": lambda file: file.write_bytes(b""),
     "text": lambda file: file.write_text("not a table"),
     "other columns": lambda file: pq.write_table(pa.table({"a": [1]}), file),
+    "text that is no UTF-8": no_text,
     "a folder": lambda file: (file.unlink(), file.mkdir()),
 }
 
