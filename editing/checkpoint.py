@@ -270,7 +270,10 @@ def _check_index(directory: Path, tensors: dict[str, TensorEntry]) -> None:
     if index.is_file():
         absent = sorted(set(weight_map(index)) - set(tensors))
         if absent:
-            raise EditError(f"{index} names tensors that no shard holds: {', '.join(absent[:3])} ({len(absent)} in all).")
+            raise EditError(
+                f"{index} names tensors that no shard holds: {', '.join(absent[:3])} ({len(absent)} in all). "
+                "Download the shards again, or take these names out of the index."
+            )
 
 
 def free_bytes(directory: Path) -> int:

@@ -152,9 +152,9 @@ def pair_responses(session: Session) -> list[list[int]]:
     pairs = session.rendered_pairs()
     responses = base_responses(session, [pair.declined for pair in pairs] + [pair.answered for pair in pairs])
     if empty := [place for place, response in enumerate(responses) if not response]:
-        side = "declined" if empty[0] < len(pairs) else "answered"
+        side, pair = "declined" if empty[0] < len(pairs) else "answered", empty[0] % len(pairs) + 1
         raise EngineError(
-            f"The base says nothing to {len(empty)} training prompts (first: the {side} side of pair {empty[0] % len(pairs)}), "
+            f"The base says nothing to {len(empty)} training prompts (first: the {side} side of pair {pair}), "
             "so their responses have no mean. Leave these pairs out, or choose another position."
         )
     return responses
