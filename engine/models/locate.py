@@ -20,18 +20,28 @@ UNWANTED_FILES = ["consolidated*", "original/*", "onnx/*", "openvino/*", "gguf/*
 def locate_model(model: ModelConfig) -> Path:
     """The folder of a model: a path as it is, the embedded model, or a hub repository's snapshot (fetched if needed).
 
-    Raises EngineError for what is neither, for a gated repository without access, and where no hub can be reached.
+    Raises EngineError for what is neither, for the outer folder of a hub cache, for a gated repository without access, and where
+    no hub can be reached.
     """
     if model.path == EMBEDDED_NAME:
         return embedded_model()
     path = user_path(model.path)
     if path.exists():
+        _check_no_cache(path)
         return path
     if model.path.startswith("embedded:"):
         raise EngineError(f"There is no embedded model '{model.path}'; there is {EMBEDDED_NAME}.")
     if model.path.count("/") != 1 or model.path.startswith((".", "/", "~")):
         raise EngineError(f"Model folder {model.path} does not exist. Expected a folder or a repository name such as org/name.")
     return _snapshot(model)
+
+
+def _check_no_cache(path: Path) -> None:
+    """Raise EngineError for the outer folder of a repository in the hub's cache, naming the snapshots inside."""
+    inside = path / "snapshots"
+    if inside.is_dir() and not (path / "config.json").is_file():
+        found = ", ".join(str(folder) for folder in sorted(inside.iterdir())) or "none"
+        raise EngineError(f"{path} is a folder of the hub's cache, not a model. Give one of its snapshots: {found}.")
 
 
 def _snapshot(model: ModelConfig) -> Path:
