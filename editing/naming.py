@@ -20,6 +20,7 @@ WRAPPERS = {
     "model.language_model.": "a multimodal model's text tower has it; save the text model by itself",
     "thinker.": "an omni model's text tower has it; save the text model by itself",
 }
+ANY_LAYERS = 1 << 20  # names are looked at, whatever the number of blocks
 # What a name's part says, and what it means for an edit; the first that all names fit is told.
 PARTS = (
     (
@@ -81,7 +82,7 @@ def _prefixes(family: Family) -> Iterator[str]:
 
 
 def _is_known(family: Family, name: str) -> bool:
-    return family.classify(name) is not None
+    return family.classify(name, ANY_LAYERS) is not None
 
 
 def _meaning(name: str) -> str:

@@ -11,6 +11,7 @@ from editing.checkpoint import DTYPES, Checkpoint, TensorEntry, unknown_type
 from editing.errors import EditError
 from editing.families import FAMILIES, Family, Writer
 from editing.families.base import ATTENTION, BIAS, EMBEDDING, MLP, POSITION, KnownTensor
+from editing.naming import why_unknown
 from editing.tying import Head, head_of
 
 PROJECTIONS = frozenset({ATTENTION, MLP})
@@ -96,15 +97,15 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return family
 
 
-def known_tensor(family: Family, tensor: str, num_layers: int) -> KnownTensor:
-    """A tensor's writer and block, as its family lists it. Raises EditError for a name that the family does not list."""
-    known = family.classify(tensor, num_layers)
-    if known is None:
+def known_tensors(checkpoint: Checkpoint, family: Family) -> dict[str, KnownTensor]:
+    """Every tensor of a checkpoint as its family lists it. Raises EditError for names that it does not list, with the cause."""
+    found = {name: family.classify(name, checkpoint.num_layers) for name in checkpoint.tensors}
+    if unknown := [name for name, known in found.items() if known is None]:
         raise EditError(
-            f"Tensor {tensor} is unknown in family {family.label}: it might write to the residual stream, so nothing is "
-            "edited. Name it in editing/families/ as a writer or as another tensor."
+            f"{checkpoint.directory}: {why_unknown(family, unknown)} An unknown tensor might write to the residual stream, so "
+            "nothing is edited."
         )
-    return known
+    return {name: known for name, known in found.items() if known is not None}
 
 
 def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
@@ -117,11 +118,8 @@ def plan_edit(checkpoint: Checkpoint, scope: Scope | None = None) -> EditPlan:
     scope = scope or Scope()
     _check_scope(checkpoint, scope)
     family = family_of(checkpoint)
-    writers = []
-    for name, entry in checkpoint.tensors.items():
-        known = known_tensor(family, name, checkpoint.num_layers)
-        if known.writer is not None:
-            writers.append(_planned(checkpoint, entry, known, scope))
+    known = known_tensors(checkpoint, family)
+    writers = [_planned(checkpoint, checkpoint.tensors[name], k, scope) for name, k in known.items() if k.writer is not None]
     _check_complete(checkpoint, writers)
     ordered = sorted(
         writers, key=lambda tensor: (-1 if tensor.layer is None else tensor.layer, tensor.role, _natural(tensor.name))

@@ -85,7 +85,7 @@ def break_file(directory: Path, how: str) -> None:
         ("no sizes", "num_hidden_layers is 'three'; expected a positive whole number"),
         ("quantised", r"is quantised \(gptq\)"),
         ("unknown type", "Model type 'mamba' is not known to the editor"),
-        ("unknown writer", "model.layers.0.mlp.experts.down_proj is unknown in family llama"),
+        ("unknown writer", "such as model.layers.0.mlp.experts.down_proj, are of no layout that family llama has"),
         ("missing writer", "block 1 has no mlp output projection"),
         ("wrong axis", r"has shape \(80, 48\); expected the hidden size 48 on axis 0"),
         ("fp8", "is stored as F8_E4M3"),
