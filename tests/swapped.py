@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
+from editing.plan import Scope, plan_edit
 from engine.configs.load import validate
 from engine.configs.schema import RunConfig
 from engine.environment import set_environment
@@ -16,13 +16,16 @@ from engine.models.variant import Variant
 
 
 @contextmanager
-def tiny_replica(folder: Path, **model: str) -> Iterator[tuple[Replica, Variant, Path]]:
-    """An engine on the checkpoint in `folder`, its base and the folder; `model` are keys of a configuration's [model]."""
+def tiny_replica(folder: Path, scope: Scope | None = None, **model: str) -> Iterator[tuple[Replica, Variant, Path]]:
+    """An engine on the checkpoint in `folder`, its base and the folder; `model` are keys of a configuration's [model].
+
+    scope: what the engine is opened for; None for the study's.
+    """
     set_environment()
     table = {"variant": "tiny", "model": {"path": str(folder), **model}, "directions": {"layers": [1]}}
     config: RunConfig = validate({**table, "vllm": {"skip_tokenizer_init": True, "kv_cache_memory_bytes": 2**26}}, "a test")
     checkpoint = open_checkpoint(folder)
-    base = Variant("base", checkpoint_hash(checkpoint), plan_edit(checkpoint), None)
+    base = Variant("base", checkpoint_hash(checkpoint), plan_edit(checkpoint, scope), None)
     replica = Replica(engine_arguments(config, folder, has_gpu=False), base)
     try:
         yield replica, base, folder

@@ -95,10 +95,17 @@ EDITOR_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-# Heads that vLLM's attention takes on every CPU.
+# Heads that vLLM's attention takes on every CPU, and a hidden size that its experts take: a multiple of 32.
+SERVED_MOE = {**LLAMA_SIZES, "head_dim": 64, "hidden_size": 96, "num_experts_per_tok": 2}
 SERVED_CONFIGS: dict[str, dict[str, Any]] = {
     "llama served": {**LLAMA_SIZES, "head_dim": 64},
     "gemma2 served": {**LLAMA_SIZES, "head_dim": 64},
+    "llama served tied": {**LLAMA_SIZES, "head_dim": 64, "tie_word_embeddings": True},
+    "gpt2 served": {"n_embd": 128, "n_inner": 80, "n_layer": BLOCKS, "n_head": 2, "n_positions": 64},
+    # Experts of width 40 are padded to 64 in vLLM on a CPU; gpt-oss's are not, and have to be a multiple of 32.
+    "qwen3_moe served": {**SERVED_MOE, "num_experts": 5, "moe_intermediate_size": 40, "mlp_only_layers": [0]},
+    "mixtral served": {**SERVED_MOE, "num_local_experts": 5, "intermediate_size": 40},
+    "gpt_oss served": {**SERVED_MOE, "num_local_experts": 5, "intermediate_size": 64},
     "llama served deep": {**LLAMA_SIZES, "head_dim": 64, "num_hidden_layers": 16, "max_position_embeddings": 256},
 }
 

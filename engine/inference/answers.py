@@ -1,11 +1,31 @@
-"""A variant as vLLM's workers take it, and what they answer (`engine.inference.vllm_worker`)."""
+"""A variant and an engine's scope as vLLM's workers take them, and what they answer (`engine.inference.vllm_worker`)."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from editing.errors import EditError
+from editing.plan import Scope
 from engine.errors import EngineError, SwapFailed
 from engine.models.variant import Variant
+
+NO_UNTYING = (
+    "edit.untie is not taken up by a running engine, which holds embedding and output head as one tensor. Write the variant "
+    "with bin/edit and generate with plain vLLM from there, or leave it out: the head then changes with the embedding."
+)
+
+
+def opening_of(base_dir: str, *scopes: Scope) -> tuple[str, bool, bool]:
+    """The base as `hotswap_open` takes it: its folder, and whether any of the scopes has embeddings, or output biases."""
+    return base_dir, any(scope.embeddings for scope in scopes), any(scope.biases for scope in scopes)
+
+
+def check_scope(scope: Scope, opened: Scope) -> None:
+    """Raise EngineError for a variant's scope that is beyond the one an engine was opened for."""
+    if scope.untie:
+        raise EngineError(NO_UNTYING)
+    for part in ("embeddings", "biases"):
+        if getattr(scope, part) and not getattr(opened, part):
+            raise EngineError(f"This engine was opened without edit.{part}: they are not swapped in it. Open one with them.")
 
 
 def arguments_of(variant: Variant) -> tuple[str, bytes | None, dict[str, float], bool]:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.checkpoint import Checkpoint, open_checkpoint
-from editing.plan import EditPlan, plan_edit
+from editing.plan import EditPlan, Scope, plan_edit
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
@@ -64,13 +64,14 @@ def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[s
     if "kv_cache_memory_bytes" in config.vllm:
         return {}
     checkpoint = open_checkpoint(model_dir)
-    kept = kept_bytes(checkpoint, plan_edit(checkpoint)) // int(config.vllm.get("tensor_parallel_size", 1))
+    plan = plan_edit(checkpoint, Scope(embeddings=config.edit.embeddings, biases=config.edit.biases))
+    kept = kept_bytes(checkpoint, plan) // int(config.vllm.get("tensor_parallel_size", 1))
     share = memory_share(config.vllm)
     return {"gpu_memory_utilization": round(share - kept / total, 3)}
 
 
 def kept_bytes(checkpoint: Checkpoint, plan: EditPlan) -> int:
-    """Bytes that a hot swap keeps beside the model: the base's weights of the layers that it exchanges, as stored."""
+    """Bytes that a hot swap keeps beside the model: the base's tensors that it exchanges, as stored, experts included."""
     entries = [checkpoint.tensors[tensor.name] for tensor in plan.edited]
     return sum(entry.end - entry.begin for entry in entries)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
-from engine.inference.answers import arguments_of, checked_answers
+from engine.inference.answers import arguments_of, check_scope, checked_answers, opening_of
 from engine.inference.sampling import sampling_parameters
 from engine.models.variant import Variant
 from engine.vllm_compat import engine_death, last_logprobs, start_engine, stop_engine, stream
@@ -32,26 +32,26 @@ class Generation:
 class Replica:
     """An engine; `current` is the variant it holds, None before the first swap and after a failed one.
 
-    Raises EngineError for an engine that does not start, with vLLM's own message.
+    The scope of `base`'s plan says whether embeddings and biases can be swapped. Raises EngineError for an engine that does
+    not start, with vLLM's own message, and for one that holds a tensor in a way that a swap does not know.
     """
 
     def __init__(self, arguments: dict[str, Any], base: Variant) -> None:
         self.arguments = arguments
         self.base = base
         self.llm = start_engine(arguments)
-        answers = self.llm.collective_rpc("hotswap_open", args=(arguments["model"],))
+        answers = self.llm.collective_rpc("hotswap_open", args=opening_of(arguments["model"], base.plan.scope))
         self.num_sites = int(checked_answers(answers, "")[0]["sites"])
         self.current: Variant | None = None  # the first swap, to the base too, loads and probes
 
     def swap(self, variant: Variant) -> float:
         """Take up a variant; returns the largest probe error over layers and workers.
 
-        Raises EngineError for a variant of another base, and SwapFailed where the probe finds other weights.
+        Raises EngineError for a variant of another base or a wider scope, SwapFailed where the probe finds other weights.
         """
         if variant.base_hash != self.base.base_hash:
             raise EngineError(f"Variant {variant.name} was made from another base than the model in this engine.")
-        if variant.plan.scope.embeddings or variant.plan.scope.biases:
-            raise EngineError("Embeddings and biases are not swapped in a running engine; write the variant with bin/edit.")
+        check_scope(variant.plan.scope, self.base.plan.scope)
         if self.current is not None and self.current.hash == variant.hash:
             return 0.0
         self.current = None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
+from editing.plan import Scope, plan_edit
 from engine.inference.hotswap import HotSwap
 from engine.vllm_compat import on_cpu
 
@@ -23,12 +23,16 @@ class HotSwapWorker:
     hotswap: HotSwap
     get_model: Any  # vLLM's Worker
 
-    def hotswap_open(self, base_dir: str) -> Answer:
-        """Prepare swaps from the base checkpoint; `sites` is the number of layers that a swap exchanges."""
+    def hotswap_open(self, base_dir: str, embeddings: bool = False, biases: bool = False) -> Answer:
+        """Prepare swaps from the base checkpoint, of embeddings and output biases too where they are asked for.
+
+        `sites` is the number of places that a swap exchanges on this rank.
+        """
 
         def work() -> Answer:
             checkpoint = open_checkpoint(Path(base_dir))
-            self.hotswap = HotSwap(self.get_model(), checkpoint, plan_edit(checkpoint), repacks=on_cpu())
+            plan = plan_edit(checkpoint, Scope(embeddings=embeddings, biases=biases))
+            self.hotswap = HotSwap(self.get_model(), checkpoint, plan, repacks=on_cpu())
             return {"sites": len(self.hotswap.sites)}
 
         return _answer("", work)

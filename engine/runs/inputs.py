@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
-from editing.plan import PROJECTIONS, EditPlan, Scope, plan_edit
+from editing.plan import EditPlan, Scope, plan_edit
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
+from engine.inference.answers import check_scope
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
@@ -171,13 +172,8 @@ class RunInputs:
         return sorted({pair.category for pair in self.pairs}) if self.config.data.split == "kinds" else []
 
     def check_swappable(self) -> None:
-        """Raise for an edit that a running engine cannot take up: of embeddings, biases or experts."""
-        for tensor in self.plan.edited:
-            if tensor.role not in PROJECTIONS or len(tensor.shape) != 2 or ".experts." in tensor.name:
-                raise EngineError(
-                    f"{tensor.name} ({tensor.role}) is not exchanged in a running engine. Write the variant with bin/edit and "
-                    "generate with plain vLLM from there."
-                )
+        """Raise for an edit that no running engine takes up: a head untied. What one engine does not take, it says itself."""
+        check_scope(self.plan.scope, self.plan.scope)
 
     def check_prompts(self) -> None:
         """Render everything that a model will see: a template or a length that cannot serve shows before anything is written."""

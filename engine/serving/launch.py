@@ -15,6 +15,7 @@ from editing.adapter import check_adaptable
 from engine.display.progress import say
 from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
+from engine.inference.answers import opening_of
 from engine.inference.arguments import OPENED_AS, hardware_arguments
 from engine.models.variant import Variant
 from engine.paths import cache_dir, hash_of, write_json, write_text
@@ -102,7 +103,7 @@ def prepare_swappable(sessions: Sequence[Session], options: ServeOptions, key: s
 
 
 def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> Path:
-    """The file that the middleware reads: the base's folder and each variant's hash, basis file and alphas."""
+    """The file that the middleware reads: how the workers open, and each variant's hash, basis file and alphas."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +115,8 @@ def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> P
             save_file({"basis": variant.edit.basis_HK.contiguous()}, basis)
         keep_norms = variant.edit.keep_norms if variant.edit else False
         entries[variant.name] = {"hash": variant.hash, "basis": basis, "alphas": variant.alphas, "keep_norms": keep_norms}
-    write_json(folder / "catalogue.json", {"base_dir": str(session.checkpoint.directory), "variants": entries})
+    opening = opening_of(str(session.checkpoint.directory), *(variant.plan.scope for variant in variants))
+    write_json(folder / "catalogue.json", {"opening": list(opening), "variants": entries})
     return folder / "catalogue.json"
 
 

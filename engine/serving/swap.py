@@ -109,7 +109,7 @@ class SwapMiddleware:
                 await asyncio.sleep(IDLE_POLL_S)
         try:
             if not self.opened:
-                checked_answers(await engine.collective_rpc("hotswap_open", args=(self.catalogue["base_dir"],)), "")
+                checked_answers(await engine.collective_rpc("hotswap_open", args=tuple(self.catalogue["opening"])), "")
                 self.opened = True
         except Exception as error:
             return 500, {"error": f"This engine takes no swap, and holds {self.current} as before: {error}"}

@@ -5,12 +5,7 @@ import torch
 from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis, project_out
-from engine.inference.hotswap import (
-    CHANGE_TOLERANCE,
-    PROBE_TOLERANCE,
-    change_figures,
-    share_of_change,
-)
+from engine.inference.probing import CHANGE_TOLERANCE, PROBE_TOLERANCE, change_figures, relative, share_of_change
 from tests.dense import without
 
 H, WIDTH = 3072, 256
@@ -42,3 +37,24 @@ def test_a_stale_rank_one_edit_is_seen_at_the_width_of_a_3b_model(alpha: float, 
 def test_a_change_below_rounding_has_no_share() -> None:
     output_PH = torch.randn(8, H, generator=torch.Generator().manual_seed(1)).double()
     assert share(output_PH, output_PH, output_PH) is None
+
+
+def test_an_output_that_is_a_little_short_is_no_missing_change() -> None:
+    """Emulated bf16 cuts off; the change here is of the output's length alone, by a tenth of what is cut off."""
+    output_PH = torch.randn(8, H, generator=torch.Generator().manual_seed(1)).double()
+    assert share(0.994 * output_PH, output_PH, 1.0006 * output_PH) is None
+
+
+def test_a_rank_one_edit_of_an_output_that_is_a_little_short_is_seen_whole() -> None:
+    generator = torch.Generator().manual_seed(2)
+    output_PH, direction_1H = torch.randn(8, H, generator=generator).double(), torch.randn(1, H, generator=generator)
+    expected_PH = without(output_PH.T, direction_1H).T
+    assert share(0.994 * expected_PH, expected_PH, output_PH) == pytest.approx(1, abs=0.01)
+
+
+def test_zeros_that_arrive_have_no_error() -> None:
+    assert relative(torch.zeros(1, H), torch.zeros(1, H)) == 0
+
+
+def test_zeros_that_do_not_arrive_are_an_error() -> None:
+    assert relative(torch.full((1, H), 1e-3), torch.zeros(1, H)) > 1

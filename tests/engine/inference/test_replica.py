@@ -18,9 +18,9 @@ from editing.projection import Edit, orthonormal_basis, project_out
 from editing.writer import write_edited
 from engine.configs.load import load_config
 from engine.environment import has_gpu, set_environment
-from engine.errors import EngineError
+from engine.errors import EngineError, SwapFailed
 from engine.inference.arguments import engine_arguments, share_beside_swaps
-from engine.inference.hotswap import Edits, HotSwap, SwapFailed
+from engine.inference.hotswap import Edits, HotSwap
 from engine.inference.replica import Replica
 from engine.models.locate import checkpoint_hash
 from engine.models.variant import Variant
@@ -193,7 +193,7 @@ def test_scopes_and_kept_norms_are_swapped_too(replica: Replica, base: Variant, 
 def test_what_cannot_be_swapped_is_refused_before_anything_changes(replica: Replica, base: Variant, smollm2_dir: Path) -> None:
     plan = plan_edit(open_checkpoint(smollm2_dir), Scope(embeddings=True))
     replica.swap(base)
-    with pytest.raises(EngineError, match="not swapped in a running engine"):
+    with pytest.raises(EngineError, match=r"opened without edit.embeddings: they are not swapped in it"):
         replica.swap(Variant("embeddings", base.base_hash, plan, variant_of(base, 1).edit))
     assert replica.current is base
 

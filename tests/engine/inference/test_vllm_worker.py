@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from editing.checkpoint import open_checkpoint
-from editing.plan import plan_edit
+from editing.plan import Scope, plan_edit
 from editing.projection import Edit, orthonormal_basis
 from engine.errors import EngineError, SwapFailed
-from engine.inference.answers import arguments_of, checked_answers
+from engine.inference.answers import arguments_of, check_scope, checked_answers, opening_of
 from engine.inference.vllm_worker import HotSwapWorker
 from engine.models.variant import Variant
 from tests.tiny import HIDDEN
@@ -101,3 +101,23 @@ def test_one_rank_of_two_that_fails_is_named(variant: Variant) -> None:
 def test_an_answer_to_another_call_is_not_taken(variant: Variant) -> None:
     with pytest.raises(SwapFailed, match="Rank 0 answered for variant other"):
         checked_answers([{"variant_hash": "other", "probe_error": 0.0}], variant.hash)
+
+
+def test_an_engine_is_opened_for_what_any_variant_edits() -> None:
+    assert opening_of("base", Scope(), Scope(embeddings=True), Scope(biases=True)) == ("base", True, True)
+
+
+def test_a_variant_within_the_scope_of_its_engine_passes() -> None:
+    check_scope(Scope(layers=frozenset({1})), Scope(embeddings=True))
+
+
+@pytest.mark.parametrize("part", ["embeddings", "biases"])
+def test_a_scope_beyond_the_one_that_an_engine_was_opened_for_is_refused(part: str) -> None:
+    with pytest.raises(EngineError, match=rf"opened without edit\.{part}"):
+        check_scope(Scope(**{part: True}), Scope())
+
+
+def test_a_head_untied_is_refused() -> None:
+    scope = Scope(embeddings=True, untie=True)
+    with pytest.raises(EngineError, match=r"edit\.untie is not taken up by a running engine"):
+        check_scope(scope, scope)

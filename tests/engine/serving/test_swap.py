@@ -37,7 +37,7 @@ class Engine:
 
 @pytest.fixture
 def middleware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> swap.SwapMiddleware:
-    (tmp_path / "catalogue.json").write_text(json.dumps({"base_dir": "base", "variants": VARIANTS}))
+    (tmp_path / "catalogue.json").write_text(json.dumps({"opening": ["base", False, False], "variants": VARIANTS}))
     monkeypatch.setenv(swap.CATALOGUE_VARIABLE, str(tmp_path / "catalogue.json"))
     monkeypatch.setenv(swap.KEY_VARIABLE, "key")
 

@@ -1,6 +1,7 @@
-"""vLLM's insides as far as we rely on them: private names, ids, layers, defaults. An upgrade of vLLM is tried here first.
+"""vLLM's insides as far as we rely on them: private names, ids, defaults, and in `layers` a worker's layers.
 
-Written for vLLM 0.26 to 0.33. vLLM is imported inside the functions: it takes ten seconds.
+An upgrade of vLLM is tried here first. Written for vLLM 0.26 to 0.33. vLLM is imported inside the functions: it takes ten
+seconds.
 """
 
 import ast
@@ -213,46 +214,3 @@ def core_client(core: Any) -> Iterator[None]:
         yield
     finally:
         EngineCoreClient.make_client = real
-
-
-# --- layers, inside a worker --------------------------------------------------------------------------------------------
-
-
-def row_parallel(model: Any, name: str) -> Any:
-    """The linear layer `name` of a loaded model. Raises EngineError for one whose weight cannot be exchanged as it is."""
-    from vllm.model_executor.layers.linear import RowParallelLinear, UnquantizedLinearMethod
-
-    try:
-        module = model.get_submodule(name)
-    except AttributeError:
-        raise EngineError(f"vLLM's {type(model).__name__} has no module {name}, so it cannot be swapped. Use bin/edit.") from None
-    if type(module) is not RowParallelLinear:
-        raise EngineError(
-            f"{name} is a {type(module).__name__}; a hot swap takes RowParallelLinear (no LoRA, no pipeline parallelism)."
-        )
-    if type(module.quant_method) is not UnquantizedLinearMethod:
-        raise EngineError(f"{name} is quantised ({type(module.quant_method).__name__}); a hot swap takes unquantised weights.")
-    return module
-
-
-def columns_of(module: Any) -> slice:
-    """The columns of the whole (H, I) matrix that this rank holds."""
-    width = module.input_size_per_partition
-    return slice(module.tp_rank * width, (module.tp_rank + 1) * width)
-
-
-def exchange_weight(module: Any, weight_HI: Any, *, repacks: bool) -> None:
-    """Put a weight of the engine's type into a layer; `repacks` where vLLM keeps a packed copy, as it does on the CPU."""
-    from torch import nn
-
-    if repacks:
-        # The packed copy was made at load: writing into the parameter would change nothing and say nothing.
-        module.weight = nn.Parameter(weight_HI.contiguous(), requires_grad=False)
-        module.quant_method.process_weights_after_loading(module)
-    else:
-        module.weight.data.copy_(weight_HI)  # in place: CUDA graphs hold the parameter's address
-
-
-def layer_output(module: Any, input_PI: Any) -> Any:
-    """A layer's output for inputs, by the kernel that generation uses; (P, H) of the engine's type, without ranks' sum."""
-    return module.quant_method.apply(module, input_PI)
