@@ -105,6 +105,7 @@ SERVED_CONFIGS: dict[str, dict[str, Any]] = {
     # Experts of width 40 are padded to 64 in vLLM on a CPU; gpt-oss's are not, and have to be a multiple of 32.
     "qwen3_moe served": {**SERVED_MOE, "num_experts": 5, "moe_intermediate_size": 40, "mlp_only_layers": [0]},
     "mixtral served": {**SERVED_MOE, "num_local_experts": 5, "intermediate_size": 40},
+    "olmoe served": {**SERVED_MOE, "hidden_size": 256, "num_experts": 5, "intermediate_size": 40},
     "gpt_oss served": {**SERVED_MOE, "num_local_experts": 5, "intermediate_size": 64},
     "llama served deep": {**LLAMA_SIZES, "head_dim": 64, "num_hidden_layers": 16, "max_position_embeddings": 256},
 }
@@ -128,6 +129,23 @@ def save_tiny(family: str, directory: Path, max_shard_size: str = "1GB", dtype: 
     """Save a tiny model as safetensors; returns the folder."""
     tiny_model(family, dtype).save_pretrained(directory, max_shard_size=max_shard_size)
     return directory
+
+
+def fuse_experts(folder: Path) -> Path:
+    """Store the experts of a saved Qwen3-MoE as newer checkpoints do: a tensor a block, gates before ups; returns the folder."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    blocks = sorted({name.split(".experts.")[0] + ".experts" for name in weights if ".experts." in name})
+    for block in blocks:
+        numbers = range(sum(name.startswith(block) and name.endswith(".down_proj.weight") for name in weights))
+        gate, up, down = (
+            torch.stack([weights.pop(f"{block}.{number}.{name}_proj.weight") for number in numbers])
+            for name in ("gate", "up", "down")
+        )
+        weights |= {f"{block}.gate_up_proj": torch.cat([gate, up], dim=1), f"{block}.down_proj": down}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}u {{ m['content'] }} {% endfor %}{% if add_generation_prompt %}a {% endif %}"

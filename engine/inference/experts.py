@@ -20,6 +20,7 @@ from engine.errors import EngineError
 from engine.inference.probing import COPIED
 from engine.inference.sites import Site, columns, product, random_vectors, turned
 from engine.vllm_compat.layers import (
+    USE_EDIT,
     columns_of_experts,
     exchange_expert,
     expert_biases,
@@ -122,7 +123,7 @@ class ExpertBiasSite(Site):
     def __init__(self, tensor: PlannedTensor, layer: ExpertLayer, checkpoint: Checkpoint, device: torch.device) -> None:
         held_EH = expert_biases(layer.module)
         if held_EH is None:
-            raise EngineError(f"vLLM holds no {tensor.name}. Write the variant with bin/edit.")
+            raise EngineError(f"vLLM holds no {tensor.name}. {USE_EDIT}")
         base = _picked(checkpoint.read(tensor.name), layer.numbers)
         super().__init__(tensor, layer.module, base.to(device), held_EH.dtype)
         self.base_output = self.expected(self.base)
@@ -175,8 +176,10 @@ def _gate_and_up(
     if tensor.axis == 1:  # (2 I, H): gates first
         gate, up = fused.chunk(2)
         return _through(gate[part], probe_PH), _through(up[part], probe_PH)
+    if (inner_biases := f"{name.block}.gate_up_proj_bias") not in checkpoint.tensors:
+        raise EngineError(f"{tensor.name} is turned round and has no biases, unlike gpt-oss's; it is not probed. {USE_EDIT}")
     both = fused.T.unflatten(0, (-1, 2))[part]  # gpt-oss: (H, 2 I), gate and up in turn
-    biases = checkpoint.read(f"{name.block}.gate_up_proj_bias")[number].view(-1, 2)[part]
+    biases = checkpoint.read(inner_biases)[number].view(-1, 2)[part]
     return tuple(_through(both[:, one], probe_PH) + _rounded(biases[:, one], probe_PH) for one in (0, 1))  # type: ignore[return-value]
 
 
@@ -195,5 +198,5 @@ def _activated(config: Mapping[str, Any], gate_PI: Tensor, up_PI: Tensor) -> Ten
         gate_PI, up_PI = gate_PI.clamp(max=GPT_OSS_LIMIT), up_PI.clamp(-GPT_OSS_LIMIT, GPT_OSS_LIMIT)
         return (up_PI + 1) * gate_PI * torch.sigmoid(GPT_OSS_SLOPE * gate_PI)
     if config.get("hidden_act") != "silu":
-        raise EngineError(f"Experts with {config.get('hidden_act')!r} as hidden_act are not probed. Write it with bin/edit.")
+        raise EngineError(f"Experts with {config.get('hidden_act')!r} as hidden_act are not probed. {USE_EDIT}")
     return silu(gate_PI) * up_PI

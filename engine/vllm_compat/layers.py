@@ -97,14 +97,13 @@ def head_of(model: Any, module: Any, tensor: str, *, ties_head: bool) -> Any:
 
     Raises EngineError where engine and checkpoint differ: vLLM ties a head that equals the embedding.
     """
-    head = getattr(model, "lm_head", None)
-    shared = head is None or head.weight.data_ptr() == module.weight.data_ptr()
+    heads = [one for name, one in model.named_modules() if name.rpartition(".")[2] == "lm_head"]  # a text tower's is deeper
+    head = heads[0] if heads else module
+    shared = head.weight.data_ptr() == module.weight.data_ptr()
     if shared != ties_head:
         ours, its = ("one tensor", "two") if shared else ("two tensors", "one")
         raise EngineError(f"vLLM holds {tensor} and the output head as {ours}, the checkpoint as {its}. {USE_EDIT}")
-    if not ties_head:
-        return None
-    return module if head is None else head
+    return head if ties_head else None
 
 
 def exchange_rows(module: Any, rows_NH: Any) -> None:

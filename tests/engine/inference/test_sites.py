@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -20,7 +20,7 @@ from engine.inference.probing import relative
 from engine.inference.sites import Site
 from engine.vllm_compat.layers import adds_expert_biases
 from tests.dense import without
-from tests.tiny import save_tiny
+from tests.tiny import fuse_experts, save_tiny
 
 CPU = torch.device("cpu")
 BLOCK = "model.layers.1.mlp.experts"
@@ -93,21 +93,8 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     family = "gpt_oss served" if request.param == "gpt_oss served" else "qwen3_moe served"
     made = save_tiny(family, tmp_path_factory.mktemp("model"), dtype=torch.float32)
     if request.param.endswith("fused"):
-        fuse(made / "model.safetensors")
+        fuse_experts(made)
     return made
-
-
-def fuse(file: Path) -> None:
-    weights = load_file(file)
-    for layer in (1, 2):
-        block = f"model.layers.{layer}.mlp.experts"
-        parts = {
-            name: [weights.pop(f"{block}.{n}.{name}.weight") for n in range(5)] for name in ("gate_proj", "up_proj", "down_proj")
-        }
-        weights[f"{block}.down_proj"] = torch.stack(parts["down_proj"])
-        gates_and_ups = zip(parts["gate_proj"], parts["up_proj"], strict=True)
-        weights[f"{block}.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in gates_and_ups])
-    save_file(weights, file)
 
 
 RANKS = [

@@ -168,23 +168,40 @@ def test_a_stale_bias_is_seen(checkpoint: Checkpoint, weights: dict[str, Tensor]
     assert worst(site, site.weight(EDIT)) > 0.01
 
 
+def model_with(module: nn.Module, head: nn.Module | None = None) -> nn.Module:
+    """A text tower with an embedding and perhaps a head, inside a model of more than text."""
+    model, tower = nn.Module(), nn.Module()
+    tower.add_module("embed_tokens", module)
+    if head is not None:
+        tower.add_module("lm_head", head)
+    model.add_module("language_model", tower)
+    return model
+
+
 def test_a_head_that_vllm_tied_by_itself_is_refused(weights: dict[str, Tensor]) -> None:
-    module = Vocabulary(weights[EMBEDDING], slice(0, 64))
+    module, head = (Vocabulary(weights[EMBEDDING], slice(0, 64)) for _ in range(2))
+    head.weight = module.weight
     with pytest.raises(EngineError, match="output head as one tensor, the checkpoint as two"):
-        head_of(SimpleNamespace(lm_head=module), module, EMBEDDING, ties_head=False)
+        head_of(model_with(module, head), module, EMBEDDING, ties_head=False)
 
 
 def test_a_tied_head_that_vllm_holds_by_itself_is_refused(weights: dict[str, Tensor]) -> None:
     module, other = (Vocabulary(weights[EMBEDDING], slice(0, 64)) for _ in range(2))
     with pytest.raises(EngineError, match="output head as two tensors, the checkpoint as one"):
-        head_of(SimpleNamespace(lm_head=other), module, EMBEDDING, ties_head=True)
+        head_of(model_with(module, other), module, EMBEDDING, ties_head=True)
 
 
 def test_a_head_of_its_own_stays_as_it_is(weights: dict[str, Tensor]) -> None:
     module, other = (Vocabulary(weights[EMBEDDING], slice(0, 64)) for _ in range(2))
-    assert head_of(SimpleNamespace(lm_head=other), module, EMBEDDING, ties_head=False) is None
+    assert head_of(model_with(module, other), module, EMBEDDING, ties_head=False) is None
+
+
+def test_a_head_that_shares_the_embeddings_weight_is_found(weights: dict[str, Tensor]) -> None:
+    module, head = (Vocabulary(weights[EMBEDDING], slice(0, 64)) for _ in range(2))
+    head.weight = module.weight
+    assert head_of(model_with(module, head), module, EMBEDDING, ties_head=True) is head
 
 
 def test_a_model_without_a_head_multiplies_with_its_embedding(weights: dict[str, Tensor]) -> None:
     module = Vocabulary(weights[EMBEDDING], slice(0, 64))
-    assert head_of(SimpleNamespace(), module, EMBEDDING, ties_head=True) is module
+    assert head_of(model_with(module), module, EMBEDDING, ties_head=True) is module

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from editing.checkpoint import open_checkpoint
+from editing.families import FAMILIES as KNOWN
 from editing.plan import Scope
 from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
@@ -25,14 +26,19 @@ from engine.models.variant import Variant
 from engine.vllm_compat import worker_here
 from tests.greedy import by_transformers, by_vllm
 from tests.swapped import tiny_replica
-from tests.tiny import save_tiny
+from tests.tiny import fuse_experts, save_tiny
 
 pytestmark = pytest.mark.engine
 PROMPTS = [[1, 5 + index, 9, 17, 3 + index] for index in range(6)]
 GREEDY = SamplingConfig(max_tokens=6)
 SCOPES = {"gpt_oss served": Scope(embeddings=True, biases=True)}
-FAMILIES = ["qwen3_moe served", "mixtral served", "gpt_oss served"]
-SHAPES = [pytest.param(name, id=name.split()[0], marks=[] if name == FAMILIES[0] else pytest.mark.slow) for name in FAMILIES]
+FUSED = "qwen3_moe served, fused"
+FAMILIES = ["qwen3_moe served", "mixtral served", "gpt_oss served", FUSED]
+FAMILIES += ["olmoe served"] if "olmoe" in KNOWN else []
+SHAPES = [
+    pytest.param(name, id=name.replace(" served", ""), marks=[pytest.mark.slow] if number else [])
+    for number, name in enumerate(FAMILIES)
+]
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ def held(replica: Replica) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module", params=SHAPES)
 def swapped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapped]:
-    folder = save_tiny(request.param, tmp_path_factory.mktemp("model"), dtype=torch.float32)
+    folder = save_tiny(request.param.split(",")[0], tmp_path_factory.mktemp("model"), dtype=torch.float32)
+    if request.param == FUSED:
+        fuse_experts(folder)
     with tiny_replica(folder, SCOPES.get(request.param)) as (replica, base, _):
         checkpoint = open_checkpoint(folder)
         basis_HK = orthonormal_basis(torch.randn(2, checkpoint.hidden_size, generator=torch.Generator().manual_seed(5)))
