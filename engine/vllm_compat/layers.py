@@ -1,7 +1,7 @@
 """vLLM's layers inside a worker: which of them hold a checkpoint's tensor plainly, and how it is exchanged and tried.
 
-Linear layers and embeddings as of vLLM 0.26 to 0.33. Experts on a GPU as of 0.24 to 0.32, on a CPU as of 0.32, where their
-kernel took the GPU's form. What is not known is refused by name. vLLM is imported inside the functions.
+Linear layers and embeddings as in vLLM 0.26 to 0.33. Experts on a GPU as in 0.24 and 0.32; on a CPU as in 0.32, older kernels
+being of another form. What is not known is refused by name. vLLM is imported inside the functions.
 """
 # H = hidden size, I = this rank's share of a projection's input size, N = rows, P = probe vectors
 
