@@ -6,7 +6,6 @@ Refuses what it cannot edit, by name: pickles, GGUF, quantised weights, truncate
 from __future__ import annotations  # torch is named in annotations alone: opening a checkpoint does not import it
 
 import hashlib
-import json
 import math
 import os
 import struct
@@ -209,13 +208,13 @@ def _read_config(directory: Path) -> dict[str, Any]:
     if not path.is_file():
         raise EditError(f"{directory} is no checkpoint folder: it has no config.json. Expected config.json and *.safetensors.")
     try:
-        config = json.loads(path.read_text())
+        config = parse_json(path.read_bytes())
     except ValueError as error:
-        raise EditError(f"{path} is not valid JSON ({error}).") from error
+        raise EditError(f"{path} is not valid JSON ({error}). Copy the model's config.json again.") from error
     _check_config(path, config)
     quantization = config.get("quantization_config")
     if quantization:
-        method = quantization.get("quant_method", "unknown method")
+        method = quantization.get("quant_method", "unknown method") if isinstance(quantization, dict) else "unknown method"
         raise EditError(f"{directory} is quantised ({method}). Edit the unquantised checkpoint and quantise the result.")
     return config
 

@@ -126,7 +126,7 @@ class RunInputs:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """A run's identity: the resolved configuration and the hashes of the files it reads."""
-        from engine.paths import file_hash, hash_of
+        from engine.paths import file_hash, hash_of, user_path
 
         data = self.config.data
         files = {
@@ -135,7 +135,7 @@ class RunInputs:
             "test_answerable": data.test_answerable,
         }
         if (given := self.config.directions.file) is not None:
-            if not Path(given).expanduser().is_file():
+            if not user_path(given).is_file():
                 raise EngineError(f"Directions file {given} does not exist. Give a directions.safetensors, or leave it out.")
             files["directions"] = given
         rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
@@ -161,6 +161,7 @@ class RunInputs:
             "pairs": self.identity["data_hashes"]["train_pairs"],
             "rendering": [self.identity["rendering_hashes"], self.identity["rendered_probe"]],
             "num_pairs": len(self.pairs),
+            "columns": self.config.data.pair_columns,
             "pairs_kept": [self.config.data.hold_out, self.config.data.split, self._kinds_of_split],
             "position": self.config.directions.position,
             "estimator": self.config.directions.estimator,

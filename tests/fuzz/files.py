@@ -35,23 +35,18 @@ from extraction.prompts import load_pairs, load_prompts
 from tests.engine.report.made import make_run
 from tests.tiny import save_tiny, save_tokenizer
 
-PENDING_CONFIG = "config.json is read anew with the families (issue 17, point 2)"
-PENDING = "the renderer is mended with the templates (issue 17, point 1)"
-
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of user file.
 
     file: below the specimens' folder. form: how it is mutated. read: the project's reader, given the folder.
-    pending: why its reader may still raise something else; "" where it may not.
     """
 
     name: str
     file: str
     form: str
     read: Callable[[Path], Any]
-    pending: str = ""
 
 
 PAIRS = [{"declined": f"Call my aunt {number}.", "answered": f"What is aunt {number}?", "category": "c"} for number in range(4)]
@@ -195,12 +190,12 @@ KINDS = (
     Kind("labels parquet", "labels.parquet", "parquet", lambda folder: load_labels(str(folder / "labels.parquet"))),
     Kind("a rater's readings", "rater.jsonl", "jsonl", lambda folder: readings(folder / "rater.jsonl")),
     Kind("a label sample", "rater.jsonl", "jsonl", lambda folder: read_lines(folder / "rater.jsonl")),
-    Kind("config.json", "model/config.json", "json", lambda folder: _open(folder / "model"), PENDING_CONFIG),
+    Kind("config.json", "model/config.json", "json", lambda folder: _open(folder / "model")),
     Kind("index", "sharded/model.safetensors.index.json", "json", lambda folder: _open(folder / "sharded")),
     Kind("weights", "model/model.safetensors", "safetensors", lambda folder: _open(folder / "model")),
-    Kind("tokenizer.json", "model/tokenizer.json", "json", _render, PENDING),
-    Kind("tokenizer_config.json", "model/tokenizer_config.json", "json", _render, PENDING),
-    Kind("chat template", "model/chat_template.jinja", "text", _render, PENDING),
+    Kind("tokenizer.json", "model/tokenizer.json", "json", _render),
+    Kind("tokenizer_config.json", "model/tokenizer_config.json", "json", _render),
+    Kind("chat template", "model/chat_template.jinja", "text", _render),
     Kind("adapter_config.json", "adapter/adapter_config.json", "json", lambda folder: read_adapter(folder / "adapter")),
     Kind("adapter weights", "adapter/adapter_model.safetensors", "safetensors", lambda folder: read_adapter(folder / "adapter")),
     Kind("edit.json", "edited/edit.json", "json", _record),
