@@ -111,10 +111,11 @@ SERVED_CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Module:
-    """A random model of the family, norms and biases random too; equal calls give equal weights."""
+def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16, sizes: dict[str, Any] | None = None) -> torch.nn.Module:
+    """A random model of the family, norms and biases random too; equal calls give equal weights. `sizes` win over its own."""
     torch.manual_seed(7)
-    config = AutoConfig.for_model(family.split()[0], **TOKENS, **{**EDITOR_CONFIGS, **NEAR_CONFIGS, **SERVED_CONFIGS}[family])
+    own = {**EDITOR_CONFIGS, **NEAR_CONFIGS, **SERVED_CONFIGS}[family]
+    config = AutoConfig.for_model(family.split()[0], **{**TOKENS, **own, **(sizes or {})})
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -125,9 +126,15 @@ def tiny_model(family: str, dtype: torch.dtype = torch.bfloat16) -> torch.nn.Mod
     return model.to(dtype)
 
 
-def save_tiny(family: str, directory: Path, max_shard_size: str = "1GB", dtype: torch.dtype = torch.bfloat16) -> Path:
+def save_tiny(
+    family: str,
+    directory: Path,
+    max_shard_size: str = "1GB",
+    dtype: torch.dtype = torch.bfloat16,
+    sizes: dict[str, Any] | None = None,
+) -> Path:
     """Save a tiny model as safetensors; returns the folder."""
-    tiny_model(family, dtype).save_pretrained(directory, max_shard_size=max_shard_size)
+    tiny_model(family, dtype, sizes).save_pretrained(directory, max_shard_size=max_shard_size)
     return directory
 
 
