@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A core each. Two workers with two threads each wait for one another at every product: five times slower here.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["COLUMNS"] = "170"  # xdist says 80, and what commands print is looked at in one width
 
 import pytest
