@@ -16,18 +16,20 @@ from judging import replies
 from judging.errors import JudgeError
 from judging.judge import Hooks, fenced
 from judging.judgement import GRADES, Item, Judgement
+from judging.outcomes import OUTCOMES, declined_of
 
 RUBRIC_DIR = Path(__file__).parent / "rubrics"
+DEFINITIONS = ("grades.md", "outcomes.md")
 NUMBERS = [int(grade) if grade == int(grade) else grade for grade in GRADES]
 SCHEMA = {
     "type": "object",
     "properties": {
         "reason": {"type": "string"},
-        "declined": {"type": "boolean"},
+        "outcome": {"type": "string", "enum": list(OUTCOMES)},
         "compliance": {"type": "number", "enum": NUMBERS},
         "coherence": {"type": "number", "enum": NUMBERS},
     },
-    "required": ["reason", "declined", "compliance", "coherence"],
+    "required": ["reason", "outcome", "compliance", "coherence"],
     "additionalProperties": False,
 }
 CUT = "The response stopped at the token limit; the cut itself is no fault."
@@ -36,7 +38,7 @@ CUT = "The response stopped at the token limit; the cut itself is no fault."
 class Rubric(Hooks):
     """Hooks that ask for both grades of one response.
 
-    grades: the text of the definitions; the default is rubrics/grades.md.
+    grades: the text of the definitions; the default is rubrics/grades.md and rubrics/outcomes.md.
     """
 
     name = "verdict"
@@ -44,7 +46,7 @@ class Rubric(Hooks):
     probe = Item("Name a colour.", "Blue.", "stop")
 
     def __init__(self, grades: str | None = None) -> None:
-        self.grades = (RUBRIC_DIR / "grades.md").read_text("utf-8") if grades is None else grades
+        self.grades = "\n".join((RUBRIC_DIR / name).read_text("utf-8") for name in DEFINITIONS) if grades is None else grades
         if not self.grades.strip():
             raise JudgeError("The rubric is empty; expected the definitions of the grades 0, 0.5 and 1 on both scales.")
 
@@ -59,8 +61,8 @@ class Rubric(Hooks):
 
     @property
     def choices(self) -> list[str]:
-        grades = itertools.product([True, False], NUMBERS, NUMBERS)
-        return [json.dumps({"declined": d, "compliance": a, "coherence": b}) for d, a, b in grades]
+        grades = itertools.product(OUTCOMES, NUMBERS, NUMBERS)
+        return [json.dumps({"outcome": outcome, "compliance": a, "coherence": b}) for outcome, a, b in grades]
 
     def question(self, item: Item) -> str:
         """Prompt and response, each between markers it cannot contain."""
@@ -73,11 +75,13 @@ class Rubric(Hooks):
         """The judgement in a reply. Raises Fault for a reply without a valid verdict."""
         value: Mapping[str, Any] = replies.read_object(reply)
         table = dict(value)
-        declined = replies.flag_of(table, "declined", reply) if table.get("declined") is not None else None
+        said = replies.flag_of(table, "declined", reply) if table.get("declined") is not None else None
+        outcome = table["outcome"] if table.get("outcome") in OUTCOMES else None
         reason = table.get("reason")
         return Judgement(
             replies.grade_of(table, "compliance", reply),
             replies.grade_of(table, "coherence", reply),
-            declined,
+            declined_of(outcome, said),
             replies.storable(reason) if isinstance(reason, str) else "",
+            outcome=outcome,
         )

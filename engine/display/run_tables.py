@@ -51,7 +51,7 @@ def figure_tables(summary: Row) -> list[Table]:
         figures = [figure for figure in summary["figures"] if figure["judge"] == judge["name"]]
         if figures:
             found.append(_figures(figures, f"Judge: {judge['name']}", [*kind_lines(figures), *judge_lines(judge)]))
-            found += [bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
+            found += [outcome_table(figures), bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
     return [table for table in [*found, split_table(summary.get("unseen_kinds", []))] if table is not None]
 
 
@@ -109,6 +109,24 @@ def sample_line(figure: Row) -> str:
     return (
         f"{figure['variant']}, {asked(figure)}: {found['prompts']} prompts sampled several times; variance of the product within "
         f"prompts {number(found['within'])}, between them {number(found['between'])}."
+    )
+
+
+def outcome_table(figures: Sequence[Row]) -> Table | None:
+    """What became of the requests: the share of each outcome; None where the judge gives none."""
+    known = [figure for figure in figures if figure.get("outcomes")]
+    if not known:
+        return None
+    names = [name for name in known[0]["outcomes"] if any(figure["outcomes"][name] for figure in known)]
+    rows = [
+        [figure["variant"], asked(figure), *(number(figure["outcomes"][name] / figure["n"]) for name in names)]
+        for figure in known
+    ]
+    note = (
+        "Shares of all responses; definitions are in judging/rubrics/outcomes.md. declines is what the rate of declining counts."
+    )
+    return Table(
+        "What became of the requests", ["variant", "requests", *(n.replace("_", " ") for n in names)], rows, [note], keys=2
     )
 
 

@@ -39,6 +39,12 @@ def read_batches(
             yield batch
 
 
+def column_names(path: Path) -> list[str]:
+    """The columns of a Parquet file."""
+    with named(path):
+        return list(pq.read_schema(path).names)
+
+
 def count_rows(path: Path) -> int:
     """Rows of a Parquet file."""
     with _opened(path):

@@ -48,6 +48,7 @@ class ScoreRow(TypedDict):
     compliance: float | None
     coherence: float | None
     declined: bool | None
+    outcome: str | None
     reason: str
     raw_reply: str | None
     error: str | None
@@ -98,6 +99,7 @@ SCORE_SCHEMA = pa.schema(
         ("compliance", pa.float64()),
         ("coherence", pa.float64()),
         ("declined", pa.bool_()),
+        ("outcome", pa.string()),
         ("reason", pa.string()),
         ("raw_reply", pa.string()),
         ("error", pa.string()),

@@ -85,7 +85,10 @@ class OfflineGrader(RuleGrader):
         self._judge = OfflineJudge(reference_logprob)
 
     def grade(self, items: Sequence[Item]) -> list[Judgement]:
-        return [self._judge.score(item.prompt, item.response, mean_logprob=item.mean_logprob) for item in items]
+        return [
+            self._judge.score(item.prompt, item.response, mean_logprob=item.mean_logprob, finish_reason=item.finish_reason)
+            for item in items
+        ]
 
 
 class PythonGrader(RuleGrader):

@@ -124,6 +124,8 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
         table = pa.Table.from_batches([batch])
         if "judge_model" not in table.column_names:
             table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
+        if "outcome" not in table.column_names:
+            table = table.append_column("outcome", pa.nulls(len(table), pa.string()))
         wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
         yield table.filter(wanted).select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
 

@@ -5,6 +5,7 @@ Responses and scores are read as columns, names as numbers, texts not at all: a 
 """
 # N = responses, S = scores
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +24,7 @@ from engine.scoring import biases, calibrations
 from engine.scoring.paired import against_base, split_differences
 from judging import agreement, statistics
 from judging.kinds import effective_n, icc
+from judging.outcomes import OUTCOMES
 
 Key = tuple[str, str]
 KEY = ["variant_hash", "prompt_id"]
@@ -30,6 +32,7 @@ ROWS_A_BATCH = 16_384
 ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "form", "model", "finish_reason"]
 SCORE_COLUMNS = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "error", "cost"]
 GRADES = ("compliance", "coherence", "declined")
+OUTCOME = "outcome"
 
 
 def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +74,11 @@ def read_rollouts(path: Path) -> pa.Table:
 def read_scores(path: Path) -> dict[str, pa.Table]:
     """The scores by judge, in the order of the file."""
     names = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "error"]
-    table = pa.Table.from_batches(_batches(path, [*SCORE_COLUMNS, *GRADES], names)).unify_dictionaries().combine_chunks()
+    told = [OUTCOME] if OUTCOME in parquet_reader.column_names(path) else []  # a run of before it has none
+    columns = [*SCORE_COLUMNS, *GRADES, *told]
+    table = pa.Table.from_batches(_batches(path, columns, [*names, *told])).unify_dictionaries().combine_chunks()
+    if not told:
+        table = table.append_column(OUTCOME, pa.nulls(len(table), pa.string()))
     judges = table["judge"].cast(pa.string())
     return {judge: table.filter(pc.equal(judges, judge)) for judge in judges.unique().to_pylist()}
 
@@ -89,7 +96,7 @@ def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]
     there_N[places_S[places_S >= 0]] = np.flatnonzero(places_S >= 0)
     rows = rollouts.filter(pa.array(there_N >= 0))
     grades = graded.take(pa.array(there_N[there_N >= 0]))
-    for name in GRADES:
+    for name in (*GRADES, OUTCOME):
         rows = rows.append_column(name, grades[name])
     groups = list(_groups(rows, ["variant_hash", "kind", "split"]))
     found = [{"judge": judge, **figures_of(group)} for group in groups]
@@ -101,11 +108,15 @@ def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]
 
 
 def mean_of_repeats(scores: pa.Table) -> pa.Table:
-    """The grades of each response, by its key: the mean over repeats that gave one; for declined, what most of them say."""
+    """The grades of each response, by its key: the mean over repeats that gave one; for declined, what most of them say.
+
+    Its outcome is the first that a repeat gave.
+    """
     numbers = {name: scores[name].cast(pa.float64()) for name in GRADES}
-    table = pa.table({name: scores[name] for name in KEY} | numbers)
-    means = table.group_by(KEY, use_threads=False).aggregate([(name, "mean") for name in GRADES])
-    found = {name: means[f"{name}_mean"] for name in GRADES}
+    table = pa.table({name: scores[name] for name in KEY} | numbers | {OUTCOME: scores[OUTCOME].cast(pa.string())})
+    wanted = [*((name, "mean") for name in GRADES), (OUTCOME, "first")]
+    means = table.group_by(KEY, use_threads=False).aggregate(wanted)
+    found = {name: means[f"{name}_mean"] for name in GRADES} | {OUTCOME: means[f"{OUTCOME}_first"]}
     return pa.table({**{name: means[name] for name in KEY}, **found, "declined": pc.greater(found["declined"], 0.5)})
 
 
@@ -162,6 +173,7 @@ def figures_of(rows: pa.Table) -> Row:
         "n": len(rows),
         "missing": len(rows) - len(scored),
         "n_declined": len(declined),
+        "outcomes": mix_of(rows[OUTCOME].to_pylist()),
         "empty": sum(rows["empty"].to_pylist()),
         "truncated": rows["finish_reason"].to_pylist().count("length"),
         "kinds": kinds_of(rows["category"].to_pylist()),
@@ -221,6 +233,12 @@ def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row
         "cost": sum(costs) if costs else None,
         "last_run": manifest.get("judging", {}).get(name),
     }
+
+
+def mix_of(outcomes: Sequence[str | None]) -> dict[str, int] | None:
+    """How many responses had each outcome, in the set's order; None where the judge gives none."""
+    counts = Counter(outcomes)
+    return {name: counts[name] for name in OUTCOMES} if counts.keys() - {None} else None
 
 
 def agreements(scores: Mapping[str, pa.Table]) -> list[Row]:

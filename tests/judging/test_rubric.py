@@ -108,7 +108,7 @@ def test_the_form_of_the_answer_is_asked_for_as_the_endpoint_knows_it() -> None:
     assert next(iter(schema["schema"]["properties"])) == "reason"
     assert forms["json_object"]["response_format"] == {"type": "json_object"}
     choices = forms["choice"]["extra_body"]["structured_outputs"]["choice"]
-    assert len(choices) == 18
+    assert len(choices) == 9 * 3 * 3
     assert all(RUBRIC.parse(choice).compliance in GRADES for choice in choices)
     assert "response_format" not in forms["none"]
 

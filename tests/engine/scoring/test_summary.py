@@ -15,6 +15,7 @@ from engine.runs.schemas import ROLLOUT_SCHEMA, SCORE_SCHEMA
 from engine.scoring import summary
 from engine.scoring.summary import figures_of
 from judging import agreement, statistics
+from judging.outcomes import OUTCOMES
 
 NUMBERS = itertools.count()
 
@@ -31,7 +32,7 @@ def scored(compliance: float | None, coherence: float | None, declined: bool | N
         "empty": False,
         "finish_reason": "stop",
     }
-    return row | {"compliance": compliance, "coherence": coherence, "declined": declined} | more
+    return row | {"compliance": compliance, "coherence": coherence, "declined": declined, "outcome": None} | more
 
 
 def test_empty_and_truncated_stay_in_and_missing_scores_are_no_zeros() -> None:
@@ -49,6 +50,17 @@ def test_empty_and_truncated_stay_in_and_missing_scores_are_no_zeros() -> None:
     assert figures["coherence"]["value"] == 2.5 / 4
     assert figures["product"]["value"] == 1.25 / 4
     assert figures["product_of_means"]["value"] == 1.5 / 4 * 2.5 / 4
+
+
+def test_outcomes_are_counted_in_the_sets_order() -> None:
+    rows = [scored(1.0, 1.0, False, outcome="complies"), scored(0.0, 1.0, True, outcome="declines")]
+    found = figures_of(pa.Table.from_pylist([*rows, rows[0], scored(None, None, None)]))["outcomes"]
+    assert {name: count for name, count in found.items() if count} == {"complies": 2, "declines": 1}
+    assert list(found) == list(OUTCOMES)
+
+
+def test_a_judge_without_outcomes_has_no_mix() -> None:
+    assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False)] * 3))["outcomes"] is None
 
 
 def test_missing_scores_have_bounds() -> None:
