@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tekken.json")
 TEMPLATE_FILES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json", "special_tokens_map.json")
 PROCESSORS_TEMPLATE = "chat_template.json"
+STOP_FILES = ("generation_config.json", "config.json")
 
 
 def open_tokenizer(directory: Path, *, quick: bool = False) -> Any:
@@ -56,6 +57,18 @@ def open_renderer(directory: Path, model: ModelConfig, *, quick: bool = False) -
             "Choose one: --template FILE."
         )
     return make(template=of_processor)
+
+
+def stop_tokens(directory: Path, tokenizer: Any) -> list[int]:
+    """The tokens that end a response, as vLLM decides them: the tokenizer's, and generation_config.json's, else config.json's."""
+    file = next((directory / name for name in STOP_FILES if (directory / name).is_file()), None)
+    try:
+        said = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+        named = said.get("eos_token_id", said.get("text_config", {}).get("eos_token_id"))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise EngineError(f"{file} cannot be read ({type(error).__name__}). Copy it again.") from error
+    ids = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    return sorted({token for token in ids if isinstance(token, int) and not isinstance(token, bool)})
 
 
 def _processors_template(file: Path) -> str:

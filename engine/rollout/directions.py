@@ -187,6 +187,7 @@ def transformers_model(session: Session) -> Any:
     import torch
 
     from engine.models.load import causal_model
+    from engine.models.tokenizer import stop_tokens
 
     session.arithmetic.say()
     dtype = session.config.model.dtype
@@ -194,6 +195,7 @@ def transformers_model(session: Session) -> Any:
     memory = [torch.cuda.mem_get_info(gpu) for gpu in range(torch.cuda.device_count())]
     placed = device_map(session.engine_bytes, memory)
     model = causal_model(session.checkpoint, **options, **placed.options)
+    model.generation_config.eos_token_id = stop_tokens(session.checkpoint.directory, session.renderer.tokenizer)
     say(f"model: {model_name(session.config, session.base_hash)} in transformers, {dtype}, {placed.where}")
     return model
 

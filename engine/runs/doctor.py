@@ -22,7 +22,7 @@ from engine.errors import EngineError
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, arithmetic_of, stored_type
 from engine.models.locate import locate_model, open_model
-from engine.models.tokenizer import open_renderer
+from engine.models.tokenizer import open_renderer, stop_tokens
 from engine.models.window import switch_of, vocabulary_of, window_of
 from engine.vllm_compat import architectures
 from extraction.errors import ExtractionError
@@ -114,6 +114,8 @@ def _look_at_prompts(found: Examination, directory: Path, checkpoint: Checkpoint
         found.facts["template"] = "the model's own" if model.chat_template is None else model.chat_template
         begins = tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
         found.facts["begins with BOS"] = "yes" if begins else "no"
+        stops = found.ask(lambda: stop_tokens(directory, tokenizer)) or []
+        found.facts["stops at"] = ", ".join(repr(tokenizer.decode([token])) for token in stops) or "no token"
         found.facts["system prompt"] = "has a place" if renderer.takes_system() else "has none"
         switches = sorted(key for key in renderer.reads if "think" in key or "reason" in key)
         found.facts["thinking"] = f"switched by {', '.join(switches)}" if switches else "no switch in the template"

@@ -7,7 +7,7 @@ import pytest
 
 from engine.configs.schema import ModelConfig
 from engine.errors import EngineError
-from engine.models.tokenizer import open_renderer, open_tokenizer
+from engine.models.tokenizer import open_renderer, open_tokenizer, stop_tokens
 from tests.tiny import TEMPLATE, save_tokenizer
 
 
@@ -70,3 +70,27 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
 def test_quick_and_whole_opening_render_alike(folder: Path) -> None:
     config = ModelConfig(path=str(folder))
     assert open_renderer(folder, config).render("Hi") == open_renderer(folder, config, quick=True).render("Hi")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("generation_config.json", {"eos_token_id": [9, 7]}, [2, 7, 9]),
+        ("generation_config.json", {"eos_token_id": 2}, [2]),
+        ("config.json", {"eos_token_id": 5}, [2, 5]),
+        ("config.json", {"text_config": {"eos_token_id": 6}}, [2, 6]),
+        ("config.json", {"eos_token_id": None}, [2]),
+    ],
+)
+def test_a_response_ends_at_the_tokenizers_token_and_the_configurations(
+    folder: Path, file: str, content: dict[str, object], expected: list[int]
+) -> None:
+    """The tokenizer's own is 2."""
+    (folder / file).write_text(json.dumps(content))
+    assert stop_tokens(folder, open_tokenizer(folder)) == expected
+
+
+def test_a_generation_configuration_wins_over_the_models(folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 7}))
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": 5}))
+    assert stop_tokens(folder, open_tokenizer(folder)) == [2, 7]
