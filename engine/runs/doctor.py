@@ -27,6 +27,7 @@ from engine.models.window import switch_of, vocabulary_of, window_of
 from engine.vllm_compat import architectures
 from extraction.errors import ExtractionError
 
+THROUGH = " through transformers' code"
 CACHE_BYTES = 2 << 30  # what the engine keeps for keys and values on a CPU
 QUANTISED_WORKS = (
     "What works: edit the unquantised checkpoint, as an adapter (bin/edit --adapter), and serve the quantised one with it "
@@ -138,12 +139,10 @@ def _look_at_machine(found: Examination, checkpoint: Checkpoint, model: ModelCon
     arithmetic = arithmetic_of(model.dtype, checkpoint)
     found.facts |= {"runs in": arithmetic.dtype, "because": arithmetic.reason}
     names = [str(name) for name in checkpoint.config.get("architectures") or []]
-    known = [name for name in names if name in architectures()]
-    found.facts["vLLM"] = f"runs {known[0]}" if known else f"does not list {', '.join(names) or 'an architecture'}"
-    if not known:
-        found.against.append(
-            f"The installed vLLM lists no {', '.join(names) or 'architecture of config.json'}: no rollouts, and edits alone."
-        )
+    listed = architectures()
+    known = [f"runs {name}{THROUGH if listed[name] else ''}" for name in names if name in listed]
+    unlisted = f"does not list {', '.join(names) or 'an architecture'}; it tries transformers' code"
+    found.facts["vLLM"] = known[0] if known else unlisted
     size = BYTES_PER_VALUE[arithmetic.dtype] * sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
     plan = None if found.against else plan_edit(checkpoint)
     kept = 0 if plan is None or not has_gpu() else kept_bytes(checkpoint, plan)

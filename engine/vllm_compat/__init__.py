@@ -37,18 +37,23 @@ def argument_names() -> list[str]:
     raise EngineError("The installed vLLM has no EngineArgs in engine/arg_utils.py; expected vLLM 0.26 to 0.33.")
 
 
-def architectures() -> set[str]:
-    """The architectures that the installed vLLM generates text with, read from its registry's source."""
+# vLLM's tables of architectures, and whether it runs them through transformers' code.
+REGISTRIES = {"_TEXT_GENERATION_MODELS": False, "_MULTIMODAL_MODELS": False, "_TRANSFORMERS_SUPPORTED_MODELS": True}
+
+
+def architectures() -> dict[str, bool]:
+    """The architectures that the installed vLLM lists, and whether it runs them through transformers' code, from its source."""
     spec = importlib.util.find_spec("vllm")
     if spec is None or spec.origin is None:
         raise EngineError("vLLM is not installed. Run bin/setup.")
     source = Path(spec.origin).parent / "model_executor" / "models" / "registry.py"
-    found: set[str] = set()
+    found: dict[str, bool] = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         names = {target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)}
-        if names & {"_TEXT_GENERATION_MODELS", "_MULTIMODAL_MODELS"} and isinstance(node, ast.Assign):
+        if names & REGISTRIES.keys() and isinstance(node, ast.Assign):
             keys = node.value.keys if isinstance(node.value, ast.Dict) else []
-            found |= {key.value for key in keys if isinstance(key, ast.Constant) and isinstance(key.value, str)}
+            told = REGISTRIES[(names & REGISTRIES.keys()).pop()]
+            found |= {str(key.value): told for key in keys if isinstance(key, ast.Constant)}
     return found
 
 

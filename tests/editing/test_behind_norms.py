@@ -28,6 +28,7 @@ SIZES: dict[str, Any] = {
     **{"num_key_value_heads": 4, "max_position_embeddings": 64, "vocab_size": 101, "pad_token_id": 0},
 }
 # Gains of trained models vary by channel. None are at hand here, so laws from mild to hard stand for them.
+FAMILIES = ("gemma2", "gemma3_text", "olmo2")  # the others have their layouts, or GLM-4's names
 GAINS: dict[str, Callable[[Tensor], Tensor]] = {
     "1, sd 0.05": lambda normal: 1 + 0.05 * normal,
     "1, sd 0.3": lambda normal: 1 + 0.3 * normal,
@@ -138,7 +139,7 @@ def measured(family: str, law: str, seed: int, folder: Path) -> tuple[dict[str, 
 
 @pytest.mark.parametrize("law", GAINS)
 def test_the_fold_is_nearer_to_the_ablation_than_both_plain_ones(law: str, tmp_path: Path) -> None:
-    runs = [(family, *measured(family, law, seed, tmp_path / f"{family} {seed}")) for family in OFFSETS for seed in range(SEEDS)]
+    runs = [(family, *measured(family, law, seed, tmp_path / f"{family} {seed}")) for family in FAMILIES for seed in range(SEEDS)]
     means = {}
     for way in FOLDS:
         some = [found[way] for _, found, _ in runs]
@@ -151,7 +152,7 @@ def test_the_fold_is_nearer_to_the_ablation_than_both_plain_ones(law: str, tmp_p
 
 
 @pytest.mark.parametrize(("law", "limit"), [("1, sd 0.05", 0.05), ("1, sd 0.3", 0.1)])
-@pytest.mark.parametrize("family", OFFSETS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_mild_gains_leave_a_small_part_of_the_effect(family: str, law: str, limit: float, tmp_path: Path) -> None:
     found, _ = measured(family, law, 0, tmp_path)
     assert found["editing"].distance < limit

@@ -13,7 +13,7 @@ LLAMA = FAMILIES["llama"]
 
 
 def unknown(names: list[str]) -> list[str]:
-    return [name for name in names if LLAMA.classify(name) is None]
+    return [name for name in names if LLAMA.classify(name, 3) is None]
 
 
 def behind(prefix: str) -> Callable[[str], str]:

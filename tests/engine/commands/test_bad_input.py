@@ -46,7 +46,10 @@ SMOLLM2 = ["--variant", "smollm2_135m_k1"]
         ([*SMOLLM2, "--pairs", "nowhere.json"], ["Prompt file nowhere.json does not exist"]),
         ([*SMOLLM2, "--model", "nowhere/at/all"], ["Model folder nowhere/at/all does not exist"]),
         (["--variant", "llama32_3b_k5"], ["meta-llama/Llama-3.2-3B-Instruct is not in the local hub cache", "--model DIR"]),
-        ([*SMOLLM2, "--set", "edit.embeddings=true"], ["embed_tokens.weight (embedding) is not exchanged", "bin/edit"]),
+        (
+            [*SMOLLM2, "--set", "edit.embeddings=true", "--set", "edit.untie=true"],
+            ["edit.untie is not taken up by a running engine", "bin/edit"],
+        ),
         ([*SMOLLM2, "--directions", "nowhere.safetensors"], ["nowhere.safetensors is not a readable direction file"]),
         ([*SMOLLM2, "--set", "vllm.tensor_parallel_size=64"], ["vllm.tensor_parallel_size = 64, but this"]),
         (["--variant", "gemma_2b_k1"], ["no published layer", "bin/sweep --variant gemma_2b_k1", "--layers"]),
