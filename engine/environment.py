@@ -43,6 +43,7 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
+    logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)  # every request's tokens, on any failure
 
 
 def release_gpu_memory() -> None:

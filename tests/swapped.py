@@ -20,15 +20,19 @@ SMALL = {"skip_tokenizer_init": True, "kv_cache_memory_bytes": 2**26}
 
 @contextmanager
 def tiny_replica(
-    folder: Path, scope: Scope | None = None, vllm: dict[str, Any] | None = None, **model: str
+    folder: Path,
+    scope: Scope | None = None,
+    vllm: dict[str, Any] | None = None,
+    sampling: dict[str, Any] | None = None,
+    **model: str,
 ) -> Iterator[tuple[Replica, Variant, Path]]:
     """An engine on the checkpoint in `folder`, its base and the folder; `model` are keys of a configuration's [model].
 
-    scope: what the engine is opened for; None for the study's. vllm: keys of a configuration's [vllm], beside the usual ones.
+    scope: what the engine is opened for; None for the study's. vllm, sampling: keys of a configuration's tables.
     """
     set_environment()
     table = {"variant": "tiny", "model": {"path": str(folder), **model}, "directions": {"layers": [1]}}
-    config: RunConfig = validate({**table, "vllm": {**SMALL, **(vllm or {})}}, "a test")
+    config: RunConfig = validate({**table, "vllm": {**SMALL, **(vllm or {})}, "sampling": sampling or {}}, "a test")
     checkpoint = open_checkpoint(folder)
     base = Variant("base", checkpoint_hash(checkpoint), plan_edit(checkpoint, scope), None)
     replica = Replica(engine_arguments(config, folder, has_gpu=False), base)

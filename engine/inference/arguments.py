@@ -10,6 +10,7 @@ from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
 from engine.vllm_compat import BIG_BATCH, BIG_CARD, CAPTURED, GIB, WORKER_EXTENSION, device_bytes, memory_share
 
+STEP_TOKENS = 4096  # vLLM's own default of a step on a CPU
 OPENED_AS = {"load_format": "safetensors", "config_format": "hf"}
 """vLLM opens the files that transformers opens: by itself it prefers consolidated.safetensors and params.json."""
 
@@ -35,7 +36,9 @@ def engine_arguments(
         "worker_extension_cls": WORKER_EXTENSION,
     }
     arguments |= {} if window is None else {"max_model_len": window}
-    arguments |= hardware_arguments(has_gpu=has_gpu) | config.vllm
+    arguments |= hardware_arguments(has_gpu=has_gpu)
+    arguments |= {} if has_gpu or config.sampling.temperature == 0 else whole_prompts(window)
+    arguments |= config.vllm
     arguments |= gpu_arguments(config, model_dir) if has_gpu else {}
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
@@ -48,6 +51,14 @@ def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:
         return {}
     # Eager: compiling gains 10 % and costs over a minute. One process: the start takes seconds, not half a minute.
     return {"enforce_eager": True, "distributed_executor_backend": "uni", "kv_cache_memory_bytes": 2 * GIB}
+
+
+def whole_prompts(window: int | None) -> dict[str, Any]:
+    """Arguments that have a prompt computed in one step, for sampling on a CPU.
+
+    Of a prompt in parts vLLM draws a token too early and turns the request's generator back, which a CPU's generator cannot.
+    """
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": max(window or 0, STEP_TOKENS)}
 
 
 def gpu_arguments(config: RunConfig, model_dir: Path) -> dict[str, Any]:

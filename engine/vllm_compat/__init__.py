@@ -159,11 +159,17 @@ def engine_failures() -> tuple[type[Exception], ...]:
 
 @contextlib.contextmanager
 def engine_death() -> Iterator[None]:
-    """Raise EngineError where an engine in a process of its own has died."""
+    """Raise EngineError where an engine has died, in a process of its own or in this one."""
     try:
         yield
+    except RuntimeError as error:
+        raise _died(error) from error
     except engine_failures() as error:
-        raise EngineError(f"The engine died ({error}). Its own lines above say why; run again to continue.") from error
+        raise _died(error) from error
+
+
+def _died(error: Exception) -> EngineError:
+    return EngineError(f"The engine died ({error}). Its own lines above say why; run again to continue.")
 
 
 def served_engine(application: Any) -> Any:
