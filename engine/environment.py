@@ -43,7 +43,8 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning)
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
-    logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)  # every request's tokens, on any failure
+    # Every request's tokens, on any failure. A filter, since vLLM's own set-up takes levels back.
+    logging.getLogger("vllm.logging_utils.dump_input").addFilter(lambda record: False)
 
 
 def release_gpu_memory() -> None:
