@@ -9,6 +9,7 @@ from torch import nn
 from editing.checkpoint import Checkpoint
 from editing.families.base import BIAS, EMBEDDING, POSITION
 from editing.plan import EditPlan, PlannedTensor
+from engine.errors import EngineError
 from engine.inference.embeddings import EmbeddingSite, HeadSite
 from engine.inference.experts import ExpertBiasSite, ExpertLayer, ExpertsName, ExpertsSite, expert_layer, experts_name
 from engine.inference.sites import BiasSite, LinearSite, Site
@@ -40,9 +41,17 @@ class Opening:
         if tensor.role in (EMBEDDING, POSITION):
             return self._embedding(tensor)
         module, whole = row_parallel(self.model, tensor.name), self.checkpoint.read(tensor.name)
+        self._check_bias(tensor.name.rpartition(".")[0] + ".bias", module)
         if tensor.role == BIAS:
             return [BiasSite(tensor, module, whole, self.device)]
         return [LinearSite(tensor, module, whole, self.device, repacks=self.repacks)]
+
+    def _check_bias(self, bias: str, module: nn.Module) -> None:
+        if bias in self.checkpoint.tensors and getattr(module, "bias", None) is None:
+            raise EngineError(
+                f"{bias} is in the checkpoint, and vLLM's {type(self.model).__name__} leaves it out: its responses would be "
+                "another model's. Generate with transformers (bin/ablate), or without vLLM."
+            )
 
     def _experts(self, tensor: PlannedTensor, layer: ExpertLayer, name: ExpertsName) -> list[Site]:
         if name.is_bias:
