@@ -116,7 +116,7 @@ def stream(llm: Any, prompts: Sequence[Any], parameters: Any, *, together: bool 
     finished: set[int] = set()
     try:
         while engine.has_unfinished_requests():
-            with engine_death():
+            with engine_death(), _configured(engine):
                 outputs = engine.step()
             for output in outputs:
                 if output.finished:
@@ -125,6 +125,16 @@ def stream(llm: Any, prompts: Sequence[Any], parameters: Any, *, together: bool 
     finally:
         if abandoned := [name for name, place in pending.items() if place not in finished]:
             engine.abort_request(abandoned, internal=True)
+
+
+def _configured(engine: Any) -> contextlib.AbstractContextManager[Any]:
+    """An engine in this process has its configuration at hand in a step: vLLM's transformers models ask for it there."""
+    if runs_elsewhere():
+        return contextlib.nullcontext()
+    from vllm.config import set_current_vllm_config
+
+    configured: contextlib.AbstractContextManager[Any] = set_current_vllm_config(engine.vllm_config)
+    return configured
 
 
 @contextlib.contextmanager

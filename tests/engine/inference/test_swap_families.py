@@ -12,7 +12,6 @@ import torch
 from editing.checkpoint import open_checkpoint
 from editing.projection import Edit, orthonormal_basis
 from editing.writer import write_edited
-from engine.errors import EngineError
 from engine.inference.replica import Replica
 from engine.models.load import causal_model
 from engine.models.variant import Variant
@@ -60,12 +59,6 @@ def test_a_variant_is_the_folded_checkpoint_and_the_base_comes_back(
     print(
         f"{checkpoint.model_type}: {max(abs(a - b) for a, b in zip(edited, of_transformers(tmp_path / 'out'), strict=True)):.1e}"
     )
-    assert edited == pytest.approx(of_transformers(tmp_path / "out"), abs=2e-3)
-    assert edited != pytest.approx(before, abs=2e-2)
+    assert edited == pytest.approx(of_transformers(tmp_path / "out"), abs=2e-5)
+    assert edited != pytest.approx(before, abs=2e-4)
     assert after == before
-
-
-def test_an_engine_that_lacks_the_type_says_so(tmp_path: Path) -> None:
-    folder = save_served("helium", tmp_path / "model")
-    with pytest.raises(EngineError, match="vLLM did not start"), tiny_replica(folder, dtype="float32"):
-        pass
