@@ -10,7 +10,7 @@ A file that is damaged is set aside under another name, and a new one begun.
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,11 +19,12 @@ from tenacity import retry, retry_if_exception, stop_after_delay, wait_random
 from judging.calls import Outcome
 from judging.errors import JudgeError
 
-COLUMNS = "reply, attempts, latency_ms, prompt_tokens, completion_tokens, cost, error"
+COLUMNS = "reply, attempts, latency_ms, prompt_tokens, completion_tokens, cost, error, model"
 TABLE = f"""CREATE TABLE IF NOT EXISTS answers (
     address BLOB PRIMARY KEY, {COLUMNS.replace("reply", "reply TEXT").replace("error", "error TEXT")}
 ) WITHOUT ROWID"""
-REPLACED, ADDED = ("reply", "latency_ms", "error"), ("attempts", "prompt_tokens", "completion_tokens", "cost")
+REPLACED, KEPT, SUMS = ("reply", "error"), ("latency_ms", "model"), ("prompt_tokens", "completion_tokens", "cost")
+ADDED_LATER = "model"  # a file of an earlier version gets it when it is opened
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 ADDRESSES_A_QUERY = 500
 BUSY_S = 30.0
@@ -37,15 +38,16 @@ def is_locked(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Stored:
-    """A cached call: its reply, or the error of its last failure."""
+    """A cached call: its reply, or the error of its last failure. Counts that are not known are None."""
 
     reply: str | None
     attempts: int
     latency_ms: float | None
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     cost: float | None
     error: str | None
+    model: str | None = None
 
 
 class ReplyCache:
@@ -64,7 +66,7 @@ class ReplyCache:
 
     def get(self, addresses: Sequence[bytes]) -> dict[bytes, Stored]:
         """The cached calls among these addresses, failed ones included; a call that was never made is absent."""
-        return self._do(lambda: {row[0]: Stored(*row[1:]) for row in self._select(f"address, {COLUMNS}", addresses)})
+        return self._do(lambda: {row[0]: _stored(row[1:]) for row in self._select(f"address, {COLUMNS}", addresses)})
 
     def answered(self, addresses: Sequence[bytes]) -> set[bytes]:
         """The cache hits among these addresses: calls that have a reply."""
@@ -85,6 +87,7 @@ class ReplyCache:
                 outcome.completion_tokens,
                 outcome.cost,
                 None if outcome.ended == "done" else outcome.error or "unknown",
+                outcome.model,
             )
             for outcome in outcomes
         ]
@@ -104,11 +107,15 @@ class ReplyCache:
             yield from self._connection.execute(f"SELECT {columns} FROM answers WHERE address IN ({marks}) {condition}", part)
 
     def _write(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        marks = ",".join("?" * 8)
+        marks = ",".join("?" * (1 + len(COLUMNS.split(", "))))
         with self._connection:
             self._connection.executemany(
-                f"INSERT INTO answers VALUES ({marks}) ON CONFLICT (address) DO UPDATE SET "
-                + ", ".join([f"{name} = excluded.{name}" for name in REPLACED] + [_sum_of(name) for name in ADDED])
+                f"INSERT INTO answers (address, {COLUMNS}) VALUES ({marks}) ON CONFLICT (address) DO UPDATE SET "
+                + ", ".join(
+                    [f"{name} = excluded.{name}" for name in REPLACED]
+                    + [f"{name} = ifnull(excluded.{name}, answers.{name})" for name in KEPT]
+                    + ["attempts = answers.attempts + excluded.attempts", *map(_sum_of, SUMS)]
+                )
                 + " WHERE excluded.error IS NULL OR answers.error IS NOT NULL",
                 rows,
             )
@@ -136,6 +143,7 @@ class ReplyCache:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(TABLE)
+            _add_later_column(connection)
             connection.execute(f"SELECT {COLUMNS} FROM answers LIMIT 1").fetchone()
         except sqlite3.Error:
             connection.close()
@@ -167,7 +175,34 @@ class ReplyCache:
         self._say(f"judge cache: {self.path.name} is damaged ({error}); set aside as {aside.name}, a new one is begun")
 
 
+def _stored(row: Sequence[Any]) -> Stored:
+    """A row as it is meant: an earlier version wrote 0 for what was not counted. No question has 0 tokens, no answer either."""
+    stored = Stored(*row)
+    if stored.prompt_tokens != 0 and (stored.completion_tokens != 0 or stored.error is not None):
+        return stored
+    known = stored.prompt_tokens or None, stored.completion_tokens or None
+    return replace(stored, prompt_tokens=known[0], completion_tokens=known[1], cost=None)
+
+
+def _add_later_column(connection: sqlite3.Connection) -> None:
+    """Give a file of an earlier version the column that came later; its answers stay."""
+    names = {row[1] for row in connection.execute("PRAGMA table_info(answers)")}
+    if names != {"address", *COLUMNS.split(", ")} - {ADDED_LATER}:
+        return
+    try:
+        connection.execute(f"ALTER TABLE answers ADD COLUMN {ADDED_LATER} TEXT")
+    except sqlite3.OperationalError as error:
+        if "duplicate column" not in str(error):  # another process has just done it
+            raise
+
+
 def _sum_of(column: str) -> str:
-    """SQL that adds a new value to the old one; NULL where neither is known."""
+    """SQL that adds a new value to the old one; NULL where a reply's is not known.
+
+    A call without a latency has had no reply, so it adds nothing.
+    """
     old, new = f"answers.{column}", f"excluded.{column}"
-    return f"{column} = CASE WHEN {old} IS NULL AND {new} IS NULL THEN NULL ELSE ifnull({old}, 0) + ifnull({new}, 0) END"
+    return (
+        f"{column} = CASE WHEN answers.latency_ms IS NULL THEN {new} WHEN excluded.latency_ms IS NULL THEN {old} "
+        f"ELSE {old} + {new} END"
+    )

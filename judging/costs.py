@@ -22,6 +22,11 @@ def most_tokens(messages: Sequence[Message]) -> int:
     return sum(len(message["content"].encode()) + 64 for message in messages)
 
 
+def fewest_tokens(messages: Sequence[Message]) -> int:
+    """A lower bound on the tokens of the first message, the instructions: English prose has no token of ten characters."""
+    return len(messages[0]["content"]) // 10
+
+
 def likely_cost(endpoint: Endpoint, messages: Sequence[Message]) -> float:
     """A rough cost of one call."""
     price = endpoint.price

@@ -2,14 +2,35 @@
 
 import os
 import re
-from typing import Any, Literal
-from urllib.parse import urlsplit
+import ssl
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from judging.errors import JudgeError
 
 MILLION = 1_000_000
+AUTHORIZATION = "Authorization"
+UNSET = "unset"
+ROUTE = "/chat/completions"
+KEY_NAMES = re.compile(r"([\w-]*[-_])?(api)?(key|token|secret|sig|signature|code)|[\w-]*authorization|cookie", re.IGNORECASE)
+OWN_FIELDS = {
+    "model": "model",
+    "messages": "rubric",
+    "temperature": "temperature",
+    "max_tokens": "max_tokens",
+    "max_completion_tokens": "max_tokens and max_tokens_field",
+    "response_format": "structured",
+    "structured_outputs": "structured",
+    "n": "--repeat",
+    "stream": "nothing: streams are not read",
+}
+
+
+def _unset(value: Any) -> Any:
+    """None for "unset", the way to leave a field out in TOML and by --set, which have no null."""
+    return None if value == UNSET else value
 
 
 class Price(BaseModel):
@@ -25,8 +46,8 @@ class Price(BaseModel):
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
         """Cost of one call. `cached_tokens` are among the prompt tokens."""
         cached = self.input if self.cached_input is None else self.cached_input
-        fresh = max(prompt_tokens - cached_tokens, 0)
-        return (fresh * self.input + cached_tokens * cached + completion_tokens * self.output) / MILLION
+        hit = min(cached_tokens, prompt_tokens)
+        return ((prompt_tokens - hit) * self.input + hit * cached + completion_tokens * self.output) / MILLION
 
 
 class Endpoint(BaseModel):
@@ -35,21 +56,31 @@ class Endpoint(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     base_url: str
-    """Such as https://api.deepseek.com/v1: what comes before /chat/completions."""
+    """Such as https://api.deepseek.com/v1: what comes before /chat/completions. That route, and a query, may stand in it too."""
+    query: dict[str, str] = {}
+    """Of every request's address, such as api-version for Azure. What base_url has of it is moved here."""
+    headers: dict[str, str] = {}
+    """Sent along with every request, such as HTTP-Referer for OpenRouter. Never a key: files are shared."""
     model: str = Field(min_length=1)
     """The endpoint's name for the model."""
     api_key_env: str | None = None
     """Environment variable that holds the key; None for an endpoint that asks for none."""
+    key_header: str = AUTHORIZATION
+    """The header that carries the key: Authorization as a bearer token, or another as it is (Azure's deployments: api-key)."""
+    ca_file: str | None = None
+    """Certificates (PEM) that the endpoint's own is signed by, for TLS of your own; None: those that the system trusts."""
     structured: Literal["json_schema", "json_object", "choice", "none"] = "json_schema"
     """How the form of the answer is enforced: JSON schema, any JSON, one of vLLM's choices (no reason then), not at all."""
-    temperature: float | None = Field(0.0, ge=0)
-    """None leaves it to the endpoint: some reasoning models take no other."""
+    temperature: Annotated[Annotated[float, Field(ge=0)] | None, BeforeValidator(_unset)] = 0.0
+    """"unset" leaves it to the endpoint: some reasoning models refuse the field."""
+    merge_system: bool = False
+    """True puts the instructions into the user's message: some models have no system role."""
     max_tokens: int = Field(256, ge=1)
     """New tokens of an answer."""
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """OpenAI's newer models know the second name only."""
     extra_body: dict[str, Any] = {}
-    """Sent along as it is, such as chat_template_kwargs for a vLLM server."""
+    """Sent along as it is, such as chat_template_kwargs for a vLLM server. Not what has a setting of its own here."""
     max_concurrency: int = Field(96, ge=1)
     """Calls in flight over all workers, at most; while Ray's take over, those of this process come on top for a moment. They
     start at a few and find their own number from what the endpoint answers."""
@@ -61,7 +92,9 @@ class Endpoint(BaseModel):
     timeout_s: float = Field(60, gt=0)
     """Of one attempt, from sending to the last byte."""
     deadline_s: float = Field(300, gt=0)
-    """Of one call with all of its attempts."""
+    """Of one call with all of its attempts, and the longest pause that an endpoint may ask for."""
+    loading_s: float = Field(300, ge=0)
+    """How long a server that says it is loading its model (503) is waited for; not counted against a call's deadline."""
     max_attempts: int = Field(6, ge=1)
     """Of one call; being told to slow down is not counted."""
     breaker_failures: int = Field(20, ge=1)
@@ -69,8 +102,37 @@ class Endpoint(BaseModel):
     """After this many failures in a row over at least this many seconds the endpoint counts as down, and judging stops."""
     prices: dict[str, Price] = {}
     """By model. Without a price, costs are not known and --max-cost is refused."""
+    currency: str = "USD"
+    """Of the prices."""
     price_note: str = ""
     """When and where the prices were read."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_address(cls, table: Any) -> Any:
+        """Take query and route out of base_url, however much of an address was written there."""
+        url = table.get("base_url") if isinstance(table, dict) else None
+        if not isinstance(url, str):
+            return table
+        address, _, query = url.partition("?")
+        address = address.rstrip("/").removesuffix(ROUTE)
+        found = dict(parse_qsl(query, keep_blank_values=True))
+        written = table.get("query")
+        return {**table, "base_url": address} | ({"query": found | (written or {})} if found else {})
+
+    @field_validator("query", "headers")
+    @classmethod
+    def _holds_no_key(cls, table: dict[str, str]) -> dict[str, str]:
+        if named := next((name for name in table if KEY_NAMES.fullmatch(name)), None):
+            raise ValueError(f"'{named}' would put a key into files; name its variable in api_key_env, its header in key_header")
+        return table
+
+    @field_validator("extra_body")
+    @classmethod
+    def _has_no_setting(cls, body: dict[str, Any]) -> dict[str, Any]:
+        if named := next((name for name in body if name in OWN_FIELDS), None):
+            raise ValueError(f"'{named}' would be sent and not counted with; its setting is {OWN_FIELDS[named]}")
+        return body
 
     @field_validator("base_url")
     @classmethod
@@ -124,7 +186,22 @@ class Endpoint(BaseModel):
             raise JudgeError(f"The environment variable {self.api_key_env} holds characters that no key has.")
         return SecretStr(value)
 
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """TLS by the certificates of `ca_file`; None without one. Raises JudgeError for a file that cannot be read as such."""
+        if self.ca_file is None:
+            return None
+        try:
+            return ssl.create_default_context(cafile=os.path.expanduser(self.ca_file))
+        except (OSError, ValueError) as error:
+            said = getattr(error, "strerror", None) or error
+            raise JudgeError(f"ca_file {self.ca_file} cannot be read ({said}); expected certificates as PEM text.") from error
+
     @property
     def sampling(self) -> dict[str, Any]:
-        """The settings that decide an answer, beside messages and rubric; part of a cached call's address."""
-        return self.model_dump(include={"base_url", "model", "structured", "temperature", "max_tokens", "extra_body"})
+        """The settings that decide an answer, beside messages and rubric; part of a cached call's address.
+
+        What was added later stands there only where it is set, so that answers of earlier versions are found.
+        """
+        asked = self.model_dump(include={"base_url", "model", "structured", "temperature", "max_tokens", "extra_body"})
+        added = {"query": self.query, "merge_system": self.merge_system}
+        return asked | {name: value for name, value in added.items() if value}

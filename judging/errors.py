@@ -5,18 +5,22 @@ wrong. It stays inside the worker, which decides whether the call is made again;
 A fault's kind never changes. What it means can depend on what came before, as said here:
 
     busy         the endpoint asked for a slower pace (429)                      tried again until the call's deadline
+    loading      the server is loading its model (503)                           waited for, up to `loading_s`
     passing      timeout, connection lost, 5xx, a body that is no reply          tried again, a few times
     unreachable  nothing answers at the address                                  the same; at the start, the end
     unusable     a reply without a verdict (garbage, wrong grade, cut, refusal)  asked once more
+    adapted      an optional field was refused                                   asked again without it, at once
     refused      the endpoint will not take this request (400, content filter)   not tried again in this run; at first as `barred`
-    page         a web page in place of a reply                                  before any success `barred`, later `passing`
-    barred       forbidden or not found (403, 404)                               the end if a harmless probe fares alike
+    page         a web page or a stream in place of a reply                      before any success `barred`, later `passing`
+    barred       forbidden, not found, moved (403, 404, 301)                     the end if a harmless probe fares alike
     fatal        key or account refused (401, 402)                               no call can succeed: all stop
+
+An error inside a reply of status 200 is treated as the status that it names.
 """
 
 from typing import Literal
 
-FaultKind = Literal["busy", "passing", "unreachable", "unusable", "refused", "page", "barred", "fatal"]
+FaultKind = Literal["busy", "loading", "passing", "unreachable", "unusable", "adapted", "refused", "page", "barred", "fatal"]
 
 
 class JudgeError(Exception):
@@ -29,6 +33,7 @@ class Fault(Exception):
     kind: what went wrong, read-only.
     retry_after: seconds the endpoint asked to wait.
     strained: the endpoint seems to have more to do than it can (5xx, timeout).
+    field: the optional field of the request that the endpoint's words refuse.
     """
 
     def __init__(
@@ -39,12 +44,14 @@ class Fault(Exception):
         retry_after: float | None = None,
         raw_reply: str | None = None,
         strained: bool = False,
+        field: str | None = None,
     ) -> None:
         super().__init__(message)
         self._kind = kind
         self.retry_after = retry_after
         self.raw_reply = raw_reply
         self.strained = strained
+        self.field = field
 
     @property
     def kind(self) -> FaultKind:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from judging.budget import Budget
@@ -34,7 +34,12 @@ GRACE_S = 15.0  # for calls under way when judging stops: they are paid for
 
 @dataclass
 class Counts:
-    """Numbers of calls, tokens and seconds so far, and their costs in the price table's currency (0 without one)."""
+    """Numbers of calls, tokens and seconds so far, and their costs in the price table's currency (0 without one).
+
+    uncounted: answers whose tokens the endpoint did not count. Their part of the tokens is missing here, and what they can have
+    cost at most is in `unsure_cost`.
+    notes: what the endpoint turned out to do, by kind.
+    """
 
     asked: int = 0
     cached: int = 0
@@ -46,9 +51,11 @@ class Counts:
     completion_tokens: int = 0
     cost: float = 0.0
     unsure_cost: float = 0.0
+    uncounted: int = 0
     seconds: float = 0.0
     done_by_first_crew: int = 0
     seconds_of_crew: float = 0.0  # of the crew that took over, from its first call to its last answer
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 class Fanout:
@@ -246,11 +253,16 @@ class Fanout:
         counts.done += outcome.ended == "done"
         counts.failed += outcome.ended != "done"
         counts.attempts += outcome.attempts
-        counts.prompt_tokens += outcome.prompt_tokens
-        counts.completion_tokens += outcome.completion_tokens
+        counts.prompt_tokens += outcome.prompt_tokens or 0
+        counts.completion_tokens += outcome.completion_tokens or 0
+        counts.uncounted += outcome.latency_ms is not None and None in (outcome.prompt_tokens, outcome.completion_tokens)
         counts.cost += outcome.cost or 0
         counts.unsure_cost += outcome.unsure_cost
         self._budget.spent += (outcome.cost or 0) + outcome.unsure_cost
+        for kind, note in outcome.notes.items():
+            if kind not in counts.notes:
+                counts.notes[kind] = note
+                self._say(f"judge {self._endpoint.model}: {note}")
 
     def _give_up(self) -> None:
         """Drop the calls that wait; those under way may still come, for a while."""

@@ -30,8 +30,9 @@ class Judgement:
     declined: the response declines the request; None where the judge does not say. An outcome decides it.
     outcome: one of judging.outcomes.OUTCOMES; None where the judge gives none.
 
-    The fields from raw_reply on are of a judge that is asked over a network. latency_ms: of the last attempt. Tokens and cost:
-    of all attempts, in the price table's currency; cost is None without prices.
+    The fields from raw_reply on are of a judge that is asked over a network. latency_ms: of the last reply. Tokens and cost: of
+    all replies, in the price table's currency. They are None where a reply's count is not known, and cost without prices.
+    reply_model: the model that answered, by the endpoint's own word.
     """
 
     compliance: float | None
@@ -46,3 +47,4 @@ class Judgement:
     completion_tokens: int | None = None
     cost: float | None = None
     outcome: str | None = None
+    reply_model: str | None = None

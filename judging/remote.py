@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from judging.advice import advice
 from judging.budget import Budget
 from judging.cache import ReplyCache, Stored
 from judging.calls import Call
@@ -22,6 +23,7 @@ from judging.errors import Fault, JudgeError
 from judging.fanout import Counts, Fanout
 from judging.judge import Hooks
 from judging.judgement import Item, Judgement
+from judging.replies import shortened
 from judging.rubric import Rubric
 
 CALLS_A_BATCH = 256
@@ -58,7 +60,7 @@ class Asker:
         endpoint.check_price(budget.limit if budget is not None else None)
         self.endpoint, self.hooks = endpoint, hooks
         self.fanout = Fanout(endpoint, cache_path, starters, budget=budget, say=say, on_wait=on_wait)
-        self._cache_path, self._say = cache_path, say
+        self._cache_path, self.say = cache_path, say
         # The caller's own connection to the cache, opened when first read: the fan-out's belongs to the fan-out's thread.
         self._reader: ReplyCache | None = None
         self._shared = shared_address(endpoint, hooks, hooks.first_message)
@@ -79,13 +81,13 @@ class Asker:
         if self.fanout.stopped and not self.fanout.stopped_by_cost and not counts.done and not counts.cached:
             raise JudgeError(
                 f"The judge at {self.endpoint.base_url} ({self.endpoint.model}) takes no calls: {self.fanout.stopped}. "
-                "Check base_url, model and the key's variable in the judge's file."
+                + advice(self.endpoint, self.fanout.stopped)
             )
 
     def answers(self, items: Sequence[Any]) -> list[Answer]:
         """The answers to each item, in order; one that is missing says why."""
         if self._reader is None:
-            self._reader = ReplyCache(self._cache_path, self._say)
+            self._reader = ReplyCache(self._cache_path, self.say)
         keys = [self._call(item).key for item in items]
         stored = self._reader.get(keys)
         return [self._answer(key, stored.get(key)) for key in keys]
@@ -141,6 +143,7 @@ class RemoteJudge:
         self.rubric_hash = rubric.hash
         self.asker = asker
         self._charged: set[bytes] = set()
+        self._other_models: set[str] = set()
 
     def ask(self, items: Sequence[Item]) -> None:
         """Ask for judgements in the background; waits where items come faster than calls are made."""
@@ -173,8 +176,16 @@ class RemoteJudge:
             shared = answer.key in self._charged
             self._charged.add(answer.key)
             found = _judgement(answer)
+            self._tell_of_model(found.reply_model)
             judgements.append(replace(found, cost=0.0) if shared and found.cost is not None else found)
         return judgements
+
+    def _tell_of_model(self, model: str | None) -> None:
+        """Say once of each other model that answered in the place of the one that was asked."""
+        asked = self.asker.endpoint.model
+        if model not in (None, asked, *self._other_models):
+            self._other_models.add(str(model))
+            self.asker.say(f"judge {self.name}: '{asked}' was asked, and '{model}' answered; rows hold it as reply_model")
 
     def close(self) -> None:
         self.asker.close()
@@ -187,10 +198,11 @@ def _judgement(answer: Answer) -> Judgement:
         return missing
     return replace(
         answer.value or missing,
-        raw_reply=stored.reply,
+        raw_reply=None if stored.reply is None else shortened(stored.reply),
         attempts=stored.attempts,
         latency_ms=stored.latency_ms,
         prompt_tokens=stored.prompt_tokens,
         completion_tokens=stored.completion_tokens,
         cost=stored.cost,
+        reply_model=stored.model,
     )

@@ -82,6 +82,6 @@ class Rubric(Hooks):
             replies.grade_of(table, "compliance", reply),
             replies.grade_of(table, "coherence", reply),
             declined_of(outcome, said),
-            replies.storable(reason) if isinstance(reason, str) else "",
+            replies.shortened(replies.storable(reason)) if isinstance(reason, str) else "",
             outcome=outcome,
         )

@@ -46,6 +46,8 @@ def open_run(path: Path) -> RunDir:
     if not (path / ROLLOUTS).is_file():
         unfinished = " Its rollouts are not finished: run the command that made it again." if _has_shards(path) else ""
         raise EngineError(f"{path} has no {ROLLOUTS}, so there is nothing to judge.{unfinished}")
+    if not count_rows(path / ROLLOUTS):
+        raise EngineError(f"{path / ROLLOUTS} has no rows, so there is nothing to judge. Make the run again with bin/rollout.")
     return RunDir(path, read_manifest(path))
 
 

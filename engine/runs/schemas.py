@@ -54,9 +54,10 @@ class ScoreRow(TypedDict):
     error: str | None
     attempts: int
     latency_ms: float | None
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
     cost: float | None
+    reply_model: str | None
 
 
 ROLLOUT_SCHEMA = pa.schema(
@@ -108,6 +109,7 @@ SCORE_SCHEMA = pa.schema(
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
         ("cost", pa.float64()),
+        ("reply_model", pa.string()),
     ]
 )
 

@@ -14,15 +14,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.configs.judges import OFFLINE
+from engine.errors import EngineError
 from engine.paths import replace_atomically
 from engine.runs import parquet, parquet_reader
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
-from engine.runs.schemas import SCORE_SCHEMA, RolloutRow, Row, ScoreRow
+from engine.runs.schemas import ROLLOUT_KEY, SCORE_SCHEMA, RolloutRow, Row, ScoreRow
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
 from judging.judgement import Item, Judgement
 
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
+TEXTS = ("prompt", "response")
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
+ADDED_LATER = {"judge_model": "", "reply_model": None, "outcome": None}  # what tables of earlier versions lack, and what it is there
 SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
 Key = tuple[Any, ...]
 
@@ -107,6 +110,14 @@ def as_judges(
 def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[RolloutRow]]:
     """The responses of a run, some at a time."""
     for batch in parquet_reader.read_batches(rollouts, columns, parquet.ROWS_A_BATCH):
+        for name in TEXTS:
+            if name in columns and batch[name].null_count:
+                place = batch[name].is_null().to_pylist().index(True)
+                key = ", ".join(f"{part} {batch[part][place]}" for part in ROLLOUT_KEY if part in columns)
+                raise EngineError(
+                    f"{rollouts} has a row without a {name} ({key}); expected a text, empty where nothing was said. "
+                    "Remove the row, or make the run again."
+                )
         yield cast(list[RolloutRow], batch.to_pylist())
 
 
@@ -121,13 +132,20 @@ def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
     if not scores.is_file():
         return
     for batch in parquet_reader.read_batches(scores, None, parquet.ROWS_A_BATCH):
-        table = pa.Table.from_batches([batch])
-        if "judge_model" not in table.column_names:
-            table = table.append_column("judge_model", pa.array([""] * len(table), pa.string()))
-        if "outcome" not in table.column_names:
-            table = table.append_column("outcome", pa.nulls(len(table), pa.string()))
+        table = _of_this_version(pa.Table.from_batches([batch]), scores)
         wanted = pc.invert(pc.is_in(table["judge"], pa.array(sorted(replaced))))
-        yield table.filter(wanted).select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
+        yield table.filter(wanted)
+
+
+def _of_this_version(table: pa.Table, scores: Path) -> pa.Table:
+    """The rows with the columns that came later. Raises EngineError for a table that lacks others, or holds other types."""
+    for name, value in ADDED_LATER.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([value] * len(table), pa.string()))
+    if absent := [name for name in SCORE_SCHEMA.names if name not in table.column_names]:
+        raise EngineError(f"{scores} has no column '{absent[0]}', so it is not one of ours. Remove it and run again.")
+    with parquet_reader.named(scores):
+        return table.select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
 
 
 def item_of(row: RolloutRow, mean_logprob: float | None = None, repeat: int = 0) -> Item:

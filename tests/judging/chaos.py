@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import random
+import ssl
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from aiohttp import web
 
 GRADES = (0, 0.5, 1)
 KEY = "chaos-key-5d1f0c"
-BAD_GRADES: tuple[Any, ...] = (0.7, "1", float("nan"), True, None, 2)
+BAD_GRADES: tuple[Any, ...] = (0.7, "yes", float("nan"), True, None, 2)
 FAULTS = (
     "latency",
     "429 with Retry-After",
@@ -51,6 +52,9 @@ def verdict_on(question: str) -> Verdict:
 
 class Chaos:
     """The server, in a thread of its own, as a context manager. `share` of the attempts fail; faults are drawn by question."""
+
+    route = "/v1/chat/completions"
+    tls: ssl.SSLContext | None = None
 
     def __init__(
         self,
@@ -90,11 +94,11 @@ class Chaos:
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
         app = web.Application(client_max_size=2**24)
-        app.router.add_post("/v1/chat/completions", self.answer)
+        app.router.add_post(self.route, self.answer)
         runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
-        self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0).start())
-        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls).start())
+        self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{runner.addresses[0][1]}/v1"
         started.set()
         self._loop.run_forever()
 

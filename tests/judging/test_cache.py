@@ -17,7 +17,7 @@ def address(number: int) -> bytes:
 
 
 def done(number: int, reply: str = "{}") -> Outcome:
-    return Outcome(address(number), "done", reply, None, 2, 12.5, 100, 10, 0.25)
+    return Outcome(address(number), "done", reply, None, 2, 12.5, 100, 10, 0.25, model="judge-7b")
 
 
 def failed(number: int, error: str) -> Outcome:
@@ -40,12 +40,45 @@ def test_an_answer_comes_back_whole_and_a_failure_never_replaces_it(tmp_path: Pa
         "completion_tokens": 10,
         "cost": 0.25,
         "error": None,
+        "model": "judge-7b",
     }
     cache.put([done(1)])
     assert cache.answered([address(1)]) == {address(1)}
     assert address(3) not in found
     assert cache.get([address(1)])[address(1)].attempts == 6 + 6 + 2, "what failed before stays counted"
     cache.close()
+
+
+EARLIER = "reply TEXT, attempts, latency_ms, prompt_tokens, completion_tokens, cost, error TEXT"
+
+
+def test_a_file_of_an_earlier_version_keeps_its_answers_and_its_zeros_are_unknown(tmp_path: Path) -> None:
+    path, said = tmp_path / "cache.sqlite", list[str]()
+    with sqlite3.connect(path) as earlier:
+        earlier.execute(f"CREATE TABLE answers (address BLOB PRIMARY KEY, {EARLIER}) WITHOUT ROWID")
+        rows = [(address(1), "{}", 1, 9.0, 0, 0, 0.0, None), (address(2), "{}", 1, 9.0, 100, 10, 0.25, None)]
+        earlier.executemany("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    earlier.close()
+    cache = ReplyCache(path, said.append)
+    found = cache.get([address(1), address(2)])
+    cache.put([done(3)])
+    cache.close()
+    assert said == []
+    assert (found[address(1)].prompt_tokens, found[address(1)].completion_tokens, found[address(1)].cost) == (None, None, None)
+    assert (found[address(2)].prompt_tokens, found[address(2)].cost) == (100, 0.25)
+    assert found[address(2)].model is None
+
+
+def test_the_sum_over_replies_is_unknown_where_one_was_not_counted(tmp_path: Path) -> None:
+    cache = ReplyCache(tmp_path / "cache.sqlite")
+    uncounted = Outcome(address(1), "failed", "raw", "unusable", 1, 9.0)
+    never_came = Outcome(address(2), "failed", None, "passing: HTTP 500", 3)
+    cache.put([uncounted, never_came])
+    cache.put([done(1), done(2)])
+    found = cache.get([address(1), address(2)])
+    cache.close()
+    assert (found[address(1)].prompt_tokens, found[address(1)].cost) == (None, None)
+    assert (found[address(2)].prompt_tokens, found[address(2)].cost) == (100, 0.25), "no reply, nothing to count"
 
 
 def test_thousands_of_addresses_are_found_in_one_question(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from judging.endpoint import Endpoint
 from judging.errors import Fault, JudgeError
-from judging.judge import arguments
 from judging.judgement import GRADES, Item
+from judging.request import arguments
 from judging.rubric import Rubric
 
 RUBRIC = Rubric()
@@ -52,10 +52,65 @@ def test_a_response_stays_inside_its_markers_whatever_it_says(attack: str) -> No
     assert copied.count(code) == 1, "a known code no longer closes"
 
 
-@pytest.mark.parametrize("fence", ["{}", "```json\n{}\n```", "```\n{}\n```", "  {}\n"])
+FENCES = [
+    "{}",
+    "```json\n{}\n```",
+    "```\n{}\n```",
+    "  {}\n",
+    "```JSON\n{}\n```",
+    "```json{}```",
+    "```{}```",
+    "``` Json\n{}\n ```",
+]
+
+
+@pytest.mark.parametrize("fence", FENCES)
 def test_a_verdict_is_read_alone_or_in_one_code_fence(fence: str) -> None:
     found = RUBRIC.parse(fence.replace("{}", json.dumps(VERDICT)))
     assert (found.compliance, found.coherence, found.declined, found.reason) == (1.0, 0.5, False, "It answers.")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "<think>It answers.</think>\n\n{}",
+        "<think>\n</think>{}",
+        "<Thinking>a\nb</Thinking> ```json\n{}\n```",
+        "[THINK]a[/THINK]{}",
+        "It answers, so 1 and 1.\n</think>\n{}",
+        '<think>{"compliance": 0, "coherence": 0}</think>{}',
+    ],
+)
+def test_closed_reasoning_before_the_verdict_is_dropped(reply: str) -> None:
+    assert RUBRIC.parse(reply.replace("{}", json.dumps(VERDICT))).compliance == 1.0
+
+
+def test_a_tag_inside_the_verdict_is_part_of_its_reason() -> None:
+    assert RUBRIC.parse(json.dumps(VERDICT | {"reason": "It writes </think> twice."})).reason == "It writes </think> twice."
+
+
+@pytest.mark.parametrize(("text", "grade"), [("1", 1.0), ("0.5", 0.5), (" 0 ", 0.0), ("1.0", 1.0), (".5", 0.5)])
+def test_a_grade_may_be_a_number_written_as_a_text(text: str, grade: float) -> None:
+    assert RUBRIC.parse(json.dumps(VERDICT | {"coherence": text})).coherence == grade
+
+
+def test_extra_keys_are_no_matter_and_a_flag_may_be_a_text() -> None:
+    assert RUBRIC.parse(json.dumps(VERDICT | {"declined": "True", "confidence": 0.9})).declined is True
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("<think>It answers, but", "reasoning before the verdict that never ends"),
+        ("It answers.</think>", "reasoning without a verdict"),
+        ('Sure: {"compliance": 1}', "text before the verdict"),
+        ("<|channel|>analysis<|message|>It answers.", "reasoning before the verdict, in channels"),
+        ('{"compliance": 1', "not one JSON object"),
+    ],
+)
+def test_an_error_says_what_stood_in_the_verdicts_place(reply: str, said: str) -> None:
+    with pytest.raises(Fault, match=said):
+        RUBRIC.parse(reply)
 
 
 def test_every_grade_is_read_as_itself() -> None:
@@ -78,7 +133,13 @@ def test_every_grade_is_read_as_itself() -> None:
         '{"compliance": 1, "coherence": 1} {"compliance": 0, "coherence": 0}',
         '{"compliance": 1, "compliance": 0, "coherence": 1}',
         '{"compliance": 0.7, "coherence": 1}',
-        '{"compliance": "1", "coherence": 1}',
+        '{"compliance": "1/1", "coherence": 1}',
+        '{"compliance": "0.7", "coherence": 1}',
+        '{"compliance": "01", "coherence": 1}',
+        '{"compliance": "", "coherence": 1}',
+        "```json\n1\n```",
+        '<think>{"compliance": 1, "coherence": 1}',
+        '<think>I see.</think>Good: {"compliance": 1, "coherence": 1}',
         '{"compliance": true, "coherence": 1}',
         '{"compliance": NaN, "coherence": 1}',
         '{"compliance": null, "coherence": 1}',

@@ -44,7 +44,7 @@ def test_web_pages_before_any_success_stop_everything(tmp_path: Path, monkeypatc
     with Chaos() as server:
         answer_pages(server, monkeypatch, 1000)
         judge = judge_at(server, tmp_path)
-        with pytest.raises(JudgeError, match="the body is not a chat completion"):
+        with pytest.raises(JudgeError, match=r"the reply is a web page.*Check base_url"):
             run(judge, items_of(1))
         judge.close()
         assert server.attempts.total() == 2, "the call and a harmless question"
@@ -58,5 +58,5 @@ def test_a_web_page_before_any_success_ends_its_call_where_a_harmless_question_i
         judge = judge_at(server, tmp_path)
         [found] = run(judge, items_of(1))
         judge.close()
-        assert found.error == "refused: the body is not a chat completion"
+        assert found.error == "refused: the reply is a web page, not a chat completion"
         assert judge.stopped is None
