@@ -37,7 +37,7 @@ LOADING = re.compile(r"\b(loading|warming up|starting up|cold start)", re.IGNORE
 TOO_LONG = re.compile(r"context (length|window|size)|maximum context|too (large|long)|exceed", re.IGNORECASE)
 REFUSING = re.compile(
     r"(un|not |n't |doesn't |does not )(support|recogni[sz]|expect|permit|allow|avail)|unknown|unavailable|invalid|must be|"
-    r"extra (inputs|fields)|deprecated|incompatible|cannot|can't|no longer|\bonly\b|\buse\b",
+    r"missing field|failed to|extra (inputs|fields)|deprecated|incompatible|cannot|can't|no longer|\bonly\b|\buse\b",
     re.IGNORECASE,
 )
 FIELD_WORDS = {

@@ -33,14 +33,17 @@ def judge(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of the judge's file: endpoint.model=NAME."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how many calls there would be, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens, cost and duration, and stop.")] = False,
+    check: Annotated[
+        str | None, typer.Option("--check", metavar="NAME", help="Send one harmless item; print what the endpoint can do.")
+    ] = None,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
     """Judge every response of a run for compliance and coherence, each 0, 0.5 or 1; or measure a judge against human labels.
 
     Scores land in RUN_DIR/scores.parquet, a row per response, judge and repeat. What is judged already is not asked again;
-    what failed is. Exit status 1 where a judge stopped before the end.
+    what failed is. Exit status 1 where a judge stopped before the end, or scored nothing.
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
@@ -49,9 +52,14 @@ def judge(
 
         form = cli.check_form(form, as_json)
         options = JudgingOptions(repeat, max_cost, cli.parse_settings(settings))
+        if check is not None:
+            if judges or calibrate or correct or dry_run or repeat > 1:
+                raise EngineError("--check takes a run directory, --set and --max-cost alone. Leave the other options out.")
+            _check(check, run_dir, options, form=form)
+            return
         if (run_dir is None) == (calibrate is None):
             raise EngineError("Give a run directory to judge, or --calibrate FILE to measure a judge; one of the two.")
-        names = judges or [_default_judge()]
+        names = judges or [_default_judge(needs_key=not dry_run)]
         if calibrate is not None:
             if dry_run or correct or repeat > 1:
                 raise EngineError("--calibrate takes no --dry-run, --correct or --repeat.")
@@ -60,36 +68,65 @@ def judge(
             _judge(run_dir, names, options, correct=correct, dry_run=dry_run, form=form)
 
 
-def _default_judge() -> str:
-    """DeepSeek, the study's judge, where its key is at hand; else the rules, and that is said."""
+def _default_judge(*, needs_key: bool) -> str:
+    """DeepSeek, the study's judge. Raises EngineError without its key: rules in its place are given only where asked for."""
     from engine.configs.judges import OFFLINE, load_judge
-    from engine.display.progress import say
+    from engine.errors import EngineError
     from judging.errors import JudgeError
 
     file = load_judge(DEFAULT_JUDGE)
     try:
-        if file is not None and file.endpoint is not None:
+        if needs_key and file is not None and file.endpoint is not None:
             file.endpoint.key()
         return DEFAULT_JUDGE
     except JudgeError as error:
-        say(f"judge: no --judge given; the default is {DEFAULT_JUDGE}, but: {error} The {OFFLINE} rules judge instead.")
-        return OFFLINE
+        raise EngineError(
+            f"No --judge is given, and the default is {DEFAULT_JUDGE}. {error} Or ask for the rules, "
+            f"which are no language model: --judge {OFFLINE}."
+        ) from error
 
 
 def _judge(run_dir: Path, names: list[str], options: Any, *, correct: bool, dry_run: bool, form: str) -> None:
     from engine.display.console import show
+    from engine.display.progress import say
     from engine.display.run_tables import judged_view
     from engine.rollout import judge_again
     from engine.scoring.biases import add_corrections
 
     if dry_run:
-        cli.print_json(judge_again.plan(run_dir, names, options))
+        plan = judge_again.plan(run_dir, names, options)
+        _say_plan(plan)
+        cli.print_json(plan)
         return
     summary = judge_again.judge(run_dir, names, options)
     if correct:
         add_corrections(summary)
     show(judged_view(summary), form, summary)
-    if summary["stopped"]:
+    for name, error in summary["unscored"].items():
+        say(f"judge: {name} scored none of the responses; the first error: {error}. bin/judge --check shows what it can do.")
+    if summary["stopped"] or summary["unscored"]:
+        raise typer.Exit(1)
+
+
+def _say_plan(plan: dict[str, Any]) -> None:
+    """The plan of each endpoint as a sentence; the rules and local models have no calls."""
+    from engine.display.progress import say
+    from judging.estimate import Estimate
+
+    for judge in plan["judges"]:
+        if "calls" in judge:
+            wanted = Estimate(**{name: judge[name] for name in Estimate.__dataclass_fields__})
+            say(f"judge {judge['judge']}: {wanted}; {judge['cached']} answers are kept already")
+
+
+def _check(name: str, run_dir: Path | None, options: Any, *, form: str) -> None:
+    from engine.display.console import show
+    from engine.rollout.judge_again import check
+    from engine.scoring.endpoint_check import check_json, check_view
+
+    found, run, wanted = check(name, options, run_dir)
+    show(check_view(found, run, wanted), form, check_json(found, run, wanted))
+    if not found["verdict"]:
         raise typer.Exit(1)
 
 

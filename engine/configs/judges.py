@@ -92,6 +92,9 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
         set_key(table, key.split("."), value)
     if isinstance(table.get("rubric"), str) and "rubric" not in (overrides or {}):
         table["rubric"] = str(path.parent / user_path(table["rubric"]))  # beside the file that names it
+    endpoint = table.get("endpoint")
+    if isinstance(endpoint, dict) and isinstance(endpoint.get("ca_file"), str) and "endpoint.ca_file" not in (overrides or {}):
+        endpoint["ca_file"] = str(path.parent / user_path(endpoint["ca_file"]))
     try:
         return JudgeFile.model_validate(table)
     except ValidationError as error:

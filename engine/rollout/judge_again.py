@@ -17,15 +17,17 @@ from engine.paths import write_json
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
 from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN
-from engine.runs.parquet_reader import count_rows
+from engine.runs.parquet_reader import count_rows, read_table
 from engine.runs.run_dir import RunDir, read_manifest
-from engine.scoring import calibrations
+from engine.scoring import calibrations, endpoint_check
 from engine.scoring.biases import add_biases, differential
 from engine.scoring.grader import TEXT_ONLY, Grader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from engine.scoring.run_judge import RunJudge
+from engine.scoring.scores import count_scored
 from engine.scoring.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
 from judging.budget import Budget
+from judging.estimate import Estimate, estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,21 @@ def judge(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str
         if run_dir.file(SUMMARY).is_file():
             refresh(run_dir)
     stopped = {one.name: one.stopped for one in judges if one.stopped is not None}
-    return summary | {"stopped": stopped}
+    return summary | {"stopped": stopped, "unscored": _unscored(run_dir.file(SCORES), judges)}
+
+
+def check(name: str, options: JudgingOptions, path: Path | None = None) -> tuple[dict[str, Any], str, Estimate]:
+    """What an endpoint does with one harmless item, and what judging the run at `path`, or a thousand short responses, takes."""
+    if path is not None:
+        open_run(path)
+    one = _judge(name, 1, options)
+    found = endpoint_check.check_endpoint(one.name, one.file, options.max_cost)
+    assert one.file is not None and one.endpoint is not None
+    measured = found["latency_ms"]
+    if path is None:
+        return found, f"{endpoint_check.RESPONSES} short responses", endpoint_check.of_short_responses(one.file, measured)
+    missing, _ = one.questions(path / ROLLOUTS)
+    return found, f"{path.name}, what is not judged", estimate(one.endpoint, missing, **endpoint_check.latency(measured))
 
 
 def measure(name: str, source: str, options: JudgingOptions) -> dict[str, Any]:
@@ -87,11 +103,21 @@ def measure(name: str, source: str, options: JudgingOptions) -> dict[str, Any]:
 
 
 def plan(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str, Any]:
-    """How many calls judging would make, and about what they would cost; nothing is sent."""
+    """What judging would take: calls, tokens, cost and duration; nothing is sent, and no key is needed."""
     open_run(path)
     responses = count_rows(path / ROLLOUTS)
     judges = [_judge(name, responses, options) for name in names]
     return {"run": str(path), "responses": responses, "judges": [one.plan(path / ROLLOUTS) for one in judges]}
+
+
+def _unscored(scores: Path, judges: Sequence[RunJudge]) -> dict[str, str]:
+    """The judges that scored no response, each with its first error."""
+    without = [one.name for one in judges if not count_scored(scores, one.name)]
+    if not without:
+        return {}
+    table = read_table(scores, ["judge", "error"])
+    errors = {name: table.filter(pc.equal(table["judge"], name))["error"].drop_null().to_pylist() for name in without}
+    return {name: found[0] if found else "no row" for name, found in errors.items()}
 
 
 def _judge(name: str, expected: int, options: JudgingOptions, budget: Budget | None = None) -> RunJudge:

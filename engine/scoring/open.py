@@ -80,7 +80,7 @@ class Ticker:
 
 
 def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
-    """Raise for what is missing before anything is started: a key, a price for a cost limit, a local model, a file's function."""
+    """Raise for what is missing before anything is started: key, certificates, a price for a limit, a local model, a file."""
     if file is None:
         return
     if file.python is not None:
@@ -95,4 +95,5 @@ def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
         if (address := cluster_address()) is not None:
             check_address(address)
         file.endpoint.key()
+        file.endpoint.ssl_context()
         file.endpoint.check_price(max_cost)

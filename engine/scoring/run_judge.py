@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, item_of
 from judging.budget import Budget
 from judging.cache import ReplyCache
-from judging.costs import likely_cost
 from judging.endpoint import Endpoint
+from judging.estimate import estimate
+from judging.judge import Message
 from judging.judgement import Item
 from judging.offline import rubric_hash
 from judging.remote import call_of
@@ -76,10 +78,16 @@ class RunJudge:
         check_judge(self.file, self.config.max_cost)
 
     def plan(self, rollouts: Path) -> dict[str, Any]:
-        """How many calls the responses of a run need, and about what they cost; nothing is sent."""
+        """What judging the responses of a run takes: calls, tokens, cost and duration; nothing is sent."""
         plan: dict[str, Any] = {"judge": self.name, "identity": self.identity}
-        if self.endpoint is None or self.file is None:
+        if self.endpoint is None:
             return plan
+        missing, cached = self.questions(rollouts)
+        return plan | {"cached": cached, **asdict(estimate(self.endpoint, missing))}
+
+    def questions(self, rollouts: Path) -> tuple[list[list[Message]], int]:
+        """The questions about a run's responses that no answer is kept of, each once, and the number of kept answers."""
+        assert self.endpoint is not None and self.file is not None
         hooks, cache = self.file.read_rubric(), ReplyCache(judge_cache(), say)
         calls = [
             call_of(self.endpoint, hooks, item_of(row, repeat=repeat))
@@ -89,9 +97,8 @@ class RunJudge:
         ]
         with contextlib.closing(cache):
             answered = cache.answered([call.key for call in calls])
-        missing = {call.key: call for call in calls if call.key not in answered}.values()
-        likely = [likely_cost(self.endpoint, call.messages) for call in missing] if self.endpoint.price else None
-        return plan | {"calls": len(missing), "cached": len(answered), "likely_cost": None if likely is None else sum(likely)}
+        missing = {call.key: call.messages for call in calls if call.key not in answered}
+        return list(missing.values()), len(answered)
 
     def check(self, *, beside: str | None = None) -> None:
         """Raise for what would fail later: a missing key or price, an endpoint that refuses.
