@@ -59,6 +59,7 @@ def judge(
             return
         if (run_dir is None) == (calibrate is None):
             raise EngineError("Give a run directory to judge, or --calibrate FILE to measure a judge; one of the two.")
+        _check_input(run_dir, calibrate)
         names = judges or [_default_judge(needs_key=not dry_run)]
         if calibrate is not None:
             if dry_run or correct or repeat > 1:
@@ -66,6 +67,17 @@ def judge(
             _calibrate(names, calibrate, options, form=form)
         elif run_dir is not None:
             _judge(run_dir, names, options, correct=correct, dry_run=dry_run, form=form)
+
+
+def _check_input(run_dir: Path | None, calibrate: str | None) -> None:
+    """Raise EngineError for a run or labels that cannot be judged, before any judge is looked at."""
+    from engine.rollout.judge_again import open_run
+    from engine.scoring.labels import load_labels
+
+    if run_dir is not None:
+        open_run(run_dir)
+    if calibrate is not None:
+        load_labels(calibrate)
 
 
 def _default_judge(*, needs_key: bool) -> str:

@@ -194,7 +194,9 @@ def judge_lines(judge: Row) -> list[str]:
             f"{judge['missing']} judgements are missing (errors are in scores.parquet); the same command asks for them again."
         )
     if (cost := judge.get("cost")) is not None:
-        lines.append(f"Cost of these judgements: {cost:.4f} in the price table's currency.")
+        unknown = judge.get("cost_unknown", 0)
+        least, rest = ("at least ", f" {unknown} judgements were not counted by the endpoint.") if unknown else ("", "")
+        lines.append(f"Cost of these judgements: {least}{cost:.4f} in the price table's currency.{rest}")
     return lines
 
 

@@ -224,6 +224,7 @@ def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row
     """A summary's entry on a judge: how far it can be trusted, what is missing and what it cost."""
     first = scores.slice(0, 1).to_pylist()[0]
     costs = scores["cost"].drop_null().to_pylist()
+    scored = scores.filter(pc.is_null(scores["error"]))
     return {
         **calibrations.identity_of(first),
         "notice": calibrations.notice_of(first),
@@ -231,6 +232,7 @@ def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row
         "repeats": _repeats(scores),
         "missing": len(scores) - scores["error"].null_count,
         "cost": sum(costs) if costs else None,
+        "cost_unknown": scored["cost"].null_count if costs else 0,
         "last_run": manifest.get("judging", {}).get(name),
     }
 
