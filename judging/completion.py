@@ -43,7 +43,7 @@ class BilledFault(Fault):
     """A fault of a reply that did come, so its tokens are paid for."""
 
     def __init__(self, fault: Fault, reply: Reply) -> None:
-        super().__init__(fault.kind, str(fault), retry_after=fault.retry_after, raw_reply=fault.raw_reply, field=fault.field)
+        super().__init__(fault.kind, str(fault), retry_after=fault.retry_after, raw_reply=fault.raw_reply, fields=fault.fields)
         self.reply = reply
 
 

@@ -33,7 +33,7 @@ class Fault(Exception):
     kind: what went wrong, read-only.
     retry_after: seconds the endpoint asked to wait.
     strained: the endpoint seems to have more to do than it can (5xx, timeout).
-    field: the optional field of the request that the endpoint's words refuse.
+    fields: optional fields of a request that the endpoint's words may refuse, the likeliest first.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Fault(Exception):
         retry_after: float | None = None,
         raw_reply: str | None = None,
         strained: bool = False,
-        field: str | None = None,
+        fields: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self._kind = kind
         self.retry_after = retry_after
         self.raw_reply = raw_reply
         self.strained = strained
-        self.field = field
+        self.fields = fields
 
     @property
     def kind(self) -> FaultKind:

@@ -85,20 +85,19 @@ def _of_code(status: int, message: str, body: Any, retry_after: float | None) ->
         return Fault("passing", message, retry_after=retry_after, strained=status >= 500)
     if status in BARRED_STATUS:
         return Fault("barred", f"{BARRED_STATUS[status]}: {message}")
-    return Fault("refused", message, field=field_refused(message, body))
+    return Fault("refused", message, fields=fields_refused(message, body))
 
 
-def field_refused(message: str, body: Any) -> str | None:
-    """The optional field that an error refuses: the one it names as `param`, or whose name its words speak against."""
+def fields_refused(message: str, body: Any) -> tuple[str, ...]:
+    """The optional fields that an error may refuse: the one it names as `param`, or those that its words speak of, in order."""
     named = _param_of(body)
     for field, words in FIELD_WORDS.items():
         if re.fullmatch(rf"(body\.)?({words})(\..*)?", named, re.IGNORECASE) and not TOO_LONG.search(message):
-            return field
+            return (field,)
     if TOO_LONG.search(message) or not REFUSING.search(message):
-        return None
-    # The field that an endpoint refuses comes first in its words, what to use instead later.
+        return ()
     places = {field: found.start() for field, words in FIELD_WORDS.items() if (found := _word(words).search(message))}
-    return min(places, key=lambda field: places[field], default=None)
+    return tuple(sorted(places, key=lambda field: places[field]))
 
 
 def _word(words: str) -> re.Pattern[str]:

@@ -2,7 +2,7 @@
 
     fields = Fields()
     request = fields.request(endpoint, rubric, messages)    # keyword arguments of chat.completions.create
-    fields.learn(request, fault)                            # True where asking again without a field can help
+    fields.learn(request, fault)                            # the field that asking again goes without, if that can help
 
 Endpoints refuse what they do not know: a schema, a temperature, a name for the token limit. Each field is dropped at its
 first refusal, if no call came through with it before.
@@ -69,15 +69,18 @@ class Fields:
         """Note that a request came through: a later refusal that names one of its fields is about that call."""
         self._taken |= names_of(request)
 
-    def learn(self, request: dict[str, Any], fault: Fault) -> bool:
-        """Leave out the field that a refusal names. True where the same request without it may be answered."""
-        field = fault.field
-        if field is None or field not in names_of(request) or field in self._taken:
-            return False
-        if OTHER_LIMIT.get(field) in self.left_out:
-            return False  # it knows neither name; a request without a limit could cost anything
+    def learn(self, request: dict[str, Any], fault: Fault) -> str | None:
+        """Leave out the field of a request that a refusal names, and return its name.
+
+        None where the same request without it would not help: it names no field that was sent, one that was taken before, or
+        the token limit under both of its names, without which an answer could cost anything.
+        """
+        names = names_of(request)
+        field = next((field for field in fault.fields if field in names), None)
+        if field is None or field in self._taken or OTHER_LIMIT.get(field) in self.left_out:
+            return None
         self.left_out.add(field)
-        return True
+        return field
 
 
 def names_of(request: dict[str, Any]) -> set[str]:

@@ -25,7 +25,7 @@ from judging.judge import Hooks
 from judging.network import complete, open_client
 from judging.pacing import Breaker, Slots
 from judging.replies import shortened
-from judging.request import Fields, names_of
+from judging.request import Fields
 
 MAX_UNREACHABLE = 3  # before any success: an address where nothing listens
 COLLECT_S = 0.01  # how long finished calls gather before they go back together
@@ -165,12 +165,13 @@ class Worker:
 
     def _adapted(self, fault: Fault, request: dict[str, Any], spent: Attempts) -> Fault | None:
         """The fault of a refused field that the next attempt goes without; None for any other fault."""
-        if fault.field in self._fields.left_out and fault.field in names_of(request):
-            return Fault("adapted", str(fault))  # another call has just learned it
-        if fault.kind != "refused" or not self._fields.learn(request, fault):
+        known = set(self._fields.left_out)
+        field = self._fields.learn(request, fault)
+        if field is None:
             return None
-        note = f"{fault.field} is left out from now on: the endpoint refuses it ({self._hide(str(fault))})"
-        spent.outcome.notes[f"refuses {fault.field}"] = note
+        if field not in known:  # else another call has just learned it
+            note = f"{field} is left out from now on: the endpoint refuses it ({self._hide(str(fault))})"
+            spent.outcome.notes[f"refuses {field}"] = note
         return Fault("adapted", str(fault))
 
     def _came_through(self) -> None:

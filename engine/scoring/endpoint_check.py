@@ -13,6 +13,7 @@ from engine.scoring.open import check_judge, open_asker
 from judging.budget import Budget
 from judging.endpoint import ROUTE
 from judging.estimate import Estimate, estimate
+from judging.problems import clean
 from judging.rubric import Rubric
 
 RESPONSES = 1000  # of a run that is not there
@@ -78,7 +79,7 @@ def check_view(found: dict[str, Any], run: str, wanted: Estimate) -> View:
         *(f"note: {note}" for note in found["notes"].values()),
         f"{run}: {wanted}",
     ]
-    return lines if found["raw_reply"] is None or found["verdict"] else [*lines, f"it said: {found['raw_reply']}"]
+    return lines if found["raw_reply"] is None or found["verdict"] else [*lines, f"it said: {clean(found['raw_reply'])}"]
 
 
 def check_json(found: dict[str, Any], run: str, wanted: Estimate) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from judging.problems import of_status
 from judging.request import arguments
 from judging.rubric import Rubric
 from tests.judging.chaos import KEY
-from tests.judging.imitation import Imitation, Quirk, error, openai_error, plain
+from tests.judging.imitation import Imitation, Quirk, error, openai_error, plain, refuses
 from tests.judging.test_endpoints_as_they_are import judged
 
 RUBRIC = Rubric()
@@ -258,6 +258,22 @@ def test_an_endpoints_words_are_found_wherever_they_are(body: Any, said: str) ->
     assert str(of_status(418, json.dumps(body), {})) == said
 
 
+def test_the_field_that_was_sent_is_left_out_though_words_name_the_other_first(tmp_path: Path) -> None:
+    words = openai_error("Use 'max_completion_tokens', since 'max_tokens' is not supported.")
+    found, said, _ = judged(refuses("max_tokens", 400, words), tmp_path)
+    assert all(one.error is None for one in found)
+    assert said[0].startswith("judge judge: max_tokens is left out from now on")
+
+
+def test_an_endpoint_that_knows_neither_name_of_the_limit_is_not_asked_without_one(tmp_path: Path) -> None:
+    def neither(request: web.Request, body: Any) -> web.Response | None:
+        name = next((name for name in ("max_tokens", "max_completion_tokens") if name in body), None)
+        return error(400, openai_error(f"'{name}' is not supported", param=name)) if name else None
+
+    with pytest.raises(JudgeError, match="max_tokens_field"):
+        judged(neither, tmp_path)
+
+
 def test_a_context_that_is_too_long_does_not_leave_out_the_token_limit() -> None:
     words = "This model's maximum context length is 8192 tokens; 256 in max_tokens is not supported"
-    assert of_status(400, json.dumps(openai_error(words, param="max_tokens")), {}).field is None
+    assert of_status(400, json.dumps(openai_error(words, param="max_tokens")), {}).fields == ()
