@@ -38,8 +38,8 @@ class Estimate:
         )
 
 
-def estimate(endpoint: Endpoint, questions: Sequence[Sequence[Message]], latency_s: float = ASSUMED_LATENCY_S) -> Estimate:
-    """What asking these questions will take. latency_s: of one call."""
+def estimate(endpoint: Endpoint, questions: Sequence[Sequence[Message]], latency_s: float | None = None) -> Estimate:
+    """What asking these questions will take. latency_s: of one call; None assumes ASSUMED_LATENCY_S."""
     prompt = sum(estimated_tokens(messages) for messages in questions)
     seconds, limited_by = _slowest(endpoint, len(questions), prompt, latency_s)
     priced = endpoint.price is not None
@@ -55,10 +55,11 @@ def estimate(endpoint: Endpoint, questions: Sequence[Sequence[Message]], latency
     )
 
 
-def _slowest(endpoint: Endpoint, calls: int, prompt_tokens: int, latency_s: float) -> tuple[float, str]:
+def _slowest(endpoint: Endpoint, calls: int, prompt_tokens: int, latency_s: float | None) -> tuple[float, str]:
     """Seconds at the limit that binds, and its name."""
     rounds = -(-calls // endpoint.max_concurrency)
-    found = [(rounds * latency_s, f"max_concurrency = {endpoint.max_concurrency}, {latency_s:.1f} s a call")]
+    one, whence = (ASSUMED_LATENCY_S, "assumed") if latency_s is None else (latency_s, "measured")
+    found = [(rounds * one, f"max_concurrency = {endpoint.max_concurrency}, {one:.2g} s a call {whence}")]
     if endpoint.requests_per_minute:
         found.append((60 * calls / endpoint.requests_per_minute, f"requests_per_minute = {endpoint.requests_per_minute}"))
     if endpoint.tokens_per_minute:

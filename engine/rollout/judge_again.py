@@ -85,7 +85,7 @@ def check(name: str, options: JudgingOptions, path: Path | None = None) -> tuple
     if path is None:
         return found, f"{endpoint_check.RESPONSES} short responses", endpoint_check.of_short_responses(one.file, measured)
     missing, _ = one.questions(path / ROLLOUTS)
-    return found, f"{path.name}, what is not judged", estimate(one.endpoint, missing, **endpoint_check.latency(measured))
+    return found, f"{path.name}, what is not judged", estimate(one.endpoint, missing, endpoint_check.seconds(measured))
 
 
 def measure(name: str, source: str, options: JudgingOptions) -> dict[str, Any]:

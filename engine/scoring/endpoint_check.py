@@ -58,12 +58,12 @@ def of_short_responses(file: JudgeFile, latency_ms: float | None) -> Estimate:
     assert file.endpoint is not None
     rubric: Rubric = file.read_rubric()
     questions = [rubric.messages(rubric.probe)] * RESPONSES
-    return estimate(file.endpoint, questions, **latency(latency_ms))
+    return estimate(file.endpoint, questions, seconds(latency_ms))
 
 
-def latency(measured_ms: float | None) -> dict[str, float]:
-    """The measured latency as an option of `estimate`; nothing where none was measured."""
-    return {} if measured_ms is None else {"latency_s": measured_ms / 1000}
+def seconds(measured_ms: float | None) -> float | None:
+    """A measured latency in seconds; None where none was measured."""
+    return None if measured_ms is None else measured_ms / 1000
 
 
 def check_view(found: dict[str, Any], run: str, wanted: Estimate) -> View:
