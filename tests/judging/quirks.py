@@ -88,7 +88,7 @@ CASES = [
          refuses("temperature", 422, EXTRA)),
     Case("no system role", "Gemma's template, o1-preview", "stops", "merge_system = true", without_system),
     Case("no system role, `merge_system = true`", "Gemma's template", "scored", "", without_system, {"merge_system": True}),
-    Case("all fields refused at once", "a proxy", "stops", "nothing is right.*base_url",
+    Case("every request refused", "a proxy", "stops", "nothing is right.*base_url",
          always(400, openai_error("nothing is right"))),
     # Replies
     Case("closed `<think>` before the verdict", "vLLM without a reasoning parser", "scored", "",

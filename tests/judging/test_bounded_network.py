@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 from judging.endpoint import Endpoint
 from judging.errors import Fault, JudgeError
 from judging.network import complete, open_client
-from judging.problems import of_status
+from judging.problems import of_error, of_status
 from judging.request import arguments
 from judging.rubric import Rubric
 from tests.judging.chaos import KEY
@@ -277,3 +277,22 @@ def test_an_endpoint_that_knows_neither_name_of_the_limit_is_not_asked_without_o
 def test_a_context_that_is_too_long_does_not_leave_out_the_token_limit() -> None:
     words = "This model's maximum context length is 8192 tokens; 256 in max_tokens is not supported"
     assert of_status(400, json.dumps(openai_error(words, param="max_tokens")), {}).fields == ()
+
+
+@pytest.mark.parametrize(
+    ("found", "kind"),
+    [
+        ({"message": "Insufficient credits", "code": 402}, "fatal"),
+        ({"message": "Rate limit exceeded", "code": 429}, "busy"),
+        ({"message": "Rate limit exceeded", "type": "rate_limit_exceeded"}, "busy"),
+        ({"message": "You exceeded your quota", "code": "insufficient_quota"}, "fatal"),
+        ({"message": "Bad gateway", "code": "502"}, "passing"),
+        ({"message": "Loading model", "code": 503}, "loading"),
+        ({"message": "flagged", "code": 403}, "barred"),
+        ({"message": "no such field", "type": "invalid_request_error"}, "refused"),
+        ({"message": "something"}, "passing"),
+        ("a bare string", "passing"),
+    ],
+)
+def test_an_error_inside_a_200_is_treated_as_the_status_it_names(found: Any, kind: str) -> None:
+    assert of_error(found, "{}").kind == kind
