@@ -25,7 +25,8 @@ from judging.judgement import Item, Judgement
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
 TEXTS = ("prompt", "response")
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
-ADDED_LATER = {"judge_model": "", "reply_model": None, "outcome": None}  # what tables of earlier versions lack, and what it is there
+# What tables of earlier versions lack, and what it is there.
+ADDED_LATER = {"judge_model": "", "reply_model": None, "outcome": None}
 SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
 Key = tuple[Any, ...]
 
