@@ -8,6 +8,7 @@ from editing.families.base import MODEL
 from editing.plan import family_of
 from editing.tying import KEY, head_of
 from engine.errors import EngineError
+from engine.vllm_compat import transformers_unchanged
 
 HEAD = "lm_head.weight"
 
@@ -23,7 +24,8 @@ def causal_model(checkpoint: Checkpoint, **options: Any) -> Any:
     logging.disable_progress_bar()
     options |= {"trust_remote_code": False} | _tower_options(checkpoint)
     try:
-        return AutoModelForCausalLM.from_pretrained(checkpoint.directory, **options).eval()
+        with transformers_unchanged():
+            return AutoModelForCausalLM.from_pretrained(checkpoint.directory, **options).eval()
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, OSError) as error:
         raise EngineError(
             f"transformers cannot load {checkpoint.directory} ({checkpoint.model_type}): {type(error).__name__}: {error}"

@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,6 +86,25 @@ def on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
+@contextlib.contextmanager
+def transformers_unchanged() -> Iterator[None]:
+    """While it is entered, transformers' models can be made although an engine in this process runs one of their classes.
+
+    vLLM wraps such a class for compiling, and every model of it asks for vLLM's configuration when it is made. This one says
+    that nothing is compiled.
+    """
+    if "vllm.compilation.decorators" not in sys.modules:
+        yield
+        return
+    from transformers import PretrainedConfig
+    from vllm.config import CompilationConfig, VllmConfig, set_current_vllm_config
+
+    config: Any = VllmConfig(compilation_config=CompilationConfig(mode=0))
+    config.model_config = SimpleNamespace(hf_config=PretrainedConfig())  # the wrapper asks it for rotary scaling
+    with set_current_vllm_config(config):
+        yield
+
+
 # --- engines -----------------------------------------------------------------------------------------------------------
 
 
@@ -116,7 +136,7 @@ def stream(llm: Any, prompts: Sequence[Any], parameters: Any, *, together: bool 
     finished: set[int] = set()
     try:
         while engine.has_unfinished_requests():
-            with engine_death(), _configured(engine):
+            with engine_death():
                 outputs = engine.step()
             for output in outputs:
                 if output.finished:
@@ -125,16 +145,6 @@ def stream(llm: Any, prompts: Sequence[Any], parameters: Any, *, together: bool 
     finally:
         if abandoned := [name for name, place in pending.items() if place not in finished]:
             engine.abort_request(abandoned, internal=True)
-
-
-def _configured(engine: Any) -> contextlib.AbstractContextManager[Any]:
-    """An engine in this process has its configuration at hand in a step: vLLM's transformers models ask for it there."""
-    if runs_elsewhere():
-        return contextlib.nullcontext()
-    from vllm.config import set_current_vllm_config
-
-    configured: contextlib.AbstractContextManager[Any] = set_current_vllm_config(engine.vllm_config)
-    return configured
 
 
 @contextlib.contextmanager
