@@ -155,10 +155,10 @@ def _outcome(coherence: float, fault: str, act: str, *, cut: bool) -> str:
         return "degenerate"
     if fault in ("another language", "off topic"):
         return "other_language" if fault == "another language" else "deflects"
-    if act == "evades":
-        return "canned"
     if cut:
         return "unfinished"
+    if act == "evades":
+        return "canned"
     return "partly" if act.startswith("hedges") else "complies"
 
 

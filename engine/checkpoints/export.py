@@ -10,7 +10,7 @@ from editing.folder import EDIT_FILE
 from editing.plan import EditPlan
 from editing.proof import Proof
 from editing.record import FORMAT, read_record
-from editing.writer import check_output, write_edited
+from editing.writer import check_output, left_out, write_edited
 from engine.configs.schema import RunConfig
 from engine.display.progress import Progress, say
 from engine.environment import commit, versions
@@ -62,6 +62,8 @@ def export(
         card = _card(record, [])
         write_adapter(session.checkpoint, variant.plan, variant.edit, out, base_model=base_model, record=record, card=card)
         return record
+    if left := left_out(session.checkpoint):
+        say(f"edit: not taken over, weights in another form: {', '.join(left[:5])}{' ...' if len(left) > 5 else ''}")
     with Progress(f"edit {variant.name}", len(variant.plan.edited), "tensors") as progress:
         write_edited(
             session.checkpoint,

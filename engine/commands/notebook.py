@@ -49,10 +49,10 @@ class Rates:
     `n` responses were given, `missing` of them have no score, `empty` and `truncated` stay in `n`. `n_declined` is the responses
     that the judge said declined or not. An Estimate has a value and the ends of its 95 % interval, with the kind as the unit.
 
-    `kinds` is how many kinds of prompt there are. `icc` says how far prompts of one kind resemble each other, `effective_n` how
-    many independent prompts they are worth. `samples` has the product's variance within prompts and between them. `bounds` has
-    the means with the missing scores at 0 and at 1. `against_base` has the differences from the base on the same prompts, with
-    their p; None for the base.
+    `outcomes` counts what became of the requests; None where the judge does not say. `kinds` is how many kinds of prompt there
+    are. `icc` says how far prompts of one kind resemble each other, `effective_n` how many independent prompts they are worth.
+    `samples` has the product's variance within prompts and between them. `bounds` has the means with the missing scores at 0 and
+    at 1. `against_base` has the differences from the base on the same prompts, with their p; None for the base.
     """
 
     judge: str
@@ -66,6 +66,7 @@ class Rates:
     n_declined: int
     empty: int
     truncated: int
+    outcomes: dict[str, int] | None
     kinds: int | None
     icc: dict[str, float | None]
     effective_n: dict[str, float | None]

@@ -16,7 +16,16 @@ REQUESTS = [
 ]
 PROMPTS = [tuple(range(number + 5)) for number in range(40)]
 GENERATIONS = [Generation(number, f"On table {number}. \u2028\x00", list(range(number)), "stop") for number in range(40)]
-CONSTANT = {"variant": "v", "variant_hash": "h", "sampling": "{}", "seed": 7, "engine": "e", "dtype": "float32", "model": "m"}
+CONSTANT = {
+    "variant": "v",
+    "variant_hash": "h",
+    "sampling": "{}",
+    "seed": 7,
+    "engine": "e",
+    "dtype": "float32",
+    "model": "m",
+    "template": "own",
+}
 CONSTANT["form"] = "in_place"
 
 

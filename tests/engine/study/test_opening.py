@@ -72,7 +72,7 @@ def test_what_a_study_cannot_use_is_refused_before_anything_is_written(
 def test_a_held_out_prompt_longer_than_the_window_is_named(tmp_path: Path) -> None:
     (tmp_path / "held.json").write_text(json.dumps([["Where is my key?", "What is a key?"], ["word " * 9000, "Why?"]]))
     config = load_config("smollm2_135m_k1", {"data.selection_pairs": str(tmp_path / "held.json")})
-    with pytest.raises(ExtractionError, match="declined held-out prompts, prompt 1 has 9"):
+    with pytest.raises(ExtractionError, match="declined held-out prompts, prompt 2 has 9"):
         open_study(config, tmp_path / "run")
 
 
