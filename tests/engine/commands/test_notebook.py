@@ -145,8 +145,11 @@ def test_every_response_is_scored_by_the_rules_that_read_likelihoods(lines: Line
 
 def test_scores_are_those_of_the_rules_on_each_response(lines: Lines) -> None:
     scores = engine.score(lines.rows)
-    items = [Judgement(row["compliance"], row["coherence"], row["declined"], row["reason"]) for row in scores]
-    assert items == [OfflineJudge().score(row["prompt"], row["response"]) for row in lines.rows]
+    items = [
+        Judgement(row["compliance"], row["coherence"], row["declined"], row["reason"], outcome=row["outcome"]) for row in scores
+    ]
+    rules = OfflineJudge()
+    assert items == [rules.score(row["prompt"], row["response"], finish_reason=row["finish_reason"]) for row in lines.rows]
 
 
 def test_without_a_session_the_judge_is_the_one_that_reads_the_text_alone(lines: Lines) -> None:
