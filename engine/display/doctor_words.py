@@ -8,5 +8,7 @@ from engine.display.table import Table, View
 def doctor_view(model: str, facts: Mapping[str, str], against: Sequence[str], following: str) -> View:
     """A table of what was found; the verdict; each obstacle as a sentence; the command to try next."""
     rows = [[name, value] for name, value in facts.items()]
-    verdict = "It can be used." if not against else f"{len(against)} thing(s) stand against using it:"
-    return [Table(model, ["question", "answer"], rows), verdict, *against, *([f"Next: {following}"] if following else [])]
+    counted = "One thing stands" if len(against) == 1 else f"{len(against)} things stand"
+    verdict = f"{counted} against using it:" if against else "It can be used."
+    table = [Table(model, ["question", "answer"], rows)] if rows else [model]
+    return [*table, verdict, *against, *([f"Next: {following}"] if following else [])]

@@ -85,7 +85,7 @@ def _look_at_config(found: Examination, directory: Path) -> None:
 def _look_at_weights(found: Examination, checkpoint: Checkpoint) -> None:
     values = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
     found.facts["type"] = f"{checkpoint.model_type}, {checkpoint.num_layers} blocks, width {checkpoint.hidden_size}"
-    found.facts["weights"] = f"{values / 1e6:,.0f} million values in {len(checkpoint.files)} file(s), {stored_type(checkpoint)}"
+    found.facts["weights"] = f"{_count(values)} values in {len(checkpoint.files)} file(s), {stored_type(checkpoint)}"
     if checkpoint.left:
         found.facts["left aside"] = ", ".join(file.name for file in checkpoint.left)
     family = found.ask(lambda: family_of(checkpoint))
@@ -103,6 +103,10 @@ def _look_at_weights(found: Examination, checkpoint: Checkpoint) -> None:
         if any(tensor.gain for tensor in plan.writers):
             found.facts["norm behind"] = "yes: the edit stands in front of it, its scale stays"
         found.facts["head"] = "the embedding (tied)" if plan.ties_head else "a matrix of its own"
+
+
+def _count(values: int) -> str:
+    return f"{values / 1e6:,.0f} million" if values >= 1e6 else f"{values:,}"
 
 
 def _look_at_prompts(found: Examination, directory: Path, checkpoint: Checkpoint | None, model: ModelConfig) -> None:
