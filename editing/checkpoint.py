@@ -82,6 +82,11 @@ class Checkpoint:
     def num_bytes(self) -> int:
         return sum(file.stat().st_size for file in self.files)
 
+    @property
+    def num_values(self) -> int:
+        """Numbers in all tensors."""
+        return sum(math.prod(entry.shape) for entry in self.tensors.values())
+
     @cached_property
     def hash(self) -> str:
         """SHA-256 over config.json and the weight files' own SHA-256, in order of name: the base's identity."""

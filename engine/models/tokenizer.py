@@ -5,8 +5,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from editing.checkpoint import text_config
+from editing.reading import read_object
 from engine.configs.schema import ModelConfig
 from engine.errors import EngineError
+from engine.paths import user_path
 
 if TYPE_CHECKING:
     from extraction.rendering import ChatRenderer
@@ -59,14 +62,22 @@ def open_renderer(directory: Path, model: ModelConfig, *, quick: bool = False) -
     return make(template=of_processor)
 
 
+def rendering_files(directory: Path, model: ModelConfig) -> dict[str, Path]:
+    """The files that decide a rendering, beside the configuration: a run's identity reads them, and no tokenizer is opened."""
+    more = sorted(directory.glob("additional_chat_templates/*.jinja"))
+    names = [*TOKENIZER_FILES, *TEMPLATE_FILES, *(file.relative_to(directory).as_posix() for file in more)]
+    found = {name: directory / name for name in names if (directory / name).is_file()}
+    given = model.chat_template
+    if given is not None and "{" not in given and user_path(given).is_file():
+        found["chat_template"] = user_path(given)
+    return found
+
+
 def stop_tokens(directory: Path, tokenizer: Any) -> list[int]:
     """The tokens that end a response, as vLLM decides them: the tokenizer's, and generation_config.json's, else config.json's."""
     file = next((directory / name for name in STOP_FILES if (directory / name).is_file()), None)
-    try:
-        said = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
-        named = said.get("eos_token_id", said.get("text_config", {}).get("eos_token_id"))
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise EngineError(f"{file} cannot be read ({type(error).__name__}). Copy it again.") from error
+    said = {} if file is None else read_object(file, "Copy it again.")
+    named = said.get("eos_token_id", text_config(said).get("eos_token_id"))
     ids = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
     return sorted({token for token in ids if isinstance(token, int) and not isinstance(token, bool)})
 

@@ -4,7 +4,6 @@ Everything that can be checked without a model is checked while this is made.
 """
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from engine.inference.answers import check_scope
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
-from engine.models.tokenizer import TEMPLATE_FILES, TOKENIZER_FILES, open_renderer
+from engine.models.tokenizer import open_renderer, rendering_files
 from engine.models.window import check_engine_window, vocabulary_of, window_of
 from engine.paths import shorten
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
@@ -72,8 +71,7 @@ class RunInputs:
     @property
     def engine_bytes(self) -> int:
         """Size of the weights in the type that the model runs in: float32 doubles a 16-bit checkpoint."""
-        values = sum(math.prod(entry.shape) for entry in self.checkpoint.tensors.values())
-        return values * BYTES_PER_VALUE[self.config.model.dtype]
+        return self.checkpoint.num_values * BYTES_PER_VALUE[self.config.model.dtype]
 
     @property
     def swapped_bytes(self) -> int:
@@ -126,7 +124,7 @@ class RunInputs:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """A run's identity: the resolved configuration and the hashes of the files it reads."""
-        from engine.paths import file_hash, hash_of, user_path
+        from engine.paths import file_hash, user_path
 
         data = self.config.data
         files = {
@@ -138,14 +136,13 @@ class RunInputs:
             if not user_path(given).is_file():
                 raise EngineError(f"Directions file {given} does not exist. Give a directions.safetensors, or leave it out.")
             files["directions"] = given
-        rendering = [self.checkpoint.directory / name for name in (*TOKENIZER_FILES, *TEMPLATE_FILES)]
+        rendering = rendering_files(self.checkpoint.directory, self.config.model)
         return {
             "config": self.config.model_dump(
                 mode="json", exclude={"sweep": True, "data": {"selection_pairs", "unrelated"}, "directions": {"file"}}
             ),
             "base_hash": self.base_hash,
-            "rendering_hashes": {file.name: file_hash(file) for file in rendering if file.is_file()},
-            "rendered_probe": hash_of({"probe": self.renderer.rendered_probe}),
+            "rendering_hashes": {name: file_hash(file) for name, file in rendering.items()},
             "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
         }
 
@@ -159,7 +156,7 @@ class RunInputs:
             **generated,
             "base": self.base_hash,
             "pairs": self.identity["data_hashes"]["train_pairs"],
-            "rendering": [self.identity["rendering_hashes"], self.identity["rendered_probe"]],
+            "rendering": self.identity["rendering_hashes"],
             "num_pairs": len(self.pairs),
             "columns": self.config.data.pair_columns,
             "pairs_kept": [self.config.data.hold_out, self.config.data.split, self._kinds_of_split],

@@ -91,3 +91,19 @@ def test_directions_depend_on_the_position(model: Path) -> None:
 def test_a_model_without_a_tokenizer_is_named(llama_dir: Path) -> None:
     with pytest.raises(EngineError, match="has no tokenizer"):
         session_of(llama_dir).check_prompts()
+
+
+def test_an_identity_opens_no_tokenizer(model: Path) -> None:
+    """A finished run answers in a second: opening one imports torch."""
+    session = session_of(model)
+    assert session.identity["rendering_hashes"]
+    assert "renderer" not in vars(session)
+
+
+def test_another_template_in_a_named_file_is_another_identity(model: Path, tmp_path: Path) -> None:
+    found = set()
+    for text in ("{{ messages[0]['content'] }} a ", "{{ messages[0]['content'] }} b "):
+        (tmp_path / "mine.jinja").write_text(text)
+        identity = session_of(model, model__chat_template=str(tmp_path / "mine.jinja")).identity
+        found.add(identity["rendering_hashes"]["chat_template"])
+    assert len(found) == 2
