@@ -7,8 +7,7 @@ from typing import Any
 from editing.checkpoint import Checkpoint
 from editing.plan import family_of
 from editing.tying import KEY, embedding_name
-from editing.weight_files import INDEX_NAME
-from editing.weight_files import SINGLE_NAME as SINGLE
+from editing.weight_files import INDEX_NAME, SINGLE_NAME
 
 FIRST, HEAD_FILE = "model-base.safetensors", "model-lm_head.safetensors"
 
@@ -36,9 +35,9 @@ def _add_head(checkpoint: Checkpoint, target: Path, name: str) -> None:
     embedding = embedding_name(checkpoint, family_of(checkpoint))
     save_file({name: checkpoint.read(embedding).contiguous()}, target / HEAD_FILE, {"format": "pt"})
     # transformers looks at model.safetensors before an index, so a single file gets another name.
-    names = {SINGLE: FIRST}
-    if (target / SINGLE).is_file():
-        (target / SINGLE).rename(target / FIRST)
+    names = {SINGLE_NAME: FIRST}
+    if (target / SINGLE_NAME).is_file():
+        (target / SINGLE_NAME).rename(target / FIRST)
     weight_map = {tensor: names.get(entry.file.name, entry.file.name) for tensor, entry in checkpoint.tensors.items()}
     weight_map[name] = HEAD_FILE
     head = checkpoint.tensors[embedding]

@@ -56,7 +56,7 @@ def ablate(
                 pairs,
                 columns=columns,
                 template=template,
-                judge__name=cli.existing_or_embedded(judge),
+                judge=judge,
             ),
         )
         sites = {"inputs": ("inputs",), "writes": ("writes",), "both": ("inputs", "writes")}

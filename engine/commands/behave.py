@@ -47,7 +47,7 @@ def behave(
                 pairs,
                 columns=columns,
                 template=template,
-                judge__name=cli.existing_or_embedded(judge),
+                judge=judge,
             ),
         )
         if dry_run:

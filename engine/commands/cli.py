@@ -95,6 +95,7 @@ def variant_overrides(
     *,
     columns: list[str] | None = None,
     template: str | None = None,
+    judge: str | None = None,
     **others: Any,
 ) -> dict[str, Any]:
     """Dotted keys and values from the flags that say what a variant is, from `others` (section__key) and from --set."""
@@ -104,6 +105,7 @@ def variant_overrides(
         **_alphas(alpha),
         "model.path": existing_or_embedded(model),
         "model.chat_template": existing_or_embedded(template),
+        "judge.name": existing_or_embedded(judge),
         "data.train_pairs": existing_or_embedded(pairs),
         **{name.replace("__", "."): value for name, value in others.items()},
     }

@@ -56,9 +56,7 @@ def extract(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        chosen = cli.variant_overrides(
-            settings, layers, None, model, pairs, columns=columns, template=template, judge__name=cli.existing_or_embedded(judge)
-        )
+        chosen = cli.variant_overrides(settings, layers, None, model, pairs, columns=columns, template=template, judge=judge)
         config = load_config(variant, chosen)
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))

@@ -48,7 +48,7 @@ def regrow(
                 pairs,
                 columns=columns,
                 template=template,
-                judge__name=cli.existing_or_embedded(judge),
+                judge=judge,
             ),
         )
         options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}

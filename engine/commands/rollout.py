@@ -59,7 +59,7 @@ def rollout(
             data__num_answerable=num_answerable,
             data__kinds=kinds,
             data__split=split,
-            judge__name=cli.existing_or_embedded(judge),
+            judge=judge,
             template=template,
         )
         config = load_config(variant, chosen)

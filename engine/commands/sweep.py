@@ -86,7 +86,7 @@ def sweep(
             data__num_requests=num_requests,
             data__kinds=kinds,
             data__split=split,
-            judge__name=cli.existing_or_embedded(judge),
+            judge=judge,
             sweep__layers=layers,
             sweep__alphas=_items(alphas),
             sweep__positions=_items(positions),

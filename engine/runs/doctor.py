@@ -5,7 +5,6 @@ raised at the first.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -83,7 +82,7 @@ def _look_at_config(found: Examination, directory: Path) -> None:
 
 
 def _look_at_weights(found: Examination, checkpoint: Checkpoint) -> None:
-    values = sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
+    values = checkpoint.num_values
     found.facts["type"] = f"{checkpoint.model_type}, {checkpoint.num_layers} blocks, width {checkpoint.hidden_size}"
     found.facts["weights"] = f"{_count(values)} values in {len(checkpoint.files)} file(s), {stored_type(checkpoint)}"
     if checkpoint.left:
@@ -128,10 +127,9 @@ def _look_at_prompts(found: Examination, directory: Path, checkpoint: Checkpoint
         found.facts["last_instruction"] = repr(tokenizer.decode([ids[-renderer.num_post_tokens - 1]])) + " (of Hello)"
         found.facts |= {f"post_instruction:{place}": token for place, token in enumerate(post[:-1], 1)}
         found.facts["last"] = post[-1]
-        if checkpoint is not None and found.ask(lambda: vocabulary_of(checkpoint)) is not None:
-            rows = vocabulary_of(checkpoint)
-            if max(ids) >= rows:
-                found.against.append(f"The tokenizer gives token {max(ids)}; the embedding has {rows} rows.")
+        rows = None if checkpoint is None else found.ask(lambda: vocabulary_of(checkpoint))
+        if rows is not None and max(ids) >= rows:
+            found.against.append(f"The tokenizer gives token {max(ids)}; the embedding has {rows} rows.")
     if checkpoint is not None:
         switch = switch_of(checkpoint)
         beyond = f"; rotary frequencies change beyond {switch:,}" if switch else ""
@@ -147,9 +145,8 @@ def _look_at_machine(found: Examination, checkpoint: Checkpoint, model: ModelCon
     known = [f"runs {name}{THROUGH if listed[name] else ''}" for name in names if name in listed]
     unlisted = f"does not list {', '.join(names) or 'an architecture'}; it tries transformers' code"
     found.facts["vLLM"] = known[0] if known else unlisted
-    size = BYTES_PER_VALUE[arithmetic.dtype] * sum(math.prod(entry.shape) for entry in checkpoint.tensors.values())
-    plan = None if found.against else plan_edit(checkpoint)
-    kept = 0 if plan is None or not has_gpu() else kept_bytes(checkpoint, plan)
+    size = BYTES_PER_VALUE[arithmetic.dtype] * checkpoint.num_values
+    kept = kept_bytes(checkpoint, plan_edit(checkpoint)) if has_gpu() and not found.against else 0
     need = size + kept + CACHE_BYTES
     have = _machine_bytes()
     found.facts |= {
