@@ -1,12 +1,14 @@
 """A variant and an engine's scope as vLLM's workers take them, and what they answer (`engine.inference.vllm_worker`)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editing.errors import EditError
 from editing.plan import Scope
 from engine.errors import EngineError, SwapFailed
-from engine.models.variant import Variant
+
+if TYPE_CHECKING:  # it imports torch, and a run's inputs are read without
+    from engine.models.variant import Variant
 
 NO_UNTYING = (
     "edit.untie is not taken up by a running engine, which holds embedding and output head as one tensor. Write the variant "
@@ -28,7 +30,7 @@ def check_scope(scope: Scope, opened: Scope) -> None:
             raise EngineError(f"This engine was opened without edit.{part}: they are not swapped in it. Open one with them.")
 
 
-def arguments_of(variant: Variant) -> tuple[str, bytes | None, dict[str, float], bool]:
+def arguments_of(variant: "Variant") -> tuple[str, bytes | None, dict[str, float], bool]:
     """A variant as `hotswap_apply` takes it: its hash, its basis as the bytes of a safetensors file, alphas, keep_norms."""
     if variant.edit is None:
         return variant.hash, None, {}, False
