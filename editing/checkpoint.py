@@ -6,6 +6,7 @@ Refuses what it cannot edit, by name: pickles, GGUF, quantised weights, truncate
 from __future__ import annotations  # torch is named in annotations alone: opening a checkpoint does not import it
 
 import hashlib
+import json
 import math
 import os
 import struct
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 IO_CHUNK = 1 << 18  # bytes a read or write: ten times faster here than one call of many megabytes
 LAYER_KEYS, WIDTH_KEYS = ("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")
+PROVENANCE = {"transformers_version", "_name_or_path", "torch_dtype", "dtype"}  # keys that say who wrote a folder, and how
 DTYPES = {"BF16": 2, "F16": 2, "F32": 4}  # what an edit can round to, with bytes per value
 
 
@@ -89,11 +91,13 @@ class Checkpoint:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over config.json and the weight files' own SHA-256, in order of name: the base's identity."""
-        total = hashlib.sha256()
-        for file in [self.directory / "config.json", *self.files]:
-            with file.open("rb") as stream:
-                total.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+        """SHA-256 over config.json's settings and every tensor's name, type, shape and bytes, by name: the base's identity.
+
+        The same however the tensors are spread over files, and whichever version of transformers wrote the folder.
+        """
+        total = hashlib.sha256(json.dumps(_settings(self.config), sort_keys=True).encode())
+        for name, entry in sorted(self.tensors.items()):
+            total.update(json.dumps([name, entry.dtype, entry.shape]).encode() + _digest(entry))
         return total.hexdigest()
 
     def read(self, name: str) -> Tensor:
@@ -106,6 +110,24 @@ class Checkpoint:
                 return file.get_tensor(name)
         except SafetensorError as error:
             raise EditError(f"{path} is not readable as safetensors ({error}). Copy or download it again.") from error
+
+
+def _settings(config: Any) -> Any:
+    """config.json without what depends on the library that wrote it; towers' own settings likewise."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _settings(value) for key, value in config.items() if key not in PROVENANCE}
+
+
+def _digest(entry: TensorEntry) -> bytes:
+    """SHA-256 of a tensor's bytes in its file."""
+    total, left = hashlib.sha256(), entry.end - entry.begin
+    with entry.file.open("rb", buffering=0) as stream:
+        stream.seek(entry.begin)
+        while left > 0 and (chunk := stream.read(min(left, IO_CHUNK))):
+            total.update(chunk)
+            left -= len(chunk)
+    return total.digest()
 
 
 def open_checkpoint(directory: Path) -> Checkpoint:

@@ -78,7 +78,7 @@ def _snapshot(model: ModelConfig) -> Path:
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
     """`Checkpoint.hash`, remembered in the cache as long as no weight file changes size or time."""
     files = [checkpoint.directory / "config.json", *checkpoint.files]
-    return str(remembered("checkpoint_hashes.json", checkpoint.directory, files, lambda: checkpoint.hash))
+    return str(remembered("checkpoint_identities.json", checkpoint.directory, files, lambda: checkpoint.hash))
 
 
 def remembered(store_name: str, directory: Path, files: Sequence[Path], compute: Callable[[], str]) -> str:

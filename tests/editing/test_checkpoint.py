@@ -38,6 +38,28 @@ def test_the_hash_changes_with_one_bit(llama_dir: Path, tmp_path: Path) -> None:
     assert open_checkpoint(copied).hash != open_checkpoint(llama_dir).hash
 
 
+def test_the_hash_does_not_depend_on_how_tensors_are_spread_over_files(llama_dir: Path, tmp_path: Path) -> None:
+    copied = copy_of(llama_dir, tmp_path)
+    tensors = load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
+    halves = {"a.safetensors": sorted(tensors)[::2], "b.safetensors": sorted(tensors)[1::2]}
+    for file, names in halves.items():
+        save_file({name: tensors[name] for name in names}, copied / file)
+    places = {name: file for file, names in halves.items() for name in names}
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert open_checkpoint(copied).hash == open_checkpoint(llama_dir).hash
+
+
+@pytest.mark.parametrize(("key", "value", "same"), [("transformers_version", "9.9", True), ("rms_norm_eps", 0.5, False)])
+def test_the_hash_is_of_the_settings_and_not_of_who_wrote_them(
+    key: str, value: object, same: bool, llama_dir: Path, tmp_path: Path
+) -> None:
+    copied = copy_of(llama_dir, tmp_path)
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {key: value}))
+    assert (open_checkpoint(copied).hash == open_checkpoint(llama_dir).hash) is same
+
+
 def break_file(directory: Path, how: str) -> None:
     weights = directory / "model.safetensors"
     config = json.loads((directory / "config.json").read_text())

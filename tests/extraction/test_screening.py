@@ -103,3 +103,9 @@ def test_a_model_that_does_not_decline_or_shows_it_later_is_refused() -> None:
         find_refusal_tokens([57], [1, 2])
     with pytest.raises(ExtractionError, match="does not tell this model's refusals from its answers"):
         find_refusal_tokens([57] * 5, [57] * 5)
+
+
+def test_the_base_diverges_from_itself_by_nothing_in_16_bits() -> None:
+    model = tiny_model("llama", torch.bfloat16)
+    panel = make_panel(model, DECLINED, ANSWERED)
+    assert float(ablation_scores(model, panel, [4]).kl_N.abs().max()) < 1e-6
