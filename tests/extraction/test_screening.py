@@ -106,6 +106,10 @@ def test_a_model_that_does_not_decline_or_shows_it_later_is_refused() -> None:
 
 
 def test_the_base_diverges_from_itself_by_nothing_in_16_bits() -> None:
-    model = tiny_model("llama", torch.bfloat16)
-    panel = make_panel(model, DECLINED, ANSWERED)
-    assert float(ablation_scores(model, panel, [4]).kl_N.abs().max()) < 1e-6
+    model, generator = tiny_model("llama", torch.bfloat16), torch.Generator().manual_seed(0)
+    lengths = torch.randint(3, 40, (40,), generator=generator).tolist()
+    prompts = [torch.randint(1, 100, (length,), generator=generator).tolist() for length in lengths]
+    panel = make_panel(model, prompts[:20], prompts[20:])
+    divergence = float(ablation_scores(model, panel, [4]).kl_N.abs().max())
+    print(f"largest divergence {divergence:.1e}")  # 2e-5 where the base was read in batches of its own
+    assert divergence < 2e-6
