@@ -1,10 +1,10 @@
-"""Which judge a name stands for: the rules, or a file in configs/judges/: a TOML that names an endpoint or a local model, or a
-Python file whose function gives the grades."""
+"""Which judge a name stands for: the rules, or a file in configs/judges/: a TOML that names an endpoint, a local model or a
+classifier, or a Python file whose function gives the grades."""
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -12,30 +12,52 @@ from engine.configs.load import explain, read_extended, set_key
 from engine.configs.schema import ModelConfig, Section
 from engine.errors import EngineError
 from engine.paths import CONFIG_DIR, user_path
+from judging.classifier import Classifier
 from judging.endpoint import Endpoint
 from judging.rubric import Rubric
 
 OFFLINE = "offline"
 JUDGE_DIR = CONFIG_DIR / "judges"
 SUFFIXES = (".toml", ".py")
+BESIDE = ("rubric", "endpoint.ca_file", "classifier.template")  # paths that are beside the file that names them
 
 
-class LocalModel(Section):
-    """A judge in an engine of our own."""
+class OwnModel(Section):
+    """A judge's model, loaded here."""
 
     model: ModelConfig
     vllm: dict[str, Any] = Field(default_factory=dict)
     """Passed to vLLM's engine under vLLM's own names."""
 
 
+class ClassifierModel(OwnModel, Classifier):
+    """A classifier, how it is asked and read, and what runs it."""
+
+    engine: Literal["vllm", "transformers"] = "vllm"
+    """vllm: a language model. transformers: an encoder with a classification head, whose own label names are the labels."""
+    truncate: bool = False
+    """Of an encoder: texts beyond its window are cut at their end. Else they are not judged."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ClassifierModel":
+        encoder = self.engine == "transformers"
+        if encoder != (self.request in ("pair", "response")):
+            raise ValueError(f'request = "{self.request}" is not for engine = "{self.engine}"')
+        unread = {"reads_text": "pattern", "lead": "lead", "vllm": "vllm"} if encoder else {"truncate": "truncate"}
+        if found := [key for name, key in unread.items() if getattr(self, name)]:
+            raise ValueError(f'{found[0]} is not read where engine = "{self.engine}"')
+        return self
+
+
 class JudgeFile(Section):
-    """A judge. Exactly one of `endpoint`, `local` and `python` is there."""
+    """A judge. Exactly one of `endpoint`, `local`, `classifier` and `python` is there."""
 
     description: str = ""
     rubric: str | None = None
     """A text file with your own definitions of the grades; None takes judging/rubrics/grades.md."""
     endpoint: Endpoint | None = None
-    local: LocalModel | None = None
+    local: OwnModel | None = None
+    classifier: ClassifierModel | None = None
     python: str | None = None
     """A Python file in configs/judges/, by its name. No other folder's: a configuration from elsewhere runs no code here."""
 
@@ -48,9 +70,16 @@ class JudgeFile(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "JudgeFile":
-        if sum(kind is not None for kind in (self.endpoint, self.local, self.python)) != 1:
-            raise ValueError("expected a table [endpoint], a table [local] or the key python, and one of them alone")
+        if sum(kind is not None for kind in (self.endpoint, self.local, self.classifier, self.python)) != 1:
+            raise ValueError("expected one table [endpoint], [local] or [classifier], or the key python, and one of them alone")
+        if self.rubric is not None and self.classifier is not None:
+            raise ValueError("rubric is not read by a classifier, which has labels of its own")
         return self
+
+    @property
+    def own(self) -> OwnModel | None:
+        """The model that is loaded here; None where the judge is asked elsewhere, or is a Python file."""
+        return self.local or self.classifier
 
     @property
     def python_file(self) -> Path:
@@ -90,15 +119,22 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
     table = {"python": path.name} if path.suffix == ".py" else read_extended(path)
     for key, value in (overrides or {}).items():
         set_key(table, key.split("."), value)
-    if isinstance(table.get("rubric"), str) and "rubric" not in (overrides or {}):
-        table["rubric"] = str(path.parent / user_path(table["rubric"]))  # beside the file that names it
-    endpoint = table.get("endpoint")
-    if isinstance(endpoint, dict) and isinstance(endpoint.get("ca_file"), str) and "endpoint.ca_file" not in (overrides or {}):
-        endpoint["ca_file"] = str(path.parent / user_path(endpoint["ca_file"]))
+    for key in BESIDE:
+        if key not in (overrides or {}):
+            _place_beside(table, key.split("."), path.parent)
     try:
         return JudgeFile.model_validate(table)
     except ValidationError as error:
         raise EngineError("\n".join(f"{path.name}: {line}" for line in explain(error, JudgeFile))) from error
+
+
+def _place_beside(table: Any, keys: list[str], folder: Path) -> None:
+    """Take the path under the keys as beside the file that names it."""
+    *outer, last = keys
+    for key in outer:
+        table = table.get(key) if isinstance(table, dict) else None
+    if isinstance(table, dict) and isinstance(table.get(last), str):
+        table[last] = str(folder / user_path(table[last]))
 
 
 def _file_of(name: str) -> Path:

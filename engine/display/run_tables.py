@@ -57,9 +57,10 @@ def figure_tables(summary: Row) -> list[Table]:
 
 def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
     rates = [*RATES, "product_of_means", *(name for name in CORRECTED if name in figures[0])]
+    rates += ["harm"] if any(figure.get("harm") for figure in figures) else []
     study = any(figure.get("published") for figure in figures)
     rows = [
-        [figure["variant"], asked(figure), str(figure["n"]), *_worth(figure), *(estimate(figure[name]) for name in rates)]
+        [figure["variant"], asked(figure), str(figure["n"]), *_worth(figure), *(estimate(figure.get(name)) for name in rates)]
         + _against(figure)
         + ([published(figure["published"])] if study else [])
         + [str(figure[name]) for name in COUNTS.values()]
@@ -253,6 +254,8 @@ def agreement_lines(entry: Row) -> list[str]:
     lines = []
     for scale in ("compliance", "coherence"):
         found = entry[scale]
+        if not found["n"]:
+            continue  # a classifier of refusals or harm gives no grades
         if len(entry["judges"]) == 1:
             lines.append(
                 f"{entry['judges'][0]} asked {found['repeats']} times, {scale}: the same grade every time for "

@@ -58,6 +58,7 @@ class ScoreRow(TypedDict):
     completion_tokens: int | None
     cost: float | None
     reply_model: str | None
+    harm: float | None
 
 
 ROLLOUT_SCHEMA = pa.schema(
@@ -110,6 +111,7 @@ SCORE_SCHEMA = pa.schema(
         ("completion_tokens", pa.int64()),
         ("cost", pa.float64()),
         ("reply_model", pa.string()),
+        ("harm", pa.float64()),
     ]
 )
 

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from engine.cluster import check_address, cluster_address, connect
-from engine.configs.judges import JudgeFile, label_of
+from engine.configs.judges import ClassifierModel, JudgeFile, OwnModel, label_of
 from engine.display.progress import say
 from engine.paths import shorten
 from engine.scoring.grader import Grader, OfflineGrader, PythonGrader, judge_cache
@@ -35,11 +35,23 @@ def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Bud
         from engine.scoring.local import LocalGrader
 
         return LocalGrader(label_of(name), file.local, file.read_rubric())
+    if file.classifier is not None:
+        return _classifier(label_of(name), file.classifier)
     assert file.endpoint is not None
     rubric = file.read_rubric()
     judge = RemoteJudge(label_of(name), open_asker(file.endpoint, rubric, expected=expected, budget=budget), rubric)
     judge.rubric_hash = shorten(judge.rubric_hash)
     return judge
+
+
+def _classifier(name: str, own: ClassifierModel) -> Grader:
+    if own.engine == "transformers":
+        from engine.scoring.encoder import EncoderGrader
+
+        return EncoderGrader(name, own)
+    from engine.scoring.classifier import ClassifierGrader
+
+    return ClassifierGrader(name, own)
 
 
 def open_asker(
@@ -87,13 +99,20 @@ def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
         PythonGrader(file.python_file)
         return
     file.read_rubric()
-    if file.local is not None:
-        from engine.models.locate import open_model
-
-        open_model(file.local.model)
+    if file.own is not None:
+        _check_own(file.own)
     elif file.endpoint is not None:
         if (address := cluster_address()) is not None:
             check_address(address)
         file.endpoint.key()
         file.endpoint.ssl_context()
         file.endpoint.check_price(max_cost)
+
+
+def _check_own(own: OwnModel) -> None:
+    """Raise for a model that is not there, and for a classifier that cannot be asked as its file says."""
+    from engine.models.locate import open_model
+
+    open_model(own.model)
+    if isinstance(own, ClassifierModel):
+        _classifier("", own).close()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from engine.configs.judges import JudgeFile, label_of, load_judge
+from engine.configs.judges import JudgeFile, OwnModel, label_of, load_judge
 from engine.configs.schema import JudgeConfig
 from engine.display.progress import say
 from engine.errors import EngineError
@@ -30,10 +30,18 @@ from judging.remote import call_of
 OFFERED_ROWS = 64
 
 
-def local_identity(file: JudgeFile) -> dict[str, Any]:
-    """A local judge's settings, with the hash of its weights: a path may hold others tomorrow."""
-    assert file.local is not None
-    return {**file.local.model_dump(mode="json"), "weights": checkpoint_hash(open_model(file.local.model))}
+def own_identity(own: OwnModel) -> dict[str, Any]:
+    """The settings of a judge that is loaded here, with the hash of its weights: a path may hold others tomorrow."""
+    return {**own.model_dump(mode="json"), "weights": checkpoint_hash(open_model(own.model))}
+
+
+def _rubric_of(file: JudgeFile) -> str:
+    """The hash of what a judge is asked: a rubric, or a classifier's own form."""
+    if file.classifier is None:
+        return file.read_rubric().hash
+    from engine.scoring.classifier import form_hash
+
+    return form_hash(file.classifier)
 
 
 class RunJudge:
@@ -65,8 +73,9 @@ class RunJudge:
             return {"judge": "offline", "rubric": rubric_hash()}
         if self.file.python is not None:
             return {"judge": self.file.python, "rubric": file_hash(self.file.python_file), "repeat": self.config.repeat}
-        asked = self.endpoint.sampling if self.endpoint is not None else local_identity(self.file)
-        return {"judge": asked, "rubric": self.file.read_rubric().hash, "repeat": self.config.repeat}
+        own = self.file.own
+        asked = own_identity(own) if own is not None else self.endpoint.sampling if self.endpoint is not None else None
+        return {"judge": asked, "rubric": _rubric_of(self.file), "repeat": self.config.repeat}
 
     @property
     def stopped(self) -> str | None:
@@ -107,7 +116,7 @@ class RunJudge:
         """
         if beside is not None and self.config.repeat > 1:
             raise EngineError(f"{beside} asks its judge once about each response: leave judge.repeat at 1.")
-        if self.file is not None and self.file.local is not None and beside is not None:
+        if self.file is not None and self.file.own is not None and beside is not None:
             raise EngineError(
                 f"{beside} needs its judge while its engine runs, and a judge in an engine of our own would need its memory. "
                 "Serve the model with `vllm serve` and use --judge vllm, or use the offline judge and run bin/judge after."

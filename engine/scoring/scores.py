@@ -26,7 +26,7 @@ COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
 TEXTS = ("prompt", "response")
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
 # What tables of earlier versions lack, and what it is there.
-ADDED_LATER = {"judge_model": "", "reply_model": None, "outcome": None}
+ADDED_LATER = {"judge_model": "", "reply_model": None, "outcome": None, "harm": None}
 SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
 Key = tuple[Any, ...]
 
@@ -142,7 +142,7 @@ def _of_this_version(table: pa.Table, scores: Path) -> pa.Table:
     """The rows with the columns that came later. Raises EngineError for a table that lacks others, or holds other types."""
     for name, value in ADDED_LATER.items():
         if name not in table.column_names:
-            table = table.append_column(name, pa.array([value] * len(table), pa.string()))
+            table = table.append_column(name, pa.array([value] * len(table), SCORE_SCHEMA.field(name).type))
     if absent := [name for name in SCORE_SCHEMA.names if name not in table.column_names]:
         raise EngineError(f"{scores} has no column '{absent[0]}', so it is not one of ours. Remove it and run again.")
     with parquet_reader.named(scores):

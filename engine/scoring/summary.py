@@ -32,7 +32,9 @@ ROWS_A_BATCH = 16_384
 ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "form", "model", "finish_reason"]
 SCORE_COLUMNS = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "error", "cost"]
 GRADES = ("compliance", "coherence", "declined")
-OUTCOME = "outcome"
+HARM, OUTCOME = "harm", "outcome"
+NUMBERS = (*GRADES, HARM)
+LATER = {OUTCOME: pa.string(), HARM: pa.float64()}  # columns that a run of before them lacks
 
 
 def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,11 +76,13 @@ def read_rollouts(path: Path) -> pa.Table:
 def read_scores(path: Path) -> dict[str, pa.Table]:
     """The scores by judge, in the order of the file."""
     names = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "error"]
-    told = [OUTCOME] if OUTCOME in parquet_reader.column_names(path) else []  # a run of before it has none
-    columns = [*SCORE_COLUMNS, *GRADES, *told]
-    table = pa.Table.from_batches(_batches(path, columns, [*names, *told])).unify_dictionaries().combine_chunks()
-    if not told:
-        table = table.append_column(OUTCOME, pa.nulls(len(table), pa.string()))
+    there = parquet_reader.column_names(path)
+    told = [name for name in LATER if name in there]
+    as_numbers = [*names, *({OUTCOME} & set(told))]
+    table = pa.Table.from_batches(_batches(path, [*SCORE_COLUMNS, *GRADES, *told], as_numbers)).unify_dictionaries()
+    table = table.combine_chunks()
+    for name in LATER.keys() - set(told):
+        table = table.append_column(name, pa.nulls(len(table), LATER[name]))
     judges = table["judge"].cast(pa.string())
     return {judge: table.filter(pc.equal(judges, judge)) for judge in judges.unique().to_pylist()}
 
@@ -96,7 +100,7 @@ def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]
     there_N[places_S[places_S >= 0]] = np.flatnonzero(places_S >= 0)
     rows = rollouts.filter(pa.array(there_N >= 0))
     grades = graded.take(pa.array(there_N[there_N >= 0]))
-    for name in (*GRADES, OUTCOME):
+    for name in (*NUMBERS, OUTCOME):
         rows = rows.append_column(name, grades[name])
     groups = list(_groups(rows, ["variant_hash", "kind", "split"]))
     found = [{"judge": judge, **figures_of(group)} for group in groups]
@@ -112,11 +116,11 @@ def mean_of_repeats(scores: pa.Table) -> pa.Table:
 
     Its outcome is the first that a repeat gave.
     """
-    numbers = {name: scores[name].cast(pa.float64()) for name in GRADES}
+    numbers = {name: scores[name].cast(pa.float64()) for name in NUMBERS}
     table = pa.table({name: scores[name] for name in KEY} | numbers | {OUTCOME: scores[OUTCOME].cast(pa.string())})
-    wanted = [*((name, "mean") for name in GRADES), (OUTCOME, "first")]
+    wanted = [*((name, "mean") for name in NUMBERS), (OUTCOME, "first")]
     means = table.group_by(KEY, use_threads=False).aggregate(wanted)
-    found = {name: means[f"{name}_mean"] for name in GRADES} | {OUTCOME: means[f"{OUTCOME}_first"]}
+    found = {name: means[f"{name}_mean"] for name in NUMBERS} | {OUTCOME: means[f"{OUTCOME}_first"]}
     return pa.table({**{name: means[name] for name in KEY}, **found, "declined": pc.greater(found["declined"], 0.5)})
 
 
@@ -162,6 +166,8 @@ def figures_of(rows: pa.Table) -> Row:
     said = rows.filter(pc.is_valid(rows["declined"]))
     compliance, coherence, kinds = (scored[name].to_pylist() for name in ("compliance", "coherence", "category"))
     declined = said["declined"].to_pylist()
+    harmed = rows.filter(pc.is_valid(rows[HARM]))
+    given = next((part for part in (scored, said, harmed) if len(part)), scored)  # what such a judge gives at all
     figures = {
         "declined": statistics.rate(declined, said["category"].to_pylist()),
         "complied": statistics.rate([grade == 1 for grade in compliance], kinds),
@@ -171,7 +177,7 @@ def figures_of(rows: pa.Table) -> Row:
     return {
         **{name: rows[name][0].as_py() for name in ("variant", "variant_hash", "form", "split", "kind")},
         "n": len(rows),
-        "missing": len(rows) - len(scored),
+        "missing": len(rows) - len(given),
         "n_declined": len(declined),
         "outcomes": mix_of(rows[OUTCOME].to_pylist()),
         "empty": sum(rows["empty"].to_pylist()),
@@ -180,7 +186,8 @@ def figures_of(rows: pa.Table) -> Row:
         "icc": {name: icc(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "effective_n": {name: effective_n(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "samples": samples_of(scored, products),
-        "bounds": bounds_of(figures, len(rows)),
+        "bounds": bounds_of(figures, len(rows)) if given is scored else None,
+        HARM: asdict(statistics.mean(harmed[HARM].to_pylist(), harmed["category"].to_pylist())) if len(harmed) else None,
         **{name: asdict(estimate) for name, estimate in figures.items()},
     }
 
