@@ -37,6 +37,9 @@ def judge(
     check: Annotated[
         str | None, typer.Option("--check", metavar="NAME", help="Send one harmless item; print what the endpoint can do.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE.png", help="With --calibrate: the rates against the judges, drawn.")
+    ] = None,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
@@ -64,7 +67,9 @@ def judge(
         if calibrate is not None:
             if dry_run or correct or repeat > 1:
                 raise EngineError("--calibrate takes no --dry-run, --correct or --repeat.")
-            _calibrate(names, calibrate, options, form=form)
+            if plot is not None and len(names) < 2:
+                raise EngineError("--plot shows the rate against the judge: give two judges or more with --calibrate.")
+            _calibrate(names, calibrate, options, plot, form=form)
         elif run_dir is not None:
             _judge(run_dir, names, options, correct=correct, dry_run=dry_run, form=form)
 
@@ -142,14 +147,21 @@ def _check(name: str, run_dir: Path | None, options: Any, *, form: str) -> None:
         raise typer.Exit(1)
 
 
-def _calibrate(names: list[str], source: str, options: Any, *, form: str) -> None:
+def _calibrate(names: list[str], source: str, options: Any, plot: Path | None, *, form: str) -> None:
+    from engine.display.comparison_tables import comparison_view
     from engine.display.console import show
     from engine.display.run_tables import calibration_view
     from engine.rollout.judge_again import measure
 
-    records = [measure(name, source, options) for name in names]
+    found = measure(names, source, options)
+    records, comparison = found["calibrations"], found["comparison"]
     view = [block for record in records for block in calibration_view(record)]
-    show(view, form, records[0] if len(records) == 1 else {"calibrations": records})
+    show([*view, *comparison_view(comparison)], form, records[0] if comparison is None else found)
+    if plot is not None and comparison is not None:
+        from engine.display.plotting import save
+        from engine.report.judge_plot import rates_by_judge
+
+        save(rates_by_judge(comparison), plot)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def figure_tables(summary: Row) -> list[Table]:
 def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
     rates = [*RATES, "product_of_means", *(name for name in CORRECTED if name in figures[0])]
     rates += ["harm"] if any(figure.get("harm") for figure in figures) else []
+    rates = [name for name in rates if any(_known(figure.get(name)) for figure in figures)] or list(RATES)
     study = any(figure.get("published") for figure in figures)
     rows = [
         [figure["variant"], asked(figure), str(figure["n"]), *_worth(figure), *(estimate(figure.get(name)) for name in rates)]
@@ -70,6 +71,10 @@ def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
     kinds = ["kinds", "ICC", "effective n"]
     more = ["product less the base's", "p", *(["published"] if study else []), *COUNTS]
     return Table(title, ["variant", "requests", "n", *kinds, *names, *more], rows, notes, keys=2)
+
+
+def _known(figure: Row | None) -> bool:
+    return figure is not None and figure["value"] is not None
 
 
 def asked(figure: Row) -> str:

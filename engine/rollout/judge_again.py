@@ -21,6 +21,7 @@ from engine.runs.parquet_reader import count_rows, read_table
 from engine.runs.run_dir import RunDir, read_manifest
 from engine.scoring import calibrations, endpoint_check
 from engine.scoring.biases import add_biases, differential
+from engine.scoring.comparison import compare
 from engine.scoring.grader import TEXT_ONLY, Grader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from engine.scoring.run_judge import RunJudge
@@ -28,6 +29,7 @@ from engine.scoring.scores import count_scored
 from engine.scoring.summary import agreements, figures_by, judge_entry, read_rollouts, read_scores
 from judging.budget import Budget
 from judging.estimate import Estimate, estimate
+from judging.judgement import Judgement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,8 +61,7 @@ def judge(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str
     expected = count_rows(path / ROLLOUTS)
     budget = Budget(options.max_cost)  # over all judges
     judges = [_judge(name, expected, options, budget) for name in names]
-    if len({one.name for one in judges}) < len(judges):
-        raise EngineError(f"Two judges have one name: {', '.join(names)}. Scores carry the name; rename one file.")
+    _check_names(judges)
     for one in judges:
         one.check_at_hand()
     with run_dir.locked(), contextlib.ExitStack() as stack:
@@ -88,18 +89,44 @@ def check(name: str, options: JudgingOptions, path: Path | None = None) -> tuple
     return found, f"{path.name}, what is not judged", estimate(one.endpoint, missing, endpoint_check.seconds(measured))
 
 
-def measure(name: str, source: str, options: JudgingOptions) -> dict[str, Any]:
-    """Measure a judge against human labels, and keep the result for every later run."""
+def measure(names: Sequence[str], source: str, options: JudgingOptions) -> dict[str, Any]:
+    """Measure judges against human labels, and keep the results for every later run.
+
+    Of several there is a `comparison` too; all of them are then measured on the held-out labels alone.
+    """
     labels = load_labels(source)
-    one = _judge(name, len(labels.rows), options)
-    one.check_at_hand()
+    judges = [_judge(name, len(labels.rows), options) for name in names]
+    _check_names(judges)
+    for one in judges:
+        one.check_at_hand()
+    if len(judges) > 1 or judges[0].name == OFFLINE:
+        labels = labels.heldout()
+    found = [_measured(one, labels) for one in judges]
+    if len(judges) == 1:
+        return {"calibrations": [found[0][0]], "comparison": None}
+    opinions = {one.name: judgements for one, (_, judgements) in zip(judges, found, strict=True)}
+    return {"calibrations": [record for record, _ in found], "comparison": compare(labels.rows, opinions)}
+
+
+def _measured(one: RunJudge, labels: Labels) -> tuple[dict[str, Any], list[Judgement]]:
     with contextlib.closing(one):
-        record = calibrations.calibrate(_as_calibrated(one, labels), labels)
+        record, judgements = calibrations.calibrate_on(_as_calibrated(one, labels), labels)
         if one.stopped is not None:
-            say(f"judge: stopped ({one.stopped}); the rates are of what was judged")
-    if record["compliance"]["n"] == 0:
-        raise EngineError(f"None of the {record['n']} labelled responses was judged, so there is nothing to measure.")
-    return record
+            say(f"judge: {one.name} stopped ({one.stopped}); the rates are of what was judged")
+    if record["missing"] == record["n"]:
+        raise EngineError(
+            f"{one.name} judged none of the {record['n']} labelled responses, so there is nothing to measure. "
+            f"The first error: {judgements[0].error}."
+        )
+    if not any(record[scale]["n"] for scale in calibrations.SCALES):
+        raise EngineError(f"{one.name} gives none of what labels hold: compliance, coherence and whether a response declines.")
+    return record, judgements
+
+
+def _check_names(judges: Sequence[RunJudge]) -> None:
+    names = [one.name for one in judges]
+    if len(set(names)) < len(names):
+        raise EngineError(f"Two judges have one name: {', '.join(names)}. Scores carry the name; rename one file.")
 
 
 def plan(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Judges measured against human labels: made once for a judge, model and rubric, kept in the cache, printed beside its rates."""
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from engine.configs.judges import OFFLINE
 from engine.environment import commit
+from engine.errors import EngineError
 from engine.paths import cache_dir, file_hash, hash_of, write_json
 from engine.runs.json_reader import read_json
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, notice_of_model
@@ -15,7 +17,9 @@ from judging.calibration import grade_rates, yes_no_rates
 from judging.judgement import Judgement
 
 LABELLED_REFERENCE = -0.758  # the base's median over its responses to the selection requests, nats a token (SmolLM2-135M)
-FORMAT = 2  # of a calibration: raise where its fields change
+FORMAT = 3  # of a calibration: raise where its fields change
+FEWEST = 30  # labels: the error rates of fewer say nothing
+SCALES = ("compliance", "coherence", "declined")
 Record = dict[str, Any]
 
 
@@ -67,17 +71,26 @@ def offline_on_labels(name: str) -> OfflineGrader | None:
 
 def calibrate(grader: Grader, labels: Labels) -> Record:
     """Measure a judge on labels and keep the result. The rules are measured on the held-out part alone."""
-    if not grader.model:
-        labels = labels.heldout()
+    return calibrate_on(grader, labels if grader.model else labels.heldout())[0]
+
+
+def calibrate_on(grader: Grader, labels: Labels) -> tuple[Record, list[Judgement]]:
+    """Measure a judge on these labels and keep the result; with its judgements of them, in their order.
+
+    Raises EngineError for fewer labels than an error rate can be told from.
+    """
+    if len(labels.rows) < FEWEST:
+        raise EngineError(f"{labels.source} has {len(labels.rows)} labels to measure on. Give {FEWEST} or more.")
     items = [row.item for row in labels.rows]
     grader.ask(items)
     grader.drain()
-    record = measure(grader, labels, grader.grade(items))
+    found = grader.grade(items)
+    record = measure(grader, labels, found)
     before = _read(_path(**record["judge"]))
     fuller = before is not None and before["labels_hash"] == record["labels_hash"] and _judged(before) > _judged(record)
     if _judged(record) and not fuller:
         write_calibration(record)
-    return record
+    return record, found
 
 
 def _read(path: Path) -> Record | None:
@@ -85,18 +98,20 @@ def _read(path: Path) -> Record | None:
 
 
 def _judged(record: Record) -> int:
-    return int(record["compliance"]["n"])
+    return max(int(record[scale]["n"]) for scale in SCALES)
 
 
 def measure(grader: Grader, labels: Labels, found: list[Judgement]) -> Record:
     """Error rates of judgements against labels."""
-    humans = {name: [getattr(row, name) for row in labels.rows] for name in ("compliance", "coherence", "declined")}
+    humans = {name: [getattr(row, name) for row in labels.rows] for name in SCALES}
     return {
         "judge": identity_of_grader(grader),
         "labels": labels.source,
         "labels_hash": labels.hash,
         "n": len(labels.rows),
-        "missing": sum(one.compliance is None for one in found),
+        "sources": sorted({row.source for row in labels.rows}),
+        "date": date.today().isoformat(),
+        "missing": sum(one.error is not None for one in found),
         "commit": commit(),
         "compliance": grade_rates(humans["compliance"], [one.compliance for one in found]),
         "coherence": grade_rates(humans["coherence"], [one.coherence for one in found]),

@@ -16,6 +16,7 @@ from engine.errors import EngineError
 from engine.models.tokenizer import open_tokenizer
 from engine.models.window import window_of
 from engine.paths import hash_of, user_path
+from engine.scoring.grader import CLASSIFIER
 from engine.scoring.own_model import AFTER_MASK, OwnModelGrader, Unasked
 from judging.classifier import FIELDS, Shares, filled, judgement_of, read_text
 from judging.judgement import Item, Judgement
@@ -107,9 +108,9 @@ class Questions:
 class ClassifierGrader(OwnModelGrader):
     """Grades by a classifier's labels."""
 
-    def __init__(self, name: str, own: ClassifierModel) -> None:
+    def __init__(self, name: str, own: ClassifierModel, cache: Path | None = None) -> None:
         how = "in our own engine, " + ("its text" if own.reads_text else "its labels' odds")
-        super().__init__(name, own, form_hash(own), how)
+        super().__init__(name, own, form_hash(own), how, CLASSIFIER, cache)
         self.form = own
         self.questions = Questions(own, self.checkpoint)
 

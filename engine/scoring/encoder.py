@@ -14,18 +14,20 @@ from engine.errors import EngineError
 from engine.models.tokenizer import open_tokenizer
 from engine.models.window import window_of
 from engine.scoring.classifier import form_hash
+from engine.scoring.grader import CLASSIFIER
 from engine.scoring.own_model import OwnModelGrader, Unasked
 from judging.classifier import judgement_of
 from judging.judgement import Item, Judgement
 
 BATCH = 32
+COUNT_BEHIND_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "mpnet", "longformer", "ibert")
 
 
 class EncoderGrader(OwnModelGrader):
     """Grades by an encoder's labels. Raises EngineError where the labels are not those of its config.json."""
 
     def __init__(self, name: str, own: ClassifierModel) -> None:
-        super().__init__(name, own, form_hash(own), "by transformers, its labels' odds")
+        super().__init__(name, own, form_hash(own), "by transformers, its labels' odds", CLASSIFIER)
         self.form = own
         self._labels = {int(number): str(label) for number, label in self.checkpoint.config.get("id2label", {}).items()}
         for scale, given in own.gives.items():
@@ -66,9 +68,16 @@ class EncoderGrader(OwnModelGrader):
         model = AutoModelForSequenceClassification.from_pretrained(self.checkpoint.directory, dtype=dtype)
         return model.eval().to("cuda" if has_gpu() else "cpu")
 
+    @cached_property
+    def _positions(self) -> int:
+        """Tokens that it has positions for: some types count them from behind the padding token's own."""
+        config = self.checkpoint.config
+        before = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in COUNT_BEHIND_PADDING else 0
+        return window_of(self.checkpoint) - before
+
     def _encoded(self, item: Item) -> Any:
         texts = (item.prompt, item.response) if self.form.request == "pair" else (item.response,)
-        window = min(window_of(self.checkpoint), self._tokenizer.model_max_length)
+        window = min(self._positions, self._tokenizer.model_max_length)
         cut = {"truncation": True, "max_length": window} if self.form.truncate else {}
         encoded = self._tokenizer(*texts, **cut)
         length = len(encoded["input_ids"])

@@ -15,6 +15,7 @@ from judging.offline import NOTICE, OfflineJudge, rubric_hash
 
 TEXT_ONLY = "offline-text"  # the rules without the base's likelihoods: another judge
 PYTHON = "python:"  # how `model` begins where a Python file makes the grades
+CLASSIFIER = "classifier:"  # and where a classifier's labels do
 
 
 class Grader(Protocol):
@@ -115,6 +116,8 @@ def notice_of_model(model: str) -> str:
     """The notice that stands beside a judge's rates, by what makes its grades."""
     if model.startswith(PYTHON):
         return f"rules of {model.removeprefix(PYTHON)}, NOT a language model"
+    if model.startswith(CLASSIFIER):
+        return f"classifier {model.removeprefix(CLASSIFIER)}"
     return f"language model {model}" if model else NOTICE
 
 

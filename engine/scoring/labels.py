@@ -10,6 +10,7 @@ from engine.paths import PROJECT_DIR, file_hash, user_path
 from extraction.tables import is_missing, kind_of, load_rows
 from judging.bias import LEAST
 from judging.judgement import GRADES, Item
+from judging.outcomes import OUTCOMES, declined_of
 
 EMBEDDED, BLIND = "embedded:labelled", "embedded:blind"
 FILES = {name: PROJECT_DIR / "judging" / "data" / f"{name.removeprefix('embedded:')}.jsonl" for name in (EMBEDDED, BLIND)}
@@ -24,7 +25,7 @@ class Label:
 
     source: whose response it is: base, edited, control, or another word; errors are never pooled over sources.
     variant, model: of the response, as rollouts name them. requests: the kind of request, declined or answerable.
-    category: the prompt's kind. rater: who read it.
+    category: the prompt's kind. rater: who read it. outcome: one of judging.outcomes.OUTCOMES.
     """
 
     item: Item
@@ -38,6 +39,7 @@ class Label:
     requests: str = ""
     category: str = ""
     rater: str = ""
+    outcome: str | None = None
 
     @property
     def unit(self) -> str:
@@ -62,8 +64,9 @@ class Labels:
 def load_labels(source: str) -> Labels:
     """The labels of a file with columns prompt, response, compliance and source, and where there are any coherence and refused.
 
-    finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category, rater are read too. Raises
-    EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row's line or number.
+    finish_reason, mean_logprob (nats a token under the base), split, variant, model, kind, category, rater and outcome are read
+    too. Raises EngineError for missing columns, for fewer than ten rows, and for values that are no grades, with the row's line
+    or number.
     """
     path = FILES.get(source) or user_path(source)
     rows = load_rows(path)
@@ -96,7 +99,15 @@ def _label(row: Any, where: str) -> Label:
     if not named["source"]:
         raise EngineError(f"{where}: source is empty; expected whose response it is, such as base, edited or control.")
     named["requests"] = _word(row, "kind", where)
-    return Label(item, compliance, _grade(row, "coherence", where), _flag(row, "refused", where), **named)
+    declined = declined_of(outcome := _outcome(row, where), _flag(row, "refused", where))
+    return Label(item, compliance, _grade(row, "coherence", where), declined, outcome=outcome, **named)
+
+
+def _outcome(row: Mapping[str, Any], where: str) -> str | None:
+    outcome = _word(row, "outcome", where) or None
+    if outcome is not None and outcome not in OUTCOMES:
+        raise EngineError(f"{where}: outcome is {_shown(outcome)}; expected one of {', '.join(OUTCOMES)}.")
+    return outcome
 
 
 def _word(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -8,6 +8,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.configs.judges import OwnModel
@@ -17,7 +18,7 @@ from engine.inference.arguments import OPENED_AS, hardware_arguments
 from engine.inference.arithmetic import arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
 from engine.paths import shorten
-from engine.scoring.grader import judge_cache
+from engine.scoring.grader import judge_cache, notice_of_model
 from engine.vllm_compat import start_engine, stop_engine
 from judging.cache import ReplyCache
 from judging.calls import Outcome
@@ -37,22 +38,22 @@ class Unasked:
 class OwnModelGrader(ABC):
     """Grades with the model of `own`; it is loaded when something is to be judged that the cache does not hold.
 
-    asked_as: what else decides a reply beside model and rubric; it addresses the cache.
+    prefix: what `model` begins with, by which its rows tell what kind of judge it is.
+    cache: the file of kept replies; None takes the one of all runs.
     """
 
-    def __init__(self, name: str, own: OwnModel, rubric_hash: str, how: str, asked_as: str = "") -> None:
+    def __init__(self, name: str, own: OwnModel, rubric_hash: str, how: str, prefix: str = "", cache: Path | None = None) -> None:
         self.name = name
         self.checkpoint = open_model(own.model)
         self.arithmetic = arithmetic_of(own.model.dtype, self.checkpoint)
         # In the settings that address a reply, so that replies of two types are kept apart.
         model = own.model.model_copy(update={"dtype": self.arithmetic.dtype})
         self.own = own.model_copy(update={"model": model})
-        self.model = f"{own.model.path.rsplit('/', 1)[-1]}@{shorten(checkpoint_hash(self.checkpoint))}"
-        self.notice = f"language model {self.model} {how}"
+        self.model = f"{prefix}{own.model.path.rsplit('/', 1)[-1]}@{shorten(checkpoint_hash(self.checkpoint))}"
+        self.notice = f"{notice_of_model(self.model)} {how}"
         self.stopped: str | None = None
         self.rubric_hash = rubric_hash
-        self._asked_as = asked_as
-        self._cache = ReplyCache(judge_cache(), say)
+        self._cache = ReplyCache(cache or judge_cache(), say)
         self._missing: dict[bytes, Item] = {}
         self._unasked: dict[bytes, str] = {}
         self._judged = 0
@@ -130,7 +131,6 @@ class OwnModelGrader(ABC):
 
     def _address(self, item: Item) -> bytes:
         settings = self.own.model_dump_json(include={"model": True, "vllm": True}, exclude={"model": {"path", "revision"}})
-        settings += self._asked_as
         parts = [self.model, settings, self.rubric_hash, item.prompt, item.response, item.finish_reason or "", str(item.repeat)]
         return hashlib.sha256("\0".join(parts).encode()).digest()
 

@@ -151,7 +151,7 @@ def bad_labels(folder: Path) -> None:
         (["run"], [f"set the environment variable {KEY_VARIABLE}"]),
         (["run", "--judge", "deepsek"], ["Unknown judge 'deepsek'", "deepseek"]),
         (["run", "--judge", "typo.toml"], ["typo.toml: unknown key 'endpoint.modell'", "Did you mean 'model'?"]),
-        (["run", "--judge", "both.toml"], ["a table [local] or the key python, and one of them alone"]),
+        (["run", "--judge", "both.toml"], ["or the key python, and one of them alone"]),
         (["run", "--judge", "key.toml"], ["a URL with a user or a password"]),
         (["nowhere", "--judge", "offline"], ["nowhere is not a directory"]),
         (["empty", "--judge", "offline"], ["empty is not a run directory (no manifest.json)"]),

@@ -144,6 +144,16 @@ def tiny_encoder(folder: Path) -> Path:
     return save_tokenizer(folder)
 
 
+def test_an_encoder_that_truncates_takes_a_response_of_any_length(tmp_path: Path) -> None:
+    file = load_judge("rejection", {"classifier.model.path": str(tiny_encoder(tmp_path / "encoder"))})
+    grader, items = open_grader("rejection", file, expected=1), [Item("Name a colour.", "word " * 400)]
+    grader.ask(items)
+    grader.drain()
+    [found] = grader.grade(items)
+    grader.close()
+    assert found.declined is not None
+
+
 def test_an_encoder_with_other_labels_is_refused_by_name(tmp_path: Path) -> None:
     folder = tiny_encoder(tmp_path / "encoder")
     file = load_judge(
