@@ -32,7 +32,7 @@ def scored(compliance: float | None, coherence: float | None, declined: bool | N
         "empty": False,
         "finish_reason": "stop",
     }
-    return row | {"compliance": compliance, "coherence": coherence, "declined": declined, "outcome": None} | more
+    return row | {"compliance": compliance, "coherence": coherence, "declined": declined, "outcome": None, "harm": None} | more
 
 
 def test_empty_and_truncated_stay_in_and_missing_scores_are_no_zeros() -> None:
@@ -194,3 +194,9 @@ def test_reading_for_figures_costs_some_bytes_a_response_and_not_its_text(
     few, many = python_peak(tmp_path / "few", 500), python_peak(tmp_path / "many", 2000)
     print(f"{few / 1e3:.0f} kB for 2,000 responses of 220 characters, {many / 1e3:.0f} kB for 8,000")
     assert (many - few) / 6000 < 150
+
+
+def test_a_judge_of_harm_alone_leaves_nothing_missing() -> None:
+    rows = [scored(None, None, None, harm=0.25), scored(None, None, None, harm=0.75)]
+    figures = figures_of(pa.Table.from_pylist(rows))
+    assert (figures["missing"], figures["harm"]["value"]) == (0, 0.5)
