@@ -88,3 +88,7 @@ def language_of(text: str, function_words: Mapping[str, Sequence[str]]) -> str:
 def stems(text: str) -> set[str]:
     """First letters of the longer words: enough to see that two texts share a topic."""
     return {word[:STEM_LENGTH] for word in words(text) if len(word) >= CONTENT_WORD_LENGTH}
+
+
+# Of words that requests are put in, whatever they are about.
+STOP_STEMS = stems("what which where when does have with your that this there from about would could tell please")

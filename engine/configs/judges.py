@@ -50,7 +50,7 @@ class ClassifierModel(OwnModel, Classifier):
 
 
 class JudgeFile(Section):
-    """A judge. Exactly one of `endpoint`, `local`, `classifier` and `python` is there."""
+    """A judge. Exactly one of `endpoint`, `local`, `classifier`, `fitted` and `python` is there."""
 
     description: str = ""
     rubric: str | None = None
@@ -58,6 +58,8 @@ class JudgeFile(Section):
     endpoint: Endpoint | None = None
     local: OwnModel | None = None
     classifier: ClassifierModel | None = None
+    fitted: bool = False
+    """The rules fitted to labels (judging/fitted.py)."""
     python: str | None = None
     """A Python file in configs/judges/, by its name. No other folder's: a configuration from elsewhere runs no code here."""
 
@@ -70,10 +72,11 @@ class JudgeFile(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "JudgeFile":
-        if sum(kind is not None for kind in (self.endpoint, self.local, self.classifier, self.python)) != 1:
+        kinds = (self.endpoint, self.local, self.classifier, self.python, self.fitted or None)
+        if sum(kind is not None for kind in kinds) != 1:
             raise ValueError("expected one table [endpoint], [local] or [classifier], or the key python, and one of them alone")
-        if self.rubric is not None and self.classifier is not None:
-            raise ValueError("rubric is not read by a classifier, which has labels of its own")
+        if self.rubric is not None and (self.classifier is not None or self.fitted):
+            raise ValueError("rubric is not read by such a judge, which has definitions of its own")
         return self
 
     @property

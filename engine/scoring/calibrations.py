@@ -10,8 +10,8 @@ from engine.environment import commit
 from engine.errors import EngineError
 from engine.paths import cache_dir, file_hash, hash_of, write_json
 from engine.runs.json_reader import read_json
-from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, notice_of_model
-from engine.scoring.labels import BLIND, EMBEDDED, FILES, Label, Labels, load_labels
+from engine.scoring.grader import FITTED, TEXT_ONLY, FittedGrader, Grader, OfflineGrader, notice_of_model
+from engine.scoring.labels import BLIND, EMBEDDED, FILES, SHIPPED, Label, Labels, load_labels
 from judging.bias import LEAST, bias_by_scale
 from judging.calibration import grade_rates, yes_no_rates
 from judging.judgement import Judgement
@@ -51,6 +51,8 @@ def lookup(name: str, model: str, rubric_hash: str) -> Record | None:
     """
     if (record := _read(_path(name, model, rubric_hash))) is not None:
         return record
+    if model.startswith(FITTED):
+        return _of_fitted(name, rubric_hash)
     rules = offline_on_labels(name)
     if rules is None or rules.rubric_hash != rubric_hash:
         return None
@@ -59,6 +61,20 @@ def lookup(name: str, model: str, rubric_hash: str) -> Record | None:
     errors = by_source(blind.rows, rules.grade([row.item for row in blind.rows]))
     known = {entry["source"] for entry in errors}
     record["by_source"] = [entry for entry in record["by_source"] if entry["source"] not in known] + errors
+    write_calibration(record)
+    return record
+
+
+def _of_fitted(name: str, rubric_hash: str) -> Record | None:
+    """The fitted rules on the held-out labels of all shipped files; None for those of another version."""
+    grader = FittedGrader(name)
+    if grader.rubric_hash != rubric_hash:
+        return None
+    files = [load_labels(source).heldout() for source in SHIPPED]
+    labels = Labels(
+        "embedded, held out", hash_of({file.source: file.hash for file in files}), [row for file in files for row in file.rows]
+    )
+    record = measure(grader, labels, grader.grade([row.item for row in labels.rows]))
     write_calibration(record)
     return record
 

@@ -10,12 +10,15 @@ from typing import Any, Protocol
 from engine.configs.judges import OFFLINE
 from engine.errors import EngineError
 from engine.paths import cache_dir, file_hash, shorten
+from judging.fitted import NOTICE as FITTED_NOTICE
+from judging.fitted import FittedJudge, fitted_hash
 from judging.judgement import Item, Judgement
 from judging.offline import NOTICE, OfflineJudge, rubric_hash
 
 TEXT_ONLY = "offline-text"  # the rules without the base's likelihoods: another judge
 PYTHON = "python:"  # how `model` begins where a Python file makes the grades
 CLASSIFIER = "classifier:"  # and where a classifier's labels do
+FITTED = "fitted:"  # and where rules fitted to labels do
 
 
 class Grader(Protocol):
@@ -92,6 +95,18 @@ class OfflineGrader(RuleGrader):
         ]
 
 
+class FittedGrader(RuleGrader):
+    """The rules fitted to labels."""
+
+    def __init__(self, name: str) -> None:
+        code = shorten(fitted_hash())
+        super().__init__(name, f"{FITTED}{code}", notice_of_model(FITTED), code)
+        self._judge = FittedJudge()
+
+    def grade(self, items: Sequence[Item]) -> list[Judgement]:
+        return [self._judge.score(item.prompt, item.response, finish_reason=item.finish_reason) for item in items]
+
+
 class PythonGrader(RuleGrader):
     """A judge that is a Python file with a function `grade(items) -> list[Judgement]`; the file's hash is its rubric's.
 
@@ -116,6 +131,8 @@ def notice_of_model(model: str) -> str:
     """The notice that stands beside a judge's rates, by what makes its grades."""
     if model.startswith(PYTHON):
         return f"rules of {model.removeprefix(PYTHON)}, NOT a language model"
+    if model.startswith(FITTED):
+        return FITTED_NOTICE
     if model.startswith(CLASSIFIER):
         return f"classifier {model.removeprefix(CLASSIFIER)}"
     return f"language model {model}" if model else NOTICE

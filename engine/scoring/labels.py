@@ -12,8 +12,9 @@ from judging.bias import LEAST
 from judging.judgement import GRADES, Item
 from judging.outcomes import OUTCOMES, declined_of
 
-EMBEDDED, BLIND = "embedded:labelled", "embedded:blind"
-FILES = {name: PROJECT_DIR / "judging" / "data" / f"{name.removeprefix('embedded:')}.jsonl" for name in (EMBEDDED, BLIND)}
+EMBEDDED, BLIND, READINGS = "embedded:labelled", "embedded:blind", "embedded:readings"
+SHIPPED = (EMBEDDED, BLIND, READINGS)
+FILES = {name: PROJECT_DIR / "judging" / "data" / f"{name.removeprefix('embedded:')}.jsonl" for name in SHIPPED}
 NEEDED = ("prompt", "response", "compliance", "source")
 FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 HELDOUT = "heldout"

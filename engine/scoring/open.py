@@ -9,7 +9,7 @@ from engine.cluster import check_address, cluster_address, connect
 from engine.configs.judges import ClassifierModel, JudgeFile, OwnModel, label_of
 from engine.display.progress import say
 from engine.paths import shorten
-from engine.scoring.grader import Grader, OfflineGrader, PythonGrader, judge_cache
+from engine.scoring.grader import FittedGrader, Grader, OfflineGrader, PythonGrader, judge_cache
 from judging.budget import Budget
 from judging.crew import Crew, LocalCrew
 from judging.endpoint import Endpoint
@@ -29,6 +29,8 @@ def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Bud
     """
     if file is None:
         return OfflineGrader()
+    if file.fitted:
+        return FittedGrader(label_of(name))
     if file.python is not None:
         return PythonGrader(file.python_file)
     if file.local is not None:

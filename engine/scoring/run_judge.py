@@ -22,6 +22,7 @@ from judging.budget import Budget
 from judging.cache import ReplyCache
 from judging.endpoint import Endpoint
 from judging.estimate import estimate
+from judging.fitted import fitted_hash
 from judging.judge import Message
 from judging.judgement import Item
 from judging.offline import rubric_hash
@@ -71,6 +72,8 @@ class RunJudge:
         """The settings that decide its scores."""
         if self.file is None:
             return {"judge": "offline", "rubric": rubric_hash()}
+        if self.file.fitted:
+            return {"judge": self.name, "rubric": fitted_hash()}
         if self.file.python is not None:
             return {"judge": self.file.python, "rubric": file_hash(self.file.python_file), "repeat": self.config.repeat}
         own = self.file.own
