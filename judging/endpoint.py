@@ -43,6 +43,11 @@ class Price(BaseModel):
     cached_input: float | None = Field(None, ge=0)
     """Of prompt tokens that the endpoint says it had cached; None: the price of any input."""
 
+    def times(self, share: float) -> "Price":
+        """The price times a share."""
+        cached = None if self.cached_input is None else self.cached_input * share
+        return Price(input=self.input * share, output=self.output * share, cached_input=cached)
+
     def cost(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> float:
         """Cost of one call. `cached_tokens` are among the prompt tokens."""
         cached = self.input if self.cached_input is None else self.cached_input
@@ -104,6 +109,10 @@ class Endpoint(BaseModel):
     """By model. Without a price, costs are not known and --max-cost is refused."""
     currency: str = "USD"
     """Of the prices."""
+    batch_discount: float = Field(0.5, gt=0, le=1)
+    """What a question costs in a batch, as a share of its price."""
+    batch_poll_s: float = Field(30, gt=0)
+    """Seconds between two looks at a batch."""
     price_note: str = ""
     """When and where the prices were read."""
 
@@ -159,6 +168,12 @@ class Endpoint(BaseModel):
     @property
     def price(self) -> Price | None:
         return self.prices.get(self.model)
+
+    @property
+    def in_batches(self) -> "Endpoint":
+        """The endpoint with a batch's prices. A question has the same address in the cache, asked either way."""
+        prices = {model: price.times(self.batch_discount) for model, price in self.prices.items()}
+        return self.model_copy(update={"prices": prices})
 
     def check_price(self, max_cost: float | None) -> None:
         """Raise JudgeError for a cost limit without a price to compute it by."""

@@ -191,6 +191,19 @@ class RemoteJudge:
         self.asker.close()
 
 
+class KeptJudge(RemoteJudge):
+    """A judge that asks nobody: its answers are those that a batch has brought."""
+
+    def ask(self, items: Sequence[Item]) -> None:
+        """Nothing: what no batch answered stays unanswered."""
+
+    def offer(self, items: Sequence[Item]) -> None:
+        """Nothing."""
+
+    def drain(self) -> None:
+        """Nothing is under way."""
+
+
 def _judgement(answer: Answer) -> Judgement:
     missing = Judgement(None, None, None, "", error=answer.error, attempts=0)
     stored = answer.stored

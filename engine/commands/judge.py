@@ -37,6 +37,8 @@ def judge(
     check: Annotated[
         str | None, typer.Option("--check", metavar="NAME", help="Send one harmless item; print what the endpoint can do.")
     ] = None,
+    batch: Annotated[bool, typer.Option("--batch", help="Ask in a batch: answered within a day, at half the price.")] = False,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="With --batch: upload and leave; run again to fetch.")] = False,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.png", help="With --calibrate: the rates against the judges, drawn.")
     ] = None,
@@ -54,9 +56,11 @@ def judge(
         from engine.rollout.judge_again import JudgingOptions
 
         form = cli.check_form(form, as_json)
-        options = JudgingOptions(repeat, max_cost, cli.parse_settings(settings))
+        if no_wait and not batch:
+            raise EngineError("--no-wait is for --batch.")
+        options = JudgingOptions(repeat, max_cost, cli.parse_settings(settings), batch=batch, wait=not no_wait)
         if check is not None:
-            if judges or calibrate or correct or dry_run or repeat > 1:
+            if judges or calibrate or correct or dry_run or batch or repeat > 1:
                 raise EngineError("--check takes a run directory, --set and --max-cost alone. Leave the other options out.")
             _check(check, run_dir, options, form=form)
             return
@@ -65,8 +69,8 @@ def judge(
         _check_input(run_dir, calibrate)
         names = judges or [_default_judge(needs_key=not dry_run)]
         if calibrate is not None:
-            if dry_run or correct or repeat > 1:
-                raise EngineError("--calibrate takes no --dry-run, --correct or --repeat.")
+            if dry_run or correct or batch or repeat > 1:
+                raise EngineError("--calibrate takes no --dry-run, --correct, --batch or --repeat.")
             if plot is not None and len(names) < 2:
                 raise EngineError("--plot shows the rate against the judge: give two judges or more with --calibrate.")
             _calibrate(names, calibrate, options, plot, form=form)

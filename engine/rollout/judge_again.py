@@ -38,6 +38,9 @@ class JudgingOptions:
 
     repeat: int = 1
     max_cost: float | None = None
+    batch: bool = False
+    """Have an endpoint's questions answered in a batch."""
+    wait: bool = True
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -67,12 +70,22 @@ def judge(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str
     with run_dir.locked(), contextlib.ExitStack() as stack:
         for one in judges:
             stack.callback(one.close)
+        if waiting := [status for one in judges if options.batch for status in _ask_in_batches(one, run_dir, options)]:
+            raise EngineError(f"Under way: {', '.join(waiting)}. Run the same command again to fetch the answers.")
         judge_run(run_dir, judges)
         summary = _summarise(run_dir)
         if run_dir.file(SUMMARY).is_file():
             refresh(run_dir)
     stopped = {one.name: one.stopped for one in judges if one.stopped is not None}
     return summary | {"stopped": stopped, "unscored": _unscored(run_dir.file(SCORES), judges)}
+
+
+def _ask_in_batches(one: RunJudge, run_dir: RunDir, options: JudgingOptions) -> tuple[str, ...]:
+    """The statuses of a judge's batches that have not ended."""
+    found = one.ask_in_batches(run_dir.file(ROLLOUTS), wait=options.wait)
+    if found.done or found.failed:
+        say(f"batch: {found.done} answers of {one.name}, {found.failed} failed")
+    return found.waiting
 
 
 def check(name: str, options: JudgingOptions, path: Path | None = None) -> tuple[dict[str, Any], str, Estimate]:
@@ -149,7 +162,7 @@ def _unscored(scores: Path, judges: Sequence[RunJudge]) -> dict[str, str]:
 
 def _judge(name: str, expected: int, options: JudgingOptions, budget: Budget | None = None) -> RunJudge:
     config = JudgeConfig(name=name, repeat=options.repeat, max_cost=options.max_cost)
-    return RunJudge(config, expected, options.overrides, budget)
+    return RunJudge(config, expected, options.overrides, budget, batch=options.batch)
 
 
 def _as_calibrated(one: RunJudge, labels: Labels) -> Grader:

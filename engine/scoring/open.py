@@ -15,16 +15,17 @@ from judging.crew import Crew, LocalCrew
 from judging.endpoint import Endpoint
 from judging.fanout import Counts
 from judging.judge import Hooks
-from judging.remote import Asker, RemoteJudge
+from judging.remote import Asker, KeptJudge, RemoteJudge
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TICK_S = 10.0
 FEW_CALLS = 100  # made in this process: starting Ray takes longer
 
 
-def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Budget | None = None) -> Grader:
+def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Budget | None = None, kept: bool = False) -> Grader:
     """The judge of a file, None for the rules; `expected` calls decide whether Ray is worth its start.
 
+    kept: an endpoint's answers are taken from the cache, and nothing is asked.
     Raises JudgeError for a missing key, and for a cost limit without a price.
     """
     if file is None:
@@ -41,7 +42,8 @@ def open_grader(name: str, file: JudgeFile | None, *, expected: int, budget: Bud
         return _classifier(label_of(name), file.classifier)
     assert file.endpoint is not None
     rubric = file.read_rubric()
-    judge = RemoteJudge(label_of(name), open_asker(file.endpoint, rubric, expected=expected, budget=budget), rubric)
+    asker = open_asker(file.endpoint, rubric, expected=expected, budget=budget)
+    judge = (KeptJudge if kept else RemoteJudge)(label_of(name), asker, rubric)
     judge.rubric_hash = shorten(judge.rubric_hash)
     return judge
 

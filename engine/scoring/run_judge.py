@@ -13,13 +13,15 @@ from engine.configs.schema import JudgeConfig
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash, open_model
-from engine.paths import file_hash
+from engine.paths import cache_dir, file_hash, hash_of
 from engine.runs.schemas import RolloutRow
 from engine.scoring.grader import Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, item_of
+from judging.batches import Batch, BatchCounts
 from judging.budget import Budget
 from judging.cache import ReplyCache
+from judging.calls import Call
 from judging.endpoint import Endpoint
 from judging.estimate import estimate
 from judging.fitted import fitted_hash
@@ -45,6 +47,13 @@ def _rubric_of(file: JudgeFile) -> str:
     return form_hash(file.classifier)
 
 
+def _in_batches(name: str, file: JudgeFile | None) -> JudgeFile:
+    """The judge's file with a batch's prices. Raises EngineError for a judge that has no endpoint."""
+    if file is None or file.endpoint is None:
+        raise EngineError(f"--batch is for a judge behind an endpoint; {name} is none.")
+    return file.model_copy(update={"endpoint": file.endpoint.in_batches})
+
+
 class RunJudge:
     """The judge that a configuration names, opened when it is first needed. `expected`: responses it will be given."""
 
@@ -54,12 +63,17 @@ class RunJudge:
         expected: int,
         overrides: Mapping[str, Any] | None = None,
         budget: Budget | None = None,
+        *,
+        batch: bool = False,
     ) -> None:
         self.config = config
+        self.batch = batch
         self.budget = budget or Budget(config.max_cost)
         self.file: JudgeFile | None = load_judge(config.name, overrides)
         self.name = label_of(config.name)
         self._expected = expected * config.repeat
+        if batch:
+            self.file = _in_batches(self.name, self.file)
         self._offered: list[Item] = []
         self._opened = False
 
@@ -99,6 +113,24 @@ class RunJudge:
 
     def questions(self, rollouts: Path) -> tuple[list[list[Message]], int]:
         """The questions about a run's responses that no answer is kept of, each once, and the number of kept answers."""
+        missing, answered = self.unanswered(rollouts)
+        return [call.messages for call in missing], answered
+
+    def ask_in_batches(self, rollouts: Path, *, wait: bool) -> BatchCounts:
+        """Have the unanswered questions about a run answered in a batch; see judging.batches."""
+        assert self.endpoint is not None and self.file is not None
+        rubric, calls = self.file.read_rubric(), self.unanswered(rollouts)[0]
+        state = cache_dir() / "batches" / f"{hash_of({'run': str(rollouts.resolve()), 'judge': self.identity})}.json"
+        batch = Batch(self.endpoint, rubric, state, say)
+        if not calls and not state.is_file():
+            return BatchCounts()
+        if not state.is_file():
+            batch.check_cost(calls, self.config.max_cost)
+        with contextlib.closing(ReplyCache(judge_cache(), say)) as cache:
+            return batch.run(calls, cache, wait=wait)
+
+    def unanswered(self, rollouts: Path) -> tuple[list[Call], int]:
+        """The calls about a run's responses that no answer is kept of, each once, and the number of kept answers."""
         assert self.endpoint is not None and self.file is not None
         hooks, cache = self.file.read_rubric(), ReplyCache(judge_cache(), say)
         calls = [
@@ -109,7 +141,7 @@ class RunJudge:
         ]
         with contextlib.closing(cache):
             answered = cache.answered([call.key for call in calls])
-        missing = {call.key: call.messages for call in calls if call.key not in answered}
+        missing = {call.key: call for call in calls if call.key not in answered}
         return list(missing.values()), len(answered)
 
     def check(self, *, beside: str | None = None) -> None:
@@ -144,7 +176,7 @@ class RunJudge:
     @cached_property
     def grader(self) -> Grader:
         self._opened = True
-        return open_grader(self.config.name, self.file, expected=self._expected, budget=self.budget)
+        return open_grader(self.config.name, self.file, expected=self._expected, budget=self.budget, kept=self.batch)
 
     def offer(self, row: RolloutRow) -> None:
         """Judge a response along the way, where there is room; what is not taken here is asked when the run is scored."""

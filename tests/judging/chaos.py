@@ -93,14 +93,18 @@ class Chaos:
 
     def _serve(self, started: threading.Event) -> None:
         asyncio.set_event_loop(self._loop)
-        app = web.Application(client_max_size=2**24)
-        app.router.add_post(self.route, self.answer)
-        runner = self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        runner = self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         self._loop.run_until_complete(web.TCPSite(runner, "127.0.0.1", 0, ssl_context=self.tls).start())
         self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{runner.addresses[0][1]}/v1"
         started.set()
         self._loop.run_forever()
+
+    def application(self) -> web.Application:
+        """The routes that it answers."""
+        app = web.Application(client_max_size=2**24)
+        app.router.add_post(self.route, self.answer)
+        return app
 
     def fault_of(self, question: str, attempt: int) -> str | None:
         """What goes wrong with an attempt; None for most."""
