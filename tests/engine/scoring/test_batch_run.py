@@ -32,7 +32,7 @@ def test_a_command_that_left_says_so_and_the_next_one_fetches(own: Path, tmp_pat
     with BatchEndpoint(looks=2) as server:
         name = str(judge_file(tmp_path / "mine.toml", server, batch_poll_s=0.05))
         options = JudgingOptions(batch=True, wait=False)
-        with pytest.raises(EngineError, match="Under way: in_progress. Run the same command again"):
+        with pytest.raises(EngineError, match=r"Under way: in_progress\. Run the same command again"):
             judge(own, [name], options)
         judge(own, [name], options)
     assert (len(read_rows(own / "scores.parquet")), len(server.uploads)) == (8, 1)
