@@ -58,7 +58,7 @@ def judge(
         form = cli.check_form(form, as_json)
         if no_wait and not batch:
             raise EngineError("--no-wait is for --batch.")
-        options = JudgingOptions(repeat, max_cost, cli.parse_settings(settings), batch=batch, wait=not no_wait)
+        options = JudgingOptions(repeat, max_cost, overrides=cli.parse_settings(settings), batch=batch, wait=not no_wait)
         if check is not None:
             if judges or calibrate or correct or dry_run or batch or repeat > 1:
                 raise EngineError("--check takes a run directory, --set and --max-cost alone. Leave the other options out.")
