@@ -13,7 +13,8 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def ablate(
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
+    name: cli.NameOption = None,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
@@ -56,6 +57,7 @@ def ablate(
                 pairs,
                 columns=columns,
                 template=template,
+                name=name,
                 judge=judge,
             ),
         )

@@ -12,7 +12,8 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def behave(
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
+    name: cli.NameOption = None,
     layers: cli.LayersOption = None,
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
@@ -47,6 +48,7 @@ def behave(
                 pairs,
                 columns=columns,
                 template=template,
+                name=name,
                 judge=judge,
             ),
         )

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def bench(
     context: typer.Context,
-    variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several.")],
+    variant: Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="A variant; again for several.")] = None,
     tasks: Annotated[
         str, typer.Option(help="lm-eval tasks with commas, mmlu_* and YAML files too; everyday ships with this project.")
     ] = "everyday",
@@ -62,7 +62,7 @@ def bench(
 
         check_margin(margin)
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
-        configs = [load_config(name, overrides) for name in variant]
+        configs = [load_config(each, overrides) for each in cli.named(variant)]
         folder = user_path(include_path).absolute() if include_path else None
         asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
         if dry_run:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -21,7 +21,11 @@ from judging.errors import JudgeError
 
 USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
 
-VariantOption = Annotated[str, typer.Option("--variant", help="A name in configs/, or the path of a TOML file.", metavar="NAME")]
+VariantOption = Annotated[
+    str | None,
+    typer.Option("--variant", metavar="NAME", help="A name in configs/, or a TOML file; else --model and --layers."),
+]
+NameOption = Annotated[str | None, typer.Option("--name", help="What to call it; with --model alone, the model's name.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub repository, instead of the file's model.path.")]
 TemplateOption = Annotated[
     str | None, typer.Option("--template", help="Chat template: a file, one of the tokenizer's by name, or plain (completion).")
@@ -86,6 +90,11 @@ def keep_stdout_clean() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def named(variants: list[str] | None) -> Sequence[str | None]:
+    """The variants of a command that takes several; one without a name where the flags alone say what it is."""
+    return variants or [None]
+
+
 def variant_overrides(
     settings: list[str] | None,
     layers: str | None,
@@ -96,10 +105,12 @@ def variant_overrides(
     columns: list[str] | None = None,
     template: str | None = None,
     judge: str | None = None,
+    name: str | None = None,
     **others: Any,
 ) -> dict[str, Any]:
     """Dotted keys and values from the flags that say what a variant is, from `others` (section__key) and from --set."""
     flags = {
+        "variant": name,
         **parse_columns(columns),
         "directions.layers": parse_layers(layers),
         **_alphas(alpha),

@@ -65,8 +65,8 @@ def edit(
         from engine.configs.load import load_config
         from engine.errors import EngineError
 
-        if variant is None:
-            raise EngineError("Name a variant with --variant, or a checkpoint with --verify DIR --base DIR.")
+        if variant is None and model is None:
+            raise EngineError("Name a variant with --variant, a model with --model, or a folder with --verify DIR --base DIR.")
         flags: dict[str, Any] = {
             "edit__embeddings": embeddings or None,
             "edit__biases": biases or None,

@@ -14,7 +14,8 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def extract(
     context: typer.Context,
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
+    name: cli.NameOption = None,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
@@ -56,7 +57,9 @@ def extract(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        chosen = cli.variant_overrides(settings, layers, None, model, pairs, columns=columns, template=template, judge=judge)
+        chosen = cli.variant_overrides(
+            settings, layers, None, model, pairs, columns=columns, template=template, name=name, judge=judge
+        )
         config = load_config(variant, chosen)
         if dry_run:
             cli.print_json(config.model_dump(mode="json"))

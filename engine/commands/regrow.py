@@ -12,7 +12,8 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def regrow(
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
+    name: cli.NameOption = None,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
@@ -48,6 +49,7 @@ def regrow(
                 pairs,
                 columns=columns,
                 template=template,
+                name=name,
                 judge=judge,
             ),
         )

@@ -12,7 +12,8 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def rollout(
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
+    name: cli.NameOption = None,
     layers: cli.LayersOption = None,
     directions: cli.DirectionsOption = None,
     alpha: cli.AlphaOption = None,
@@ -61,6 +62,7 @@ def rollout(
             data__split=split,
             judge=judge,
             template=template,
+            name=name,
         )
         config = load_config(variant, chosen)
         if dry_run:

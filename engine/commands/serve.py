@@ -13,7 +13,9 @@ app = typer.Typer(add_completion=False)
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
 def serve(
     context: typer.Context,
-    variant: Annotated[list[str], typer.Option("--variant", metavar="NAME", help="A variant; again for several at once.")],
+    variant: Annotated[
+        list[str] | None, typer.Option("--variant", metavar="NAME", help="A variant; again for several at once.")
+    ] = None,
     with_base: Annotated[bool, typer.Option("--with-base", help="The base beside them, as 'base'.")] = False,
     swappable: Annotated[
         bool,
@@ -49,7 +51,7 @@ def serve(
         from engine.serving import launch as serving
 
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
-        configs = [load_config(name, overrides) for name in variant]
+        configs = [load_config(each, overrides) for each in cli.named(variant)]
         extra = tuple(context.args)
         options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)
         checks.check_extra(options)

@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(metavar="STUDY", help="A file of engine/study/ that has make_STUDY(study, *, ...).")],
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,

@@ -118,10 +118,10 @@ def _count(engines: str) -> int | None:
 
 
 def _sweep(variant: str | None, overrides: dict[str, Any], *, dry_run: bool, form: str, out: Path | None, **options: Any) -> None:
-    from engine.configs.load import load_config, load_without_file
+    from engine.configs.load import load_config
     from engine.paths import default_run_dir
 
-    config = load_config(variant, overrides) if variant else load_without_file(overrides)
+    config = load_config(variant, overrides)
     if dry_run:
         cli.print_json(config.model_dump(mode="json"))
         return
@@ -142,7 +142,7 @@ def _as_published(
     procedure: str, variant: str | None, overrides: dict[str, Any], *, dry_run: bool, form: str, out: Path | None
 ) -> None:
     """A published procedure by its name; "arditi" is the one there is."""
-    from engine.configs.load import load_config, load_without_file
+    from engine.configs.load import load_config
     from engine.display.console import show
     from engine.display.study_tables import plain_table
     from engine.paths import default_run_dir
@@ -150,7 +150,7 @@ def _as_published(
 
     if procedure != ARDITI:
         raise EngineError(f"--as takes {ARDITI}; found '{procedure}'.")
-    config = load_config(variant, overrides) if variant else load_without_file(overrides)
+    config = load_config(variant, overrides)
     if dry_run:
         cli.print_json(config.model_dump(mode="json") | {"as": procedure})
         return

@@ -13,7 +13,8 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def transfer(
     context: typer.Context,
-    variant: cli.VariantOption,
+    variant: cli.VariantOption = None,
+    name: cli.NameOption = None,
     to: Annotated[str | None, typer.Option(help="Another model of the same width: a folder or a hub repository.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="A PEFT LoRA whose writes are compared with the directions.")] = None,
     layers: cli.LayersOption = None,
@@ -40,7 +41,9 @@ def transfer(
         from engine.configs.load import load_config
         from engine.paths import default_run_dir
 
-        chosen = cli.variant_overrides(settings, layers, None, model, pairs, columns=columns, template=template, judge=judge)
+        chosen = cli.variant_overrides(
+            settings, layers, None, model, pairs, columns=columns, template=template, name=name, judge=judge
+        )
         config = load_config(variant, chosen)
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"to": to, "adapter": str(adapter) if adapter else None})

@@ -49,11 +49,13 @@ OWNED_BY_US = {
 }
 
 
-def load_config(variant: str, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
-    """The validated configuration of a variant: a name in configs/, or the path of a TOML file.
+def load_config(variant: str | None, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
+    """The validated configuration of a variant: a name in configs/, or the path of a TOML file; None for a model without one.
 
     `overrides` maps dotted keys ("directions.layers") to values and wins over the file.
     """
+    if variant is None:
+        return load_without_file(overrides or {})
     path = find_config(variant)
     table = read_extended(path)
     for key, value in (overrides or {}).items():
@@ -109,8 +111,9 @@ def validate(table: dict[str, Any], where: str) -> "RunConfig":
 
 def find_config(variant: str) -> Path:
     """The TOML file of a variant; an unknown name is an error with the nearest names."""
-    if variant.endswith(".toml"):
-        path = Path(variant)
+    beside = Path(f"{variant}.toml")
+    if variant.endswith(".toml") or (variant not in variant_names() and beside.is_file()):
+        path = Path(variant) if variant.endswith(".toml") else beside
         if not path.is_file():
             raise EngineError(f"Configuration file {variant} does not exist.")
         return path

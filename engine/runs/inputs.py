@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
 from editing.plan import EditPlan, Scope, plan_edit
+from engine.configs.load import variant_names
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.answers import check_scope
@@ -238,10 +239,8 @@ def given_layers(config: RunConfig) -> list[int]:
     """The configured layers, whatever the model. Raises EngineError where they are still to be found."""
     layers = config.directions.layers
     if layers == "sweep":
-        raise EngineError(
-            f"Variant {config.variant} has no published layer. Find one with bin/sweep --variant {config.variant}, or try one "
-            "now: --layers 14"
-        )
+        search = f"bin/sweep --variant {config.variant}" if config.variant in variant_names() else "the same flags with bin/sweep"
+        raise EngineError(f"{config.variant} has no published layer. Find one with {search}, or try one now: --layers 14")
     return layers
 
 

@@ -218,3 +218,24 @@ def test_reading_a_configuration_imports_nothing_heavy() -> None:
     code = "import sys; from engine.configs.load import load_config; load_config('llama32_3b_k5'); print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "transformers", "vllm", "ray", "numpy"} & set(modules)
+
+
+def test_a_model_without_a_file_is_named_after_its_folder() -> None:
+    config = load_config(None, {"model.path": "/models/my-llama", "directions.layers": [3]})
+    assert (config.variant, config.directions.layers) == ("my-llama", [3])
+
+
+def test_a_name_wins_over_the_folders() -> None:
+    assert load_config(None, {"model.path": "/models/my-llama", "variant": "mine"}).variant == "mine"
+
+
+def test_a_variant_may_be_a_file_of_the_folder_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.toml").write_text('model.path = "m"\ndirections.layers = [5]\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mine").directions.layers == [5]
+
+
+def test_a_shipped_variant_is_not_hidden_by_such_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "smollm2_135m_k1.toml").write_text('model.path = "m"\ndirections.layers = [5]\n')
+    monkeypatch.chdir(tmp_path)
+    assert load_config("smollm2_135m_k1").directions.layers != [5]
