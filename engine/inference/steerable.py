@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
 from engine.inference.answers import checked_answers
-from engine.inference.replica import Generation
+from engine.inference.responses import Generation, generations, teacher_forced
 from engine.inference.sampling import sampling_parameters
 from engine.runtime.requests import INPUTS, Asked, checked
 from engine.vllm_compat import start_engine, stop_engine, stream
@@ -99,15 +99,32 @@ class SteerableReplica:
     ) -> Iterator[Generation]:
         """Responses, each under what its request asks for (None: nothing), as they finish; otherwise as `Replica.generate`."""
         wanted = [None if one is None else self.check(one) for one in asked]
-        common = sampling_parameters(prompts, sampling, logprobs=logprobs)
-        shared = common if isinstance(common, list) else [common] * len(prompts)
-        parameters = [_with(one, request) for one, request in zip(shared, wanted, strict=True)]
-        sequences = [_prompt(prompt, request) for prompt, request in zip(prompts, wanted, strict=True)]
-        for index, output in stream(self.llm, sequences, parameters, together=together):
-            response = output.outputs[0]
-            total, count = response.cumulative_logprob, len(response.token_ids)
-            mean = float(total) / count if logprobs and count else None
-            yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason), mean)
+        parameters = sampling_parameters(prompts, sampling, logprobs=logprobs)
+        yield from generations(self._outputs(prompts, wanted, parameters, together=together), logprobs=logprobs)
+
+    def mean_logprobs(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], asked: Sequence[Asked | None] | None = None
+    ) -> list[float | None]:
+        """Teacher-forced mean log-probability (nats a token) of each response after its prompt; None for an empty one.
+
+        asked: what each is computed under; None for the base. The response's tokens count as the prompt's then: positions are
+        every or none.
+        """
+        wanted = [None if one is None else self.check(one) for one in asked or [None] * len(prompts)]
+
+        def ask(sequences: list[list[int]], places: list[int], parameters: Any) -> Iterator[tuple[int, Any]]:
+            return self._outputs(sequences, [wanted[place] for place in places], parameters)
+
+        return teacher_forced(ask, prompts, responses)
+
+    def _outputs(
+        self, sequences: Sequence[Sequence[int]], asked: Sequence[Asked | None], parameters: Any, *, together: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Each sequence's place and vLLM's output, as they finish; `parameters` are SamplingParams, one for all or one each."""
+        shared = parameters if isinstance(parameters, list) else [parameters] * len(sequences)
+        own = [_with(one, request) for one, request in zip(shared, asked, strict=True)]
+        prompts = [_prompt(sequence, request) for sequence, request in zip(sequences, asked, strict=True)]
+        yield from stream(self.llm, prompts, own, together=together)
 
     def close(self) -> None:
         """Stop the engine and give its memory back."""

@@ -101,5 +101,7 @@ def _behind(tables: Interventions, site: int) -> Any:
 
 def _apply(tables: Interventions, site: int, hidden: Tensor, residual: Tensor | None) -> None:
     """In place, whether the tokens are a list or, in transformers' code, a batch of one."""
+    if hidden.dim() != 2 and (hidden.dim() != 3 or hidden.shape[0] != 1):
+        raise EngineError(f"A site's vectors have shape {tuple(hidden.shape)}; expected one vector a token.")
     width = hidden.shape[-1]
     tables.act(hidden.view(-1, width), site, None if residual is None else residual.view(-1, width))

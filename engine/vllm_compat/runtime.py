@@ -3,7 +3,9 @@
 Read in vLLM 0.26 and 0.32, both of its model runners; run with 0.32 on a CPU. vLLM is imported inside the functions.
 """
 
+import ast
 import inspect
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +17,6 @@ from engine.vllm_compat.layers import module_of
 RUNTIME_WORKER = "engine.runtime.worker.RuntimeWorker"
 SETTINGS = "refusal_runtime"  # our key in vLLM's additional_config, which is a part of its compile cache's key
 BLOCK_LISTS = ("layers", "h", "blocks")
-
-# Blocks by what enters them: the sum of hidden_states and residual, or hidden_states alone, their residual being unused.
-SUMMED, WHOLE = "summed", "whole"
-UNUSED_RESIDUAL = ("CohereDecoderLayer", "Exaone4DecoderLayer", "Gemma4DecoderLayer", "GraniteMoeHybrid")
 
 
 @dataclass
@@ -138,13 +136,35 @@ def decoder_blocks(model: Any, num_blocks: int) -> Any:
 def entering(block: Any) -> tuple[int, int | None]:
     """Places of the stream in a block's arguments: of hidden_states, and of the residual that is added to it, if any.
 
-    Raises EngineError for a block without hidden_states.
+    Some blocks take a residual and never read it: hidden_states is the whole stream there. Raises EngineError for a block
+    without hidden_states.
     """
-    names = list(inspect.signature(type(block).forward).parameters)[1:]
+    forward = type(block).forward
+    names = list(inspect.signature(forward).parameters)[1:]
     if "hidden_states" not in names:
         raise EngineError(f"vLLM's {type(block).__name__} takes no hidden_states; the stream that enters it is not known.")
-    unused = type(block).__name__.startswith(UNUSED_RESIDUAL)
-    return names.index("hidden_states"), None if unused or "residual" not in names else names.index("residual")
+    added = "residual" in names and reads_first(textwrap.dedent(inspect.getsource(forward)), "residual")
+    return names.index("hidden_states"), names.index("residual") if added else None
+
+
+def reads_first(source: str, name: str) -> bool:
+    """Whether a function's code reads a name before it gives it another value."""
+
+    class Uses(ast.NodeVisitor):
+        def __init__(self) -> None:
+            self.found: list[type[ast.expr_context]] = []
+
+        def visit_Assign(self, node: ast.Assign) -> None:  # the value is read before the targets are written
+            for part in (node.value, *node.targets):
+                self.visit(part)
+
+        def visit_Name(self, node: ast.Name) -> None:
+            if node.id == name:
+                self.found.append(type(node.ctx))
+
+    uses = Uses()
+    uses.visit(ast.parse(source))
+    return bool(uses.found) and uses.found[0] is ast.Load
 
 
 def writer(model: Any, tensor: str) -> Any:
