@@ -121,10 +121,8 @@ class SteerableReplica:
         self, sequences: Sequence[Sequence[int]], asked: Sequence[Asked | None], parameters: Any, *, together: bool = False
     ) -> Iterator[tuple[int, Any]]:
         """Each sequence's place and vLLM's output, as they finish; `parameters` are SamplingParams, one for all or one each."""
-        shared = parameters if isinstance(parameters, list) else [parameters] * len(sequences)
-        own = [_with(one, request) for one, request in zip(shared, asked, strict=True)]
-        prompts = [_prompt(sequence, request) for sequence, request in zip(sequences, asked, strict=True)]
-        yield from stream(self.llm, prompts, own, together=together)
+        requests, own = steered(sequences, asked, parameters)
+        yield from stream(self.llm, requests, own, together=together)
 
     def close(self) -> None:
         """Stop the engine and give its memory back."""
@@ -136,6 +134,15 @@ class SteerableReplica:
 
         rows_KH = self.rows[variant].double()
         return bool((rows_KH @ rows_KH.T - torch.eye(len(rows_KH))).abs().max() < ORTHONORMAL)
+
+
+def steered(
+    sequences: Sequence[Sequence[int]], asked: Sequence[Asked | None], parameters: Any
+) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Prompts and SamplingParams as vLLM's `generate` takes them, each with its intervention; `parameters` as for `_outputs`."""
+    shared = parameters if isinstance(parameters, list) else [parameters] * len(sequences)
+    prompts = [_prompt(sequence, request) for sequence, request in zip(sequences, asked, strict=True)]
+    return prompts, [_with(one, request) for one, request in zip(shared, asked, strict=True)]
 
 
 def _with(parameters: Any, asked: Asked | None) -> Any:

@@ -10,6 +10,9 @@ node. It reads its tables at fixed addresses and allocates nothing on a GPU. Not
 """
 # T = tokens, H = hidden size, S = slots (0 is nothing), N = sites, K = rows of a slot at most; M = N, or 1 where sites share rows
 
+from itertools import pairwise
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,8 +20,7 @@ SCHEMA = (
     "intervene(Tensor(a!) hidden_TH, Tensor? residual_TH, Tensor rows_SMKH, Tensor shares_SNK, Tensor offsets_SNK, "
     "Tensor ranks_SN, Tensor slots_T, int site) -> ()"
 )
-FEW_SLOTS = 4  # up to so many variants of a pass take a matrix product each; more are gathered row by row
-GATHERED = 1 << 22  # numbers that a gather may hold at a time on the CPU
+LEAST_RUN = 8  # tokens: in longer runs of one slot, in a pass's mean, each has its own matrix products on the CPU
 
 _library = torch.library.Library("refusal", "FRAGMENT")  # kept: its operators end with it
 
@@ -33,53 +35,46 @@ def intervene_on_cpu(
     slots_T: Tensor,
     site: int,
 ) -> None:
-    """The operator with torch's own products, in float32 or the rows' type."""
-    slots_T = slots_T[: len(hidden_TH)].long()
-    ranks_T = ranks_SN[slots_T, site]
-    rank = int(ranks_T.max()) if len(ranks_T) else 0
-    if rank == 0:
+    """The operator with torch's own products, in float32."""
+    # numpy for the few numbers that decide what is done: a call of torch's costs as much as the arithmetic of a short pass
+    given_T = slots_T.numpy()[: len(hidden_TH)]
+    ranks_T = ranks_SN.numpy()[given_T, site]
+    if not ranks_T.any():
         return
-    rows_SKH = rows_SMKH[:, site if rows_SMKH.shape[1] > 1 else 0, :rank]
-    weights = (shares_SNK[:, site, :rank], offsets_SNK[:, site, :rank])
-    present = slots_T[ranks_T > 0].unique().tolist()
-    if len(present) > FEW_SLOTS:
-        _gathered(hidden_TH, residual_TH, rows_SKH, weights, slots_T)
+    rank = int(ranks_T.max())
+    tables = (rows_SMKH[:, site if rows_SMKH.shape[1] > 1 else 0, :rank], shares_SNK[:, site, :rank], offsets_SNK[:, site, :rank])
+    acting_T = np.where(ranks_T > 0, given_T, 0)
+    edges = [0, *(np.flatnonzero(np.diff(acting_T)) + 1).tolist(), len(acting_T)]
+    if len(acting_T) < LEAST_RUN * (len(edges) - 2):
+        _scattered(hidden_TH, residual_TH, tables, acting_T)
         return
-    for slot in present:
-        places_T = None if len(present) == 1 and bool((slots_T == slot).all()) else (slots_T == slot).nonzero()[:, 0]
-        _one_slot(hidden_TH, residual_TH, rows_SKH[slot], (weights[0][slot], weights[1][slot]), places_T)
+    for start, end in pairwise(edges):
+        if slot := int(acting_T[start]):
+            own = (table[slot] for table in tables)
+            _run_of(hidden_TH[start:end], None if residual_TH is None else residual_TH[start:end], *own)
 
 
-def _one_slot(
-    hidden_TH: Tensor, residual_TH: Tensor | None, rows_KH: Tensor, weights: tuple[Tensor, Tensor], places_T: Tensor | None
-) -> None:
-    """Tokens that share a slot: two matrix products. places_T: which tokens; None for all."""
-    hidden = hidden_TH if places_T is None else hidden_TH[places_T]
-    y_TH = hidden.to(rows_KH.dtype)
-    shares_K, offsets_K = weights
-    x_TH = y_TH if residual_TH is None else y_TH + (residual_TH if places_T is None else residual_TH[places_T])
-    coefficients_TK = offsets_K - shares_K * (x_TH @ rows_KH.T)
-    changed_TH = torch.addmm(y_TH, coefficients_TK, rows_KH).to(hidden_TH.dtype)
-    if places_T is None:
-        hidden_TH.copy_(changed_TH)
-    else:
-        hidden_TH[places_T] = changed_TH
+def _run_of(hidden_TH: Tensor, residual_TH: Tensor | None, rows_KH: Tensor, shares_K: Tensor, offsets_K: Tensor) -> None:
+    """Neighbouring tokens of one slot: two matrix products, in place where the vectors are float32."""
+    y_TH = hidden_TH.float()
+    x_TH = y_TH if residual_TH is None else y_TH + residual_TH
+    y_TH.addmm_(offsets_K - shares_K * (x_TH @ rows_KH.T), rows_KH)
+    if y_TH is not hidden_TH:
+        hidden_TH.copy_(y_TH)
 
 
-def _gathered(
-    hidden_TH: Tensor, residual_TH: Tensor | None, rows_SKH: Tensor, weights: tuple[Tensor, Tensor], slots_T: Tensor
-) -> None:
-    """Tokens of many slots: each gets its own rows, some tokens at a time so that the gather stays small."""
-    shares_SK, offsets_SK = weights
-    step = max(1, GATHERED // rows_SKH[0].numel())
-    for start in range(0, len(hidden_TH), step):
-        part = slice(start, start + step)
-        slots, y_TH = slots_T[part], hidden_TH[part].to(rows_SKH.dtype)
-        x_TH = y_TH if residual_TH is None else y_TH + residual_TH[part]
-        rows_TKH = rows_SKH[slots]
-        coefficients_TK = offsets_SK[slots] - shares_SK[slots] * torch.bmm(rows_TKH, x_TH[:, :, None])[:, :, 0]
-        changed_TH = torch.baddbmm(y_TH[:, None], coefficients_TK[:, None], rows_TKH)[:, 0].to(hidden_TH.dtype)
-        hidden_TH[part] = torch.where((slots > 0)[:, None], changed_TH, hidden_TH[part])
+def _scattered(hidden_TH: Tensor, residual_TH: Tensor | None, tables: tuple[Tensor, ...], acting_T: np.ndarray) -> None:
+    """Tokens of many slots by turns, as when each request makes one: each gets its own rows, one row of all at a time."""
+    places_T = torch.from_numpy(acting_T.nonzero()[0])
+    slots_T = torch.from_numpy(acting_T).index_select(0, places_T)
+    y_TH = hidden_TH.index_select(0, places_T).float()
+    x_TH = y_TH.clone() if residual_TH is None else y_TH + residual_TH.index_select(0, places_T)
+    rows_SKH, shares_SK, offsets_SK = tables
+    for k in range(rows_SKH.shape[1]):
+        rows_TH = rows_SKH[:, k].index_select(0, slots_T)
+        coefficients_T = offsets_SK[:, k][slots_T] - shares_SK[:, k][slots_T] * (x_TH * rows_TH).sum(-1)
+        y_TH.addcmul_(coefficients_T[:, None], rows_TH)
+    hidden_TH.index_copy_(0, places_T, y_TH.to(hidden_TH.dtype))
 
 
 def intervene_on_cuda(

@@ -62,13 +62,16 @@ def write_places(model: nn.Module, plan: EditPlan) -> list[Place]:
     return list(places.values())
 
 
-def hook(places: list[Place], tables: Interventions) -> None:
-    """Stand the operator at every place; `tables` has a site for each, in this order."""
+def hook(places: list[Place], tables: Interventions) -> list[Any]:
+    """Stand the operator at every place; `tables` has a site for each, in this order. Returns the hooks' handles."""
+    handles = []
     for site, place in enumerate(places):
         if place.site == INPUTS:
-            place.module.register_forward_pre_hook(_before(tables, site, place.module), with_kwargs=True)
+            before = _before(tables, site, place.module)
+            handles.append(place.module.register_forward_pre_hook(before, with_kwargs=True))
         else:
-            place.module.register_forward_hook(_behind(tables, site))
+            handles.append(place.module.register_forward_hook(_behind(tables, site)))
+    return handles
 
 
 def chosen(places: list[Place], asked: str) -> list[bool]:

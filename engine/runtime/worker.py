@@ -5,6 +5,7 @@ methods are called by name and answer with plain values, as those of `engine.inf
 """
 # H = hidden size, K = rows, N = places
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,27 @@ class Runtime:
             max_tokens=most_tokens(worker),
             device=self.device,
         )
-        hook(self.places, self.tables)
+        self.handles = hook(self.places, self.tables)
         self.slots = Slots(self.tables, self.make)
         self.rows: dict[str, Tensor] = {}
         self.step = Step(set())
-        before_each_pass(worker, lambda requests, lengths: self.slots.fill(requests, lengths, self.step.computed))
+        before_each_pass(worker, self.fill)
 
     def put(self, variant: str, rows_KH: Tensor) -> None:
         """Have requests name a variant by these rows."""
         self.rows[variant] = rows_KH.to(self.device, torch.float32)
         self.slots.forget(variant)
+
+    def present(self, here: bool) -> None:
+        """Stand the operators at their places, or take them away: vLLM as it is, to be measured beside. In eager mode alone."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles = hook(self.places, self.tables) if here else []
+
+    def fill(self, requests: Sequence[str], lengths: Sequence[int]) -> None:
+        """Name the slots of a pass's tokens."""
+        if self.handles:
+            self.slots.fill(requests, lengths, self.step.computed)
 
     def hear(self, step: Step) -> None:
         """What the scheduler says before a pass."""
@@ -95,7 +107,8 @@ class RuntimeWorker(Worker):
 
     def execute_model(self, scheduler_output: Any) -> Any:
         """Run a pass, each token under what its request asks for."""
-        self.runtime.hear(step_of(scheduler_output))
+        if self.runtime.handles:
+            self.runtime.hear(step_of(scheduler_output))
         return super().execute_model(scheduler_output)
 
     def runtime_put(self, variant: str, rows: bytes) -> dict[str, Any]:
@@ -107,3 +120,7 @@ class RuntimeWorker(Worker):
         except Exception as error:  # whatever it is: an exception would leave the other ranks' answers in the queue
             return {"variant_hash": variant, "error": type(error).__name__, "message": str(error)}
         return {"variant_hash": variant, "places": len(self.runtime.places)}
+
+    def runtime_present(self, here: bool) -> None:
+        """Stand the operators at their places, or take them away, between requests of an engine in eager mode."""
+        self.runtime.present(here)

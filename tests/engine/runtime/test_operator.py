@@ -63,16 +63,6 @@ def test_it_is_the_arithmetic_written_out(slots: list[int], with_residual: bool,
     assert error < TOLERANCE[dtype]
 
 
-def test_a_long_gather_is_done_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.runtime.operator.GATHERED", 2 * 4 * HIDDEN)
-    slots = [1, 2, 3, 4, 5, 6, 0] * 3
-    made, hidden_TH = tables(), vectors(len(slots))
-    expected_TH = written_out(hidden_TH, None, slots, site=0)
-    made.fill(slots, [1] * len(slots))
-    made.act(hidden_TH, 0)
-    assert torch.allclose(hidden_TH.double(), expected_TH, atol=2e-6)
-
-
 def test_each_site_may_have_its_own_rows() -> None:
     made = Interventions(num_sites=2, hidden_size=HIDDEN, num_slots=1, max_rank=2, max_tokens=8, rows_by_site=True)
     own = torch.stack([rows(1, 2), rows(2, 2)])
