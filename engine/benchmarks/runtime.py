@@ -2,7 +2,8 @@
 
 Every run makes the same number of tokens, ends of texts being ignored, so times compare. In eager mode the operators are
 taken away and put back in one engine, and ways take turns; with compiled graphs plain vLLM has an engine of its own, first.
-Beside the wall's, ratios of this process's CPU time: where vLLM runs in it, other processes on the cores disturb those less.
+Beside the wall's, ratios of this process's CPU time, and on a CPU the operator's own share of the wall's time: other
+processes on the cores disturb a share least.
 """
 # K = rows, H = hidden size
 
@@ -10,7 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,10 +38,11 @@ HOOKED = 16  # prompts of the hooks, which are slow
 
 @dataclass(frozen=True)
 class Seconds:
-    """A run's wall time, and this process's CPU time."""
+    """A run's wall time, this process's CPU time, and the share of the wall's in the operator, where it is timed."""
 
     wall: float
     cpu: float
+    operator: float | None = None
 
 
 def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) -> dict[str, Any]:
@@ -56,6 +58,9 @@ def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) ->
         "cpu_time": ratios({way: [one.cpu for one in runs] for way, runs in times.items()}),
         "tokens_per_second": {way: [round(tokens / one.wall, 1) for one in runs] for way, runs in times.items()},
     }
+    if times[ONE][0].operator is not None:
+        shares = {way: statistics.median(one.operator or 0.0 for one in runs) for way, runs in times.items() if way != PLAIN}
+        found |= {"operator_share": {way: round(share, 4) for way, share in shares.items()}}
     if beside:
         swapped, hooked = swap_rate(session, prompts), hook_rate(session, prompts[:HOOKED])
         found |= {"swaps_tokens_per_second": round(swapped, 1), "hooks_tokens_per_second": round(hooked, 1)}
@@ -85,7 +90,7 @@ def measure(
         with plain_engine(arguments) as llm:
             _run(llm, prompts, [None] * len(prompts), max_tokens)
             seconds[PLAIN] = [_run(llm, prompts, [None] * len(prompts), max_tokens) for _ in range(rounds)]
-    engine = SteerableReplica(steerable_arguments(arguments, sites=(site,)))
+    engine = SteerableReplica(steerable_arguments(arguments, sites=(site,), timed=eager and not has_gpu()))
     for number in range(NUM_MIXED):
         engine.put(str(number), random_row(engine.hidden_size, number))
     for number in range(-1, rounds):  # the first is a warm-up
@@ -94,6 +99,8 @@ def measure(
             if eager:
                 engine.llm.collective_rpc("runtime_present", args=(way != PLAIN,))
             taken = _run(engine.llm, prompts, asked_by(way, len(prompts), site), max_tokens)
+            if eager and not has_gpu():
+                taken = replace(taken, operator=max(engine.llm.collective_rpc("runtime_seconds")) / taken.wall)
             if number >= 0:
                 seconds[way].append(taken)
                 say(f"round {number + 1}, {way}: {taken.wall:.2f} s, {taken.cpu:.2f} s of CPU time")

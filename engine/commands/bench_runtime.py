@@ -48,6 +48,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     names = ("ratio_to_plain", "ratio_to_plain_64_mixed", "ratio_slot_zero", "speedup_over_hooks")
     told += [f"{name} {result[name]:.3f}" for name in names if name in result]
     told += [f"by CPU time: {', '.join(f'{name} {value:.3f}' for name, value in result['cpu_time'].items())}"]
+    shares = result.get("operator_share", {})
+    told += [f"in the operator: {', '.join(f'{way} {share:.1%}' for way, share in shares.items())}"] if shares else []
     mode = "eager" if result["eager"] else "compiled"
     versions = f"{result['hardware']}, vLLM {result['versions']['vllm']}"
     return [*told, f"({result['model']}, {result['dtype']}, {mode}, {result['prompts']} prompts, {versions})"]

@@ -29,13 +29,18 @@ ORTHONORMAL = 1e-5  # how far from orthonormal the rows of a removal may be, in 
 
 
 def steerable_arguments(
-    arguments: dict[str, Any], *, sites: Sequence[str] = (INPUTS,), max_rank: int = MAX_RANK, biases: bool = False
+    arguments: dict[str, Any],
+    *,
+    sites: Sequence[str] = (INPUTS,),
+    max_rank: int = MAX_RANK,
+    biases: bool = False,
+    timed: bool = False,
 ) -> dict[str, Any]:
     """vLLM's arguments for an engine with interventions at these sites, of up to `max_rank` rows a request.
 
-    biases: writes take the direction out of output biases too.
+    biases: writes take the direction out of output biases too. timed: the workers tell how long their operators took.
     """
-    settings = {"sites": list(sites), "max_rank": max_rank, "biases": biases}
+    settings = {"sites": list(sites), "max_rank": max_rank, "biases": biases, "timed": timed}
     kept = {name: value for name, value in arguments.items() if name != "worker_extension_cls"}
     return kept | {
         "worker_cls": RUNTIME_WORKER,

@@ -5,6 +5,7 @@ module knows neither vLLM nor variants; `engine.runtime.slots` gives slots to va
 """
 # T = tokens, H = hidden size, S = slots, N = sites, K = rows of a slot; M = N, or 1 where sites share rows
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -104,3 +105,15 @@ class Interventions(nn.Module):
         """Change a pass's vectors at a site in place; `residual_TH` is what is added to them before they are read."""
         tables = (self.rows_SMKH, self.shares_SNK, self.offsets_SNK, self.ranks_SN, self.slots_T)
         intervene(hidden_TH, residual_TH, *tables, site)
+
+
+class TimedInterventions(Interventions):
+    """Interventions that tell the seconds their operator took; on a CPU, where a call returns when it is done."""
+
+    seconds = 0.0
+
+    def act(self, hidden_TH: Tensor, site: int, residual_TH: Tensor | None = None) -> None:
+        """As `Interventions.act`, on the clock."""
+        started = time.perf_counter()
+        super().act(hidden_TH, site, residual_TH)
+        self.seconds += time.perf_counter() - started

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from editing.checkpoint import open_checkpoint
 from editing.plan import EditPlan, Scope, plan_edit
-from engine.runtime.interventions import Intervention, Interventions
+from engine.runtime.interventions import Intervention, Interventions, TimedInterventions
 from engine.runtime.requests import Asked, asked_of
 from engine.runtime.sites import chosen, hook, places_of
 from engine.runtime.slots import Slots
@@ -47,7 +47,8 @@ class Runtime:
 
         self.places = places_of(model, tuple(settings["sites"]), num_blocks, plan)
         self.device = next(model.parameters()).device
-        self.tables = Interventions(
+        kind = TimedInterventions if settings.get("timed") else Interventions
+        self.tables: Interventions = kind(
             num_sites=len(self.places),
             hidden_size=hidden_size,
             num_slots=most_requests(worker),
@@ -124,3 +125,10 @@ class RuntimeWorker(Worker):
     def runtime_present(self, here: bool) -> None:
         """Stand the operators at their places, or take them away, between requests of an engine in eager mode."""
         self.runtime.present(here)
+
+    def runtime_seconds(self) -> float:
+        """Seconds that the operators of a timed engine took since the last call."""
+        tables = self.runtime.tables
+        assert isinstance(tables, TimedInterventions)
+        seconds, tables.seconds = tables.seconds, 0.0
+        return seconds
