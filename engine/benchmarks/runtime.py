@@ -66,6 +66,10 @@ def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) ->
         found |= {"swaps_tokens_per_second": round(swapped, 1), "hooks_tokens_per_second": round(hooked, 1)}
         found |= {"speedup_over_hooks": round(steered_rate / hooked, 2)}
     session.close()
+    if has_gpu():
+        from engine.benchmarks.kernel import kernel_times
+
+        found |= {"kernel": kernel_times()}
     told = {"site": site, "prompts": len(prompts), "max_tokens": config.sampling.max_tokens, "model": config.model.path}
     return found | told | {"eager": bool(arguments.get("enforce_eager")), "dtype": arguments["dtype"], **describe()}
 

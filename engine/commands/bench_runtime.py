@@ -50,6 +50,11 @@ def lines(result: dict[str, Any]) -> list[str]:
     told += [f"by CPU time: {', '.join(f'{name} {value:.3f}' for name, value in result['cpu_time'].items())}"]
     shares = result.get("operator_share", {})
     told += [f"in the operator: {', '.join(f'{way} {share:.1%}' for way, share in shares.items())}"] if shares else []
+    told += [
+        f"kernel, H {row['hidden_size']}, {row['tokens']} tokens, {row['mix']}: {row['microseconds']} us, "
+        f"{row['gigabytes_per_second']} GB/s (a copy of the same size {row['copy_microseconds']} us)"
+        for row in result.get("kernel", [])
+    ]
     mode = "eager" if result["eager"] else "compiled"
     versions = f"{result['hardware']}, vLLM {result['versions']['vllm']}"
     return [*told, f"({result['model']}, {result['dtype']}, {mode}, {result['prompts']} prompts, {versions})"]
