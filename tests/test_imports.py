@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "vllm", "ray", "pyarrow", "pydantic", "numpy",
 FLOORS = (
     ("paths", "errors"),
     ("display", "environment", "cluster", "vllm_compat"),
-    ("configs",),
+    ("configs", "runtime"),
     ("models",),
     ("inference",),
     ("runs",),

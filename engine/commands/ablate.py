@@ -1,4 +1,4 @@
-"""bin/ablate: the edit at run time, by hooks, over alpha; and the direction added."""
+"""bin/ablate: the edit at run time over alpha, by hooks or in the engine; and the direction added."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +30,7 @@ def ablate(
     num_prompts: Annotated[int, typer.Option(min=2, help="Test requests of each kind.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
     controls: Annotated[bool, typer.Option(help="A random and a shuffled-label direction beside.")] = True,
+    by: Annotated[str, typer.Option("--by", help="hooks on transformers, or the engine: all settings as one batch.")] = "hooks",
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
@@ -37,7 +38,7 @@ def ablate(
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Generate with r - alpha <r, v> v applied while the model runs, with transformers, for each alpha; graded by the rules.
+    """Generate with r - alpha <r, v> v applied while the model runs, for each alpha; graded by the rules.
 
     Writes ablation.json into the run directory.
     """
@@ -71,7 +72,10 @@ def ablate(
             "num_prompts": num_prompts,
             "max_tokens": max_tokens,
             "controls": controls,
+            "by": by,
         }
+        if by not in ("hooks", "engine"):
+            raise EngineError(f"--by takes hooks or engine; found '{by}'.")
         if dry_run:
             cli.print_json(config.model_dump(mode="json") | {"ablation": options})
             return

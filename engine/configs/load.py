@@ -41,6 +41,7 @@ OWNED_BY_US = {
     "config_format": "The engine opens the files that transformers opens.",
     "hf_overrides": "The checkpoint's own config.json holds.",
     "hf_config_path": "The checkpoint's own config.json holds.",
+    "worker_cls": "Set edit.form: an engine that intervenes while it runs has a worker of its own.",
     "worker_extension_cls": "It carries the hot swap.",
     "enable_lora": "A hot swap does not take LoRA layers.",
     "quantization": "A hot swap takes unquantised weights.",

@@ -9,7 +9,17 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from extraction.errors import ExtractionError
 from extraction.estimators import ESTIMATORS
@@ -189,6 +199,13 @@ class EditConfig(Section):
     """With tied embeddings: write the head as a tensor of its own, so that only the writer changes."""
     keep_norms: bool = False
     """Rescale each edited vector to its old length; the direction stays removed. Takes alpha 1."""
+    form: Literal["in_place", "runtime"] = "in_place"
+    """How an engine takes a variant up: "in_place" exchanges weights, "runtime" takes the directions out of what is written."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual_form(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were two forms have their identity still."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("form", "in_place")}
 
     @model_validator(mode="after")
     def _norms_need_all_of_it(self) -> "EditConfig":

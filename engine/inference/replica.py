@@ -4,29 +4,15 @@ Prompts go in as token ids. After a swap that failed it refuses to generate unti
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
 from engine.inference.answers import arguments_of, check_scope, checked_answers, opening_of
+from engine.inference.responses import Generation, generations, teacher_forced
 from engine.inference.sampling import sampling_parameters
 from engine.models.variant import Variant
-from engine.vllm_compat import engine_death, last_logprobs, start_engine, stop_engine, stream
-
-
-@dataclass(frozen=True)
-class Generation:
-    """One finished response; `index` is the prompt's place in the call, `finish_reason` vLLM's (stop, length).
-
-    `mean_logprob` is the response's mean log-probability (nats a token) under the model that wrote it, where it was asked for.
-    """
-
-    index: int
-    text: str
-    token_ids: list[int]
-    finish_reason: str
-    mean_logprob: float | None = None
+from engine.vllm_compat import engine_death, start_engine, stop_engine, stream
 
 
 class Replica:
@@ -85,11 +71,7 @@ class Replica:
         samples of a prompt, each of which has a seed of its own.
         """
         parameters = sampling_parameters(prompts, sampling, logprobs=logprobs, samples=samples)
-        for index, output in self.outputs(prompts, parameters, together=together):
-            response = output.outputs[0]
-            total, count = response.cumulative_logprob, len(response.token_ids)
-            mean = float(total) / count if logprobs and count else None
-            yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason), mean)
+        yield from generations(self.outputs(prompts, parameters, together=together), logprobs=logprobs)
 
     def mean_logprobs(
         self,
@@ -98,19 +80,7 @@ class Replica:
         on_row: Callable[[], None] = lambda: None,
     ) -> list[float | None]:
         """Teacher-forced mean log-probability (nats a token) of each response after its prompt; None for an empty one."""
-        from vllm import SamplingParams
-
-        # One number a token, in flat lists: with text and a table a token this costs nine times as much in this process.
-        parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
-        scored: list[float | None] = [None] * len(prompts)
-        filled = [index for index, response in enumerate(responses) if response]
-        sequences = [[*prompts[index], *responses[index]] for index in filled]
-        for place, output in self.outputs(sequences, parameters):
-            index = filled[place]
-            values = last_logprobs(output.prompt_logprobs, responses[index])
-            scored[index] = sum(values) / len(values)
-            on_row()
-        return scored
+        return teacher_forced(lambda sequences, _, parameters: self.outputs(sequences, parameters), prompts, responses, on_row)
 
     def outputs(
         self, sequences: Sequence[Sequence[int]], parameters: Any, *, together: bool = False

@@ -52,6 +52,7 @@ def bench(
     session: Session, variants: Sequence[Variant], tasks: Mapping[str, Any], options: BenchOptions
 ) -> tuple[Row, list[Row]]:
     """The result and a row a document: each of `variants`, the base first, by hot swap in the same engine."""
+    session.check_in_place("bin/bench")
     replica = session.replica()
     model = engine_model(replica, session.checkpoint.directory, _template(session, options))
     scored = []

@@ -181,7 +181,7 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
         "dtype": session.config.model.dtype,
         "model": model_name(session.config, session.base_hash),
         "template": template_label(session.config.model.chat_template),
-        "form": "base" if variant.edit is None else "in_place",
+        "form": "base" if variant.edit is None else session.config.edit.form,
     }
 
 

@@ -170,6 +170,13 @@ class RunInputs:
     def _kinds_of_split(self) -> list[str]:
         return sorted({pair.category for pair in self.pairs}) if self.config.data.split == "kinds" else []
 
+    def check_in_place(self, command: str) -> None:
+        """Raise EngineError where variants are to be taken up at run time, which a command does not do."""
+        if self.config.edit.form != "in_place":
+            raise EngineError(
+                f"{command} takes edit.form = 'in_place'; found '{self.config.edit.form}'. Use it with bin/rollout."
+            )
+
     def check_swappable(self) -> None:
         """Raise for an edit that no running engine takes up: a head untied. What one engine does not take, it says itself."""
         check_scope(self.plan.scope, self.plan.scope)

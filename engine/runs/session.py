@@ -1,7 +1,7 @@
 """A run's inputs with the one engine that its stages share; it starts when a stage needs it."""
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
@@ -40,8 +40,19 @@ class Session(RunInputs):
             say(f"engine: starting vLLM {versions()['vllm']} ({'GPU' if gpu else 'no GPU: CPU build, eager mode, slow'})")
             limits = {"window": self.window, "width": self.width}
             arguments = engine_arguments(self.config, self.checkpoint.directory, has_gpu=gpu, **limits)
-            self._replica = Replica(arguments, self.base)
+            self._replica = self._steered(arguments) if self.config.edit.form == "runtime" else Replica(arguments, self.base)
         return self._replica
+
+    def _steered(self, arguments: dict[str, Any]) -> "Replica":
+        """An engine that takes variants out of what is written, while it runs."""
+        from engine.inference.runtime_replica import RuntimeReplica
+        from engine.inference.steerable import MAX_RANK, steerable_arguments
+        from engine.runtime.requests import EMBEDDING, WRITES
+
+        edit = self.config.edit
+        rank = max(MAX_RANK, self.config.directions.k or 0)
+        sites = (WRITES, EMBEDDING) if edit.embeddings else (WRITES,)
+        return RuntimeReplica(steerable_arguments(arguments, sites=sites, max_rank=rank, biases=edit.biases), self.base)
 
     def use(self, replica: "Replica") -> None:
         """Take an engine that runs already as this session's."""

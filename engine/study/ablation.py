@@ -1,9 +1,8 @@
-"""ablation.json: the edit at run time, by hooks, over alpha: taken out of the stream, and added to it (sufficiency)."""
+"""ablation.json: the edit at run time over alpha: taken out of the stream, and added to it (sufficiency)."""
 # H = hidden size, K = directions
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -19,8 +18,10 @@ from engine.runs.requests import ANSWERABLE, DECLINED, Request
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import Grader, OfflineGrader
+from engine.study.ablation_engine import engine_rows
+from engine.study.ablation_settings import ENGINE, AblationOptions, Setting, Subject, settings_of
 from engine.study.opening import Study
-from engine.study.panel import INPUTS, WRITES, RequestPanel, make_panel, nothing, projects_norms, write_modules
+from engine.study.panel import INPUTS, WRITES, make_panel, nothing, projects_norms, write_modules
 from extraction.controls import Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
@@ -28,28 +29,6 @@ from extraction.positions import RESPONSE
 from extraction.prompts import Prompt
 
 DIRECTION = "direction"
-
-
-@dataclass(frozen=True)
-class AblationOptions:
-    """Shares removed, at which sites; multiples of the mean difference added; how many requests, how long."""
-
-    alphas: tuple[float, ...]
-    sites: tuple[str, ...]
-    added: tuple[float, ...]
-    num_prompts: int
-    max_tokens: int
-    controls: bool
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A thing that is removed or added: a basis, and the vector that is added at `layer`."""
-
-    kind: str
-    basis_HK: Tensor
-    vector_H: Tensor
-    layer: int
 
 
 def make_ablation(study: Study, options: AblationOptions, grader: Grader | None = None) -> Row:
@@ -60,14 +39,12 @@ def make_ablation(study: Study, options: AblationOptions, grader: Grader | None 
     last = max(given_layers(session.config)) or None
     streams = streams_at(session, model, session.offsets([position]), responses, last_layer=last)[position]
     subjects = [*make_subjects(study, streams)][: None if options.controls else 1]
-    num_rows = len(subjects) * (len(options.alphas) * len(options.sites) + len(options.added)) + 2
-    with Progress("ablation", num_rows, "settings") as progress:
-        asked = _requests(study, options.num_prompts)
-        panels = [make_panel(session, model, requests, options.max_tokens, grader) for requests in asked]
-        rows = []
-        for row, panel, intervention in _settings(study, model, subjects, panels, options):
-            rows.append(row | panel.measure(intervention))
-            progress.advance()
+    settings, asked = list(settings_of(subjects, options)), _requests(study, options.num_prompts)
+    if options.by == ENGINE:
+        del model
+        rows = engine_rows(session, subjects, settings, asked, options, grader)
+    else:
+        rows = _hooked_rows(study, model, settings, asked, options, grader)
     layers = given_layers(session.config)
     judge = judge_of(grader or OfflineGrader())
     norms = WRITES in options.sites and projects_norms(session)
@@ -95,26 +72,36 @@ def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:
         yield Subject(kind, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
 
 
-def _settings(
-    study: Study, model: Any, subjects: Sequence[Subject], panels: Sequence[RequestPanel], options: AblationOptions
-) -> Iterator[tuple[Row, RequestPanel, AbstractContextManager[None]]]:
-    """Every row's heading, the requests it is measured on, and the intervention."""
-    biases = study.session.plan.scope.biases
-    for panel, side in zip(panels, ("declined", "answered"), strict=True):
-        yield {"mode": "none", "requests": side, "site": None, "subject": "base", "alpha": 0.0}, panel, nothing()
-    for site in options.sites:
-        writers = [] if site == INPUTS else write_modules(study.session, model)
-        for subject in subjects:
-            for alpha in options.alphas:
-                heading = {"mode": "ablate", "requests": "declined", "site": site, "subject": subject.kind, "alpha": alpha}
-                if site == INPUTS:
-                    yield heading, panels[0], stream_ablation(model, subject.basis_HK, alpha)
-                else:
-                    yield heading, panels[0], ablation(model, writers, subject.basis_HK, alpha, biases=biases)
-    for subject in subjects:
-        for alpha in options.added:
-            heading = {"mode": "add", "requests": "answered", "site": "layer", "subject": subject.kind, "alpha": alpha}
-            yield heading, panels[1], addition(model, subject.layer, alpha * subject.vector_H)
+def _hooked_rows(
+    study: Study,
+    model: Any,
+    settings: Sequence[Setting],
+    requests: Sequence[Sequence[Request | Prompt]],
+    options: AblationOptions,
+    grader: Grader | None,
+) -> list[Row]:
+    """A measured row for each setting, by hooks on transformers: one after another."""
+    session = study.session
+    writers = write_modules(session, model) if WRITES in options.sites else []
+    with Progress("ablation", len(settings), "settings") as progress:
+        panels = [make_panel(session, model, side, options.max_tokens, grader) for side in requests]
+        rows = []
+        for setting in settings:
+            intervention = _intervention(setting, model, writers, biases=session.plan.scope.biases)
+            rows.append(setting.heading | {"form": "hooks"} | panels[setting.side].measure(intervention))
+            progress.advance()
+    return rows
+
+
+def _intervention(setting: Setting, model: Any, writers: Sequence[str], *, biases: bool) -> AbstractContextManager[None]:
+    subject, alpha = setting.subject, float(setting.heading["alpha"])
+    if subject is None:
+        return nothing()
+    if setting.heading["mode"] == "add":
+        return addition(model, subject.layer, alpha * subject.vector_H)
+    if setting.heading["site"] == INPUTS:
+        return stream_ablation(model, subject.basis_HK, alpha)
+    return ablation(model, writers, subject.basis_HK, alpha, biases=biases)
 
 
 def _as_long(vector_H: Tensor, other_H: Tensor) -> Tensor:

@@ -44,10 +44,7 @@ class RequestPanel:
                 self.texts, decode(self.session, responses), mean_logprobs(self.model, self.prompts, responses), strict=True
             )
         ]
-        grader = self.judge or OfflineGrader(self.reference)
-        grader.ask(items)
-        grader.drain()
-        return figures(grader.grade(items), self.kinds)
+        return graded(items, self.kinds, self.judge, self.reference)
 
 
 def make_panel(
@@ -59,6 +56,14 @@ def make_panel(
     responses = greedy(model, prompts, max_tokens)
     reference = reference_logprob(mean_logprobs(model, prompts, responses))
     return RequestPanel(session, model, texts, [request.category for request in requests], prompts, max_tokens, reference, judge)
+
+
+def graded(items: Sequence[Item], kinds: Sequence[str], judge: Grader | None, reference: float | None) -> Row:
+    """Rates of responses, by the judge; None for the rules, which measure fluency against `reference` (nats a token)."""
+    grader = judge or OfflineGrader(reference)
+    grader.ask(list(items))
+    grader.drain()
+    return figures(grader.grade(list(items)), kinds)
 
 
 def nothing() -> AbstractContextManager[None]:

@@ -36,6 +36,7 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     if config.directions.file is not None:
         raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
     check_grid(session)
+    session.check_in_place("bin/sweep")
     session.check_swappable()
     check_inputs(config, session.pairs, inputs)
     chosen = choose_engines(session, engines)

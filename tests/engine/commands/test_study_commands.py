@@ -270,6 +270,7 @@ def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> No
         ("extract", ["--estimators=median"], "Unknown estimator 'median'"),
         ("extract", ["--positions=middle"], "Unknown position 'middle'"),
         ("ablate", ["--alphas=half"], "--alphas takes numbers with commas"),
+        ("ablate", ["--by=both"], "--by takes hooks or engine; found 'both'"),
         ("ablate", ["--site=head"], "--site takes inputs, writes or both; found 'head'"),
         ("transfer", [], "Name another model with --to DIR, or a LoRA with --adapter DIR"),
         ("transfer", ["--adapter=nowhere"], "is no adapter folder"),
