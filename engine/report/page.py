@@ -15,7 +15,7 @@ from engine.display.study_words import kind_sentences, pair_rank_sentences, read
 from engine.display.sweep_tables import confirmation_table, marginal_table
 from engine.display.table import Table
 from engine.environment import commit
-from engine.paths import write_text
+from engine.paths import write_bytes, write_text
 from engine.report import tables
 from engine.report.browser import as_script, browser_data
 from engine.report.collect import STUDIES, RunData, files_shown, read_run
@@ -100,7 +100,7 @@ def _figures(run: RunData, folder: Path, prefix: str) -> list[tuple[Plot, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for plot, png in [*_sweep_figures(run), *plots_of(run)]:
-        (folder / f"{prefix}{plot.name}.png").write_bytes(png)
+        write_bytes(folder / f"{prefix}{plot.name}.png", png)
         found.append((plot, base64.b64encode(png).decode()))
     return found
 

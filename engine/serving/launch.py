@@ -18,7 +18,7 @@ from engine.errors import EngineError
 from engine.inference.answers import opening_of
 from engine.inference.arguments import OPENED_AS, hardware_arguments
 from engine.models.variant import Variant
-from engine.paths import cache_dir, hash_of, write_json, write_text
+from engine.paths import cache_dir, hash_of, write_bytes, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, ServeOptions, share_for_swaps
@@ -104,7 +104,7 @@ def prepare_swappable(sessions: Sequence[Session], options: ServeOptions, key: s
 
 def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> Path:
     """The file that the middleware reads: how the workers open, and each variant's hash, basis file and alphas."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
@@ -112,7 +112,7 @@ def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> P
         basis = None
         if variant.edit is not None:
             basis = str(folder / f"{variant.hash}.safetensors")
-            save_file({"basis": variant.edit.basis_HK.contiguous()}, basis)
+            write_bytes(Path(basis), save({"basis": variant.edit.basis_HK.contiguous()}))
         keep_norms = variant.edit.keep_norms if variant.edit else False
         entries[variant.name] = {"hash": variant.hash, "basis": basis, "alphas": variant.alphas, "keep_norms": keep_norms}
     opening = opening_of(str(session.checkpoint.directory), *(variant.plan.scope for variant in variants))

@@ -11,6 +11,7 @@ from engine.errors import EngineError
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import DECLINED
+from engine.runs.run_dir import check_files
 from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
 from extraction.kinds import Kinds
@@ -41,6 +42,7 @@ def run_setting(folder: Path, figure: str, variant: str | None) -> RunSetting:
     """
     if not all((folder / name).is_file() for name in (ROLLOUTS, SCORES)):
         raise EngineError(f"{folder} has no scored responses; expected a folder that bin/rollout made. Or give --base and --icc.")
+    check_files(folder, [ROLLOUTS, SCORES])
     judge, scores = next(iter(read_scores(folder / SCORES).items()))
     columns = ["variant", "variant_hash", "prompt_id", "kind", "category"]
     rows = [row for row in parquet_reader.read_table(folder / ROLLOUTS, columns).to_pylist() if row["kind"] == DECLINED]
