@@ -16,6 +16,7 @@ PROJECT_DIR = Path(__file__).resolve().parent.parent
 CONFIG_DIR = PROJECT_DIR / "configs"
 HASH_DIGITS = 16
 TEMPORARY = ".tmp"
+CHECKSUM = "checksum"
 
 
 def cache_dir() -> Path:
@@ -67,6 +68,21 @@ def shorten(digest: str) -> str:
 def hash_of(value: Mapping[str, Any]) -> str:
     """A table's identity: of its canonical JSON."""
     return shorten(hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest())
+
+
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A table for JSON with a checksum over the rest, for `is_sealed` to look at when it is read again."""
+    content = json.loads(json.dumps(dict(value)))  # as it is read again: keys of tables become texts
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def is_sealed(value: Mapping[str, Any]) -> bool:
+    """Whether a table is what `sealed` made."""
+    return value.get(CHECKSUM) == _checksum(value)
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hash_of({key: part for key, part in value.items() if key != CHECKSUM})
 
 
 def file_hash(path: Path) -> str:

@@ -44,6 +44,7 @@ class SmallReplica:
         for index, prompt in enumerate(prompts):
             time.sleep(self.pause_s)
             text, token_ids = made(sum(prompt) + int(self.current.hash, 16) % 97, sampling.max_tokens)
+            text = "I'm sorry, but I can't do that." if self.current.edit is None and sum(prompt) % 3 else text
             yield Generation(index, text, token_ids, "stop", -1.0 - sum(prompt) % 97 / 50)
 
     def mean_logprobs(self, prompts: Sequence[Any], responses: Sequence[Any], on_row: Any = lambda: None) -> list[float | None]:

@@ -4,7 +4,6 @@ A file is used only where it is what the run wrote: its SHA-256 and size stand i
 """
 
 import functools
-import json
 import stat
 import time
 from collections.abc import Mapping
@@ -13,10 +12,10 @@ from typing import Any
 
 from editing.reading import parse_json
 from engine.errors import EngineError
-from engine.paths import file_sha256, hash_of, write_json
+from engine.paths import file_sha256, is_sealed, sealed, write_json
 from engine.runs.files import MANIFEST, READABLE_FORMATS, RUN, RUN_FORMAT, SWEEP_RUN
 
-CHECKSUM, FILES = "checksum", "files"
+FILES = "files"
 SETTLED_SECONDS = 2.0  # after its last change a file's time tells whether it changed again
 ELSEWHERE = "Use another directory with --out, or remove this one yourself."
 
@@ -34,7 +33,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise EngineError(
             f"{file} cannot be read as a run's: its format is {str(form)[:40]!r}, expected {RUN_FORMAT!r} or older. {ELSEWHERE}"
         )
-    if form == RUN_FORMAT and manifest.get(CHECKSUM) != _checksum(manifest):
+    if form == RUN_FORMAT and not is_sealed(manifest):
         raise EngineError(f"{file} cannot be read as a run's: it is not what was written there (its checksum). {ELSEWHERE}")
     if not _has_form(manifest):
         raise EngineError(f"{file} cannot be read as a run's: it has no identity, stages or files. {ELSEWHERE}")
@@ -44,8 +43,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     """Write the manifest of a run directory, atomically."""
-    content = json.loads(json.dumps(dict(manifest)))  # as it is read again: keys of tables become texts
-    write_json(path / MANIFEST, content | {CHECKSUM: _checksum(content)})
+    write_json(path / MANIFEST, sealed(manifest))
 
 
 def fingerprint(file: Path) -> dict[str, Any] | None:
@@ -71,10 +69,6 @@ def check_regular(file: Path) -> None:
     """Raise OSError for what is there and is no regular file: a pipe would be waited for."""
     if file.exists() and not file.is_file():
         raise OSError(f"it is a {'folder' if file.is_dir() else 'pipe or device'}, not a file")
-
-
-def _checksum(manifest: Mapping[str, Any]) -> str:
-    return hash_of({key: value for key, value in manifest.items() if key != CHECKSUM})
 
 
 def _has_form(manifest: Mapping[str, Any]) -> bool:

@@ -218,7 +218,7 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
 
 def check_files(path: Path, names: Sequence[str]) -> None:
     """Raise EngineError for one of these files of a run that is not what the run wrote. A folder that is no run has none."""
-    if (path / MANIFEST).is_file():
+    if (path / MANIFEST).exists() or (path / MANIFEST).is_symlink():
         RunDir(path, read_manifest(path)).check(names)
 
 

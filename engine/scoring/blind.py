@@ -84,10 +84,10 @@ def open_labelling(run: Path, rater: str, number: int, seed: int) -> Labelling:
 
 def responses(run: Path) -> Iterator[Row]:
     """Test responses of the declined kind: the run's, and those of controls that `bin/extract --effect` made beside it."""
+    check_files(run, [ROLLOUTS, LIKELIHOODS])
     files = [run / ROLLOUTS, *sorted(run.glob(f"effect/*/{ROLLOUTS}"))]
     if not any(file.is_file() for file in files):
         raise EngineError(f"{run} has no {ROLLOUTS}, so there is nothing to label. Give a run directory of bin/rollout.")
-    check_files(run, [ROLLOUTS, LIKELIHOODS])
     seen = set()
     for file in files:
         if not file.is_file():

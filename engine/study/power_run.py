@@ -40,9 +40,9 @@ def run_setting(folder: Path, figure: str, variant: str | None) -> RunSetting:
 
     Raises EngineError for a folder without scored responses, for an unknown variant, and for too few prompts.
     """
+    check_files(folder, [ROLLOUTS, SCORES])
     if not all((folder / name).is_file() for name in (ROLLOUTS, SCORES)):
         raise EngineError(f"{folder} has no scored responses; expected a folder that bin/rollout made. Or give --base and --icc.")
-    check_files(folder, [ROLLOUTS, SCORES])
     judge, scores = next(iter(read_scores(folder / SCORES).items()))
     columns = ["variant", "variant_hash", "prompt_id", "kind", "category"]
     rows = [row for row in parquet_reader.read_table(folder / ROLLOUTS, columns).to_pylist() if row["kind"] == DECLINED]
