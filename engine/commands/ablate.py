@@ -31,6 +31,7 @@ def ablate(
     controls: Annotated[bool, typer.Option(help="A random and a shuffled-label direction beside.")] = True,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

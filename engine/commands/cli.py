@@ -25,6 +25,14 @@ USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
 AGAIN = "finished rows are kept; run the same command again to continue"
 FULL = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some of your quota", errno.EIO: "Check the disk"}
 
+
+def _trust(chosen: bool) -> bool:
+    from engine.configs.vllm_keys import TRUSTING
+
+    TRUSTING.set(chosen)
+    return chosen
+
+
 VariantOption = Annotated[str, typer.Option("--variant", help="A name in configs/, or the path of a TOML file.", metavar="NAME")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub repository, instead of the file's model.path.")]
 TemplateOption = Annotated[
@@ -48,6 +56,10 @@ DirectionsOption = Annotated[
 AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share removed; 1 is all of it. Also by block: 3-10:0.5,12:1.")]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-config", callback=_trust, help="Let the file set any vLLM argument, also those that run its code."),
 ]
 JudgeOption = Annotated[
     str | None, typer.Option("--judge", metavar="NAME", help="offline, a judge in configs/judges/, or a TOML file.")

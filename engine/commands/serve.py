@@ -33,6 +33,7 @@ def serve(
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     dry_run: cli.DryRunOption = False,
 ) -> None:
     """Make what is missing, then become `vllm serve`: chat, completions, streaming, logprobs, /v1/models.

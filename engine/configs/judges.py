@@ -10,12 +10,14 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine.configs.load import explain, read_extended, set_key
 from engine.configs.schema import ModelConfig, Section
+from engine.configs.vllm_keys import check_plain
 from engine.errors import EngineError
 from engine.paths import CONFIG_DIR, user_path
 from judging.endpoint import Endpoint
 from judging.rubric import Rubric
 
 OFFLINE = "offline"
+OF_A_JUDGE = ("dtype", "quantization", "seed")  # ours where an engine swaps
 JUDGE_DIR = CONFIG_DIR / "judges"
 SUFFIXES = (".toml", ".py")
 
@@ -96,9 +98,12 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
     if isinstance(endpoint, dict) and isinstance(endpoint.get("ca_file"), str) and "endpoint.ca_file" not in (overrides or {}):
         endpoint["ca_file"] = str(path.parent / user_path(endpoint["ca_file"]))
     try:
-        return JudgeFile.model_validate(table)
+        judge = JudgeFile.model_validate(table)
     except ValidationError as error:
         raise EngineError("\n".join(f"{path.name}: {line}" for line in explain(error, JudgeFile))) from error
+    if judge.local is not None:
+        check_plain(judge.local.vllm, path.name, "local.vllm", also=OF_A_JUDGE)
+    return judge
 
 
 def _file_of(name: str) -> Path:
