@@ -18,7 +18,7 @@ from torch import Tensor
 from editing.apply import edit_of
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
-from editing.folder import check_free, new_folder, save_edit
+from editing.folder import check_free, new_folder, save_edit, save_tensors
 from editing.plan import PROJECTIONS, EditPlan, PlannedTensor
 from editing.projection import Edit, check_edit
 from editing.reading import is_number, read_object, read_tensors
@@ -55,8 +55,6 @@ def write_adapter(
     record, card: as for `write_edited`.
     Raises EditError as `write_edited` does, and for an edit that has no adapter form. Nothing half written is left.
     """
-    from safetensors.torch import save_file
-
     check_edit(edit, checkpoint.hidden_size)
     check_adaptable(plan, keep_norms=edit.keep_norms)
     check_free(out)
@@ -66,7 +64,7 @@ def write_adapter(
         tensors[f"{module}.lora_A.weight"], tensors[f"{module}.lora_B.weight"] = lora_factors(checkpoint, tensor, edit)
     config = adapter_config(plan, edit, base_model)
     with new_folder(out) as temporary:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, temporary / WEIGHTS_FILE, {"format": "pt"})
+        save_tensors(temporary / WEIGHTS_FILE, {name: value.contiguous() for name, value in tensors.items()}, {"format": "pt"})
         (temporary / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         save_edit(temporary, edit, {**record, "form": "adapter"}, card)
 

@@ -1,10 +1,13 @@
 """A model card for every edited checkpoint: what was removed, from which base, and how it was proven."""
 
+import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
+OBEYED = re.compile(r"[\\`*<>\[\]|&]")
 CARD = """---
-base_model: {base_model}
+base_model: {yaml_name}
 tags: [refusal-direction, interpretability, research]
 ---
 
@@ -36,4 +39,12 @@ def render_card(record: Mapping[str, Any], proof: str) -> str:
     proof: a sentence on the proof.
     """
     counts = {"num_tensors": len(record["tensors"]), "k": record["basis_shape"][1]}
-    return CARD.format(**record, **counts, label=record["variant"], proof=proof)
+    shown = {name: for_markdown(value) if isinstance(value, str) else value for name, value in record.items()}
+    yaml_name = json.dumps(record["base_model"])  # a JSON text is one in YAML too
+    return CARD.format(**shown, **counts, yaml_name=yaml_name, label=shown["variant"], proof=for_markdown(proof, code=True))
+
+
+def for_markdown(text: str, *, code: bool = False) -> str:
+    """A text from outside on one line, with the characters that Markdown and HTML obey escaped; `code` leaves backticks be."""
+    line = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+    return OBEYED.sub(lambda sign: sign.group() if code and sign.group() == "`" else f"\\{sign.group()}", line)

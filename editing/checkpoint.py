@@ -9,7 +9,6 @@ import hashlib
 import json
 import math
 import os
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from io import RawIOBase
@@ -18,28 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 from editing.errors import EditError
 from editing.families import FAMILIES
+from editing.header import AGAIN, TensorEntry, read_header
 from editing.reading import parse_json
 from editing.weight_files import INDEX_NAME, weight_files, weight_map
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+
 IO_CHUNK = 1 << 18  # bytes a read or write: ten times faster here than one call of many megabytes
 LAYER_KEYS, WIDTH_KEYS = ("num_hidden_layers", "n_layer"), ("hidden_size", "n_embd")
 PROVENANCE = {"transformers_version", "_name_or_path", "torch_dtype", "dtype"}  # keys that say who wrote a folder, and how
-DTYPES = {"BF16": 2, "F16": 2, "F32": 4}  # what an edit can round to, with bytes per value
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """A tensor's place: file, safetensors dtype name, shape, and its byte range in the file."""
-
-    name: str
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -139,26 +127,12 @@ def open_checkpoint(directory: Path) -> Checkpoint:
     weights = weight_files(directory)
     tensors: dict[str, TensorEntry] = {}
     for file in weights.files:
-        tensors.update((entry.name, entry) for entry in read_header(file))
+        for entry in read_header(file):
+            if entry.name in tensors:
+                raise EditError(f"{directory}: {entry.name} is in {tensors[entry.name].file.name} and {file.name}. {AGAIN}")
+            tensors[entry.name] = entry
     _check_index(directory, tensors)
     return Checkpoint(directory, config, tensors, weights.left, weights.misleads_vllm)
-
-
-def read_header(file: Path) -> list[TensorEntry]:
-    """Entries of one safetensors file. Raises EditError where the file is truncated or no safetensors."""
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-        if length > size - 8:
-            raise EditError(f"{file} is truncated or not safetensors: {size} bytes. Copy or download it again.")
-        header = _parse_header(file, stream.read(length))
-    begin = 8 + length
-    entries = [_entry(file, name, value, begin) for name, value in header.items()]
-    end = max((entry.end for entry in entries), default=begin)
-    if end != size:
-        raise EditError(f"{file} has {size} bytes; its header describes {end}. It is truncated: copy or download it again.")
-    return entries
 
 
 def read_range(file: Path, entry: TensorEntry, into: Tensor) -> None:
@@ -188,44 +162,6 @@ def write_all(stream: RawIOBase, data: memoryview) -> None:
     position = 0
     while position < len(data):
         position += stream.write(data[position : position + IO_CHUNK]) or 0
-
-
-def _parse_header(file: Path, data: bytes) -> dict[str, Any]:
-    """A header's entries by tensor name. Raises EditError for what is not JSON, and for JSON of another form."""
-    try:
-        header = parse_json(data)
-    except ValueError as error:
-        raise EditError(f"{file} is not safetensors: its header is not JSON ({error}). Copy or download it again.") from error
-    if not isinstance(header, dict):
-        raise EditError(f"{file} is not safetensors: its header is no object. Copy or download it again.")
-    header.pop("__metadata__", None)
-    for name, value in header.items():
-        if not _is_entry(value):
-            raise EditError(
-                f"{file} is not safetensors: its entry of {name} is not dtype, shape and data_offsets. Copy or download it again."
-            )
-    return header
-
-
-def _is_entry(value: Any) -> bool:
-    if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
-        return False
-    offsets: Any = value.get("data_offsets")
-    is_range = _is_sizes(offsets) and len(offsets) == 2 and offsets[0] <= offsets[1]
-    return is_range and _is_sizes(value.get("shape"))
-
-
-def _is_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(size) is int and size >= 0 for size in value)
-
-
-def _entry(file: Path, name: str, value: dict[str, Any], begin: int) -> TensorEntry:
-    first, last = value["data_offsets"]
-    entry = TensorEntry(name, file, value["dtype"], tuple(value["shape"]), begin + first, begin + last)
-    expected = math.prod(entry.shape) * DTYPES.get(entry.dtype, 0)
-    if entry.dtype in DTYPES and expected != last - first:
-        raise EditError(f"{file}: {name} has shape {entry.shape} in {entry.dtype} but {last - first} bytes; expected {expected}.")
-    return entry
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

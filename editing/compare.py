@@ -15,7 +15,8 @@ from torch import Tensor
 
 from editing.adapter import CONFIG_FILE, adapter_config, lora_factors, read_adapter, read_adapter_config
 from editing.apply import edited_tensor
-from editing.checkpoint import DTYPES, Checkpoint
+from editing.checkpoint import Checkpoint
+from editing.header import DTYPES
 from editing.plan import EditPlan, PlannedTensor, family_of
 from editing.projection import Edit
 from editing.proof import Proof, prove

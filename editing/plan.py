@@ -7,10 +7,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from editing.checkpoint import DTYPES, Checkpoint, TensorEntry, unknown_type
+from editing.checkpoint import Checkpoint, unknown_type
 from editing.errors import EditError
 from editing.families import FAMILIES, Family, Writer
 from editing.families.base import ATTENTION, BIAS, EMBEDDING, MLP, POSITION, KnownTensor
+from editing.header import DTYPES, TensorEntry
 from editing.naming import why_unknown
 from editing.tying import Head, head_of
 

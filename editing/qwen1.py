@@ -15,7 +15,7 @@ from torch import Tensor
 
 from editing.checkpoint import Checkpoint, open_checkpoint, read_header
 from editing.errors import EditError
-from editing.folder import new_folder
+from editing.folder import new_folder, save_tensors
 from editing.qwen1_tokenizer import convert_tokenizer
 from editing.reading import is_number
 from editing.weight_files import INDEX_NAME
@@ -124,8 +124,6 @@ def convert_tensor(name: str, tensor: Tensor, hidden_size: int) -> Iterator[tupl
 
 
 def _write_shards(checkpoint: Checkpoint, target: Path) -> None:
-    from safetensors.torch import save_file
-
     weight_map: dict[str, str] = {}
     for file in checkpoint.files:
         names = [name for name, entry in checkpoint.tensors.items() if entry.file == file]
@@ -133,7 +131,7 @@ def _write_shards(checkpoint: Checkpoint, target: Path) -> None:
             new: part for name in names for new, part in convert_tensor(name, checkpoint.read(name), checkpoint.hidden_size)
         }
         if converted:
-            save_file(converted, target / file.name, {"format": "pt"})
+            save_tensors(target / file.name, converted, {"format": "pt"})
             weight_map |= dict.fromkeys(converted, file.name)
     if len(set(weight_map.values())) > 1:
         total = sum(entry.end - entry.begin for file in target.glob("*.safetensors") for entry in read_header(file))

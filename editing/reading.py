@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 def read_object(path: Path, advice: str) -> dict[str, Any]:
     """The object of a JSON file. Raises EditError, which ends in `advice`, for a file that cannot be read or holds no object."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise EditError(f"{path} cannot be read as JSON (it is no file). {advice}")
     try:
         found = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -40,6 +42,8 @@ def read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if path.exists() and not path.is_file():
+        raise EditError(f"{path} is not a readable safetensors file (it is no file). {advice}")
     try:
         return load_file(path)
     except (OSError, ValueError, KeyError, SafetensorError) as error:

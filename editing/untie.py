@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from editing.checkpoint import Checkpoint
+from editing.folder import save_tensors
 from editing.plan import family_of
 from editing.tying import KEY, embedding_name
 from editing.weight_files import INDEX_NAME, SINGLE_NAME
@@ -30,10 +31,8 @@ def untied(config: dict[str, Any]) -> dict[str, Any]:
 
 def _add_head(checkpoint: Checkpoint, target: Path, name: str) -> None:
     """Write the head, and list every tensor in an index."""
-    from safetensors.torch import save_file
-
     embedding = embedding_name(checkpoint, family_of(checkpoint))
-    save_file({name: checkpoint.read(embedding).contiguous()}, target / HEAD_FILE, {"format": "pt"})
+    save_tensors(target / HEAD_FILE, {name: checkpoint.read(embedding).contiguous()}, {"format": "pt"})
     # transformers looks at model.safetensors before an index, so a single file gets another name.
     names = {SINGLE_NAME: FIRST}
     if (target / SINGLE_NAME).is_file():

@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from editing.apply import edited_tensor
-from editing.checkpoint import IO_CHUNK, Checkpoint, free_bytes, write_all, write_range
+from editing.checkpoint import IO_CHUNK, Checkpoint, free_bytes, open_checkpoint, write_all, write_range
 from editing.errors import EditError
 from editing.folder import BASIS_FILE, EDIT_FILE, REPORT_FILE, check_free, new_folder, save_edit
 from editing.plan import EditPlan, PlannedTensor
@@ -65,11 +65,26 @@ def write_edited(
             on_tensor,
         )
         proofs = _write_weights(job, plan)
+        written = {file.name: (temporary / file.name).stat() for file in checkpoint.files}
         if plan.scope.untie:
             untie_head(checkpoint, temporary)
+        _check_opened(checkpoint, plan, temporary, written)
         (temporary / REPORT_FILE).write_text(json.dumps([vars(proof) for proof in proofs], indent=1) + "\n")
         save_edit(temporary, edit, record, card(proofs))
     return proofs
+
+
+def _check_opened(checkpoint: Checkpoint, plan: EditPlan, folder: Path, written: Mapping[str, os.stat_result]) -> None:
+    """Raise EditError unless the folder, opened as a loader opens it, holds every edited tensor where it was proven."""
+    opened = open_checkpoint(folder).tensors
+    for tensor in plan.edited:
+        proven, found = checkpoint.tensors[tensor.name], opened.get(tensor.name)
+        same_file = found is not None and os.path.samestat(found.file.stat(), written[proven.file.name])
+        if found is None or not same_file or replace(found, file=proven.file) != proven:
+            raise EditError(
+                f"{tensor.name} was edited in {proven.file.name}, and a loader would take it from "
+                f"{found.file.name if found else 'nowhere'}. The base's index misleads: download the base again."
+            )
 
 
 def check_output(checkpoint: Checkpoint, out: Path) -> None:
@@ -89,13 +104,19 @@ def check_output(checkpoint: Checkpoint, out: Path) -> None:
 def carried_files(directory: Path) -> dict[str, Path]:
     """Files that an edited checkpoint takes over from its base, by their paths there, those of subfolders too.
 
-    Left out: weights in any form, hidden files, and the record of an edit that made the base.
+    Left out: weights in any form, hidden files, and the record of an edit that made the base. Raises EditError for a link to a
+    file outside the folder: its content would go wherever the checkpoint goes.
     """
     carried = {}
+    inside = (directory.resolve(), (directory / "config.json").resolve().parent)  # a hub's cache keeps the files elsewhere
     for file in sorted(directory.rglob("*")):
         name = file.relative_to(directory)
         ours = name.as_posix() in (EDIT_FILE, REPORT_FILE) or name.parts[0] == Path(BASIS_FILE).parts[0]
         if file.is_file() and file.suffix not in CARRIED_NOT and not ours and not any(p.startswith(".") for p in name.parts):
+            if not any(file.resolve().is_relative_to(folder) for folder in inside):
+                raise EditError(
+                    f"{file} is a link out of the folder, to {file.resolve()}. Put the file in its place, or remove it."
+                )
             carried["BASE_README.md" if name == Path("README.md") else name.as_posix()] = file
     return carried
 

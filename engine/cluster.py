@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from engine.paths import PROJECT_DIR
 CONNECT_SECONDS = 5.0
 STARTING = threading.Lock()  # engines and judges may ask for Ray at once
 PACKAGES = ("engine", "extraction", "editing", "judging")
+KEY_IN_CLEAR = "REFUSAL_KEY_WITHOUT_TLS"
 TOKEN_ADVICE = "If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
 
 
@@ -57,6 +59,8 @@ def _connect(address: str | None) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "refusal-rollout"}
     path = os.environ.get("PYTHONPATH", "")
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        print("ray: RAY_AUTH_MODE=disabled: whoever reaches this machine's ports can run code as you. Unset it", file=sys.stderr)
     if address is None:
         env = {"env_vars": {"PYTHONPATH": f"{PROJECT_DIR}:{path}".rstrip(":")}}
         ray.init(address="local", include_dashboard=False, num_cpus=max(os.cpu_count() or 1, 2), runtime_env=env, **quiet)
@@ -65,6 +69,19 @@ def _connect(address: str | None) -> None:
         ray.init(address=address, runtime_env={"py_modules": [str(PROJECT_DIR / name) for name in PACKAGES]}, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"RAY_ADDRESS={address} did not take us in: {str(error).splitlines()[0]} {TOKEN_ADVICE}") from error
+
+
+def check_key_may_travel(name: str) -> None:
+    """Raise EngineError where an actor's key would cross a cluster's network in the clear, unless KEY_IN_CLEAR asks for that.
+
+    `name` is the variable that holds the key.
+    """
+    if cluster_address() is None or os.environ.get("RAY_USE_TLS") == "1" or os.environ.get(KEY_IN_CLEAR) == "1":
+        return
+    raise EngineError(
+        f"The key in {name} would cross the cluster's network in the clear: RAY_USE_TLS is not 1. Set up Ray's TLS, unset "
+        f"RAY_ADDRESS to judge from this machine, or set {KEY_IN_CLEAR}=1 where the network is trusted."
+    )
 
 
 def share_of_cores(place: int, count: int) -> list[int]:

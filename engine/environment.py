@@ -11,7 +11,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from engine.paths import PROJECT_DIR
+from engine.paths import PROJECT_DIR, file_hash
 
 # What vLLM and torch read at their import, before anything asks CUDA; whatever the user has set stays.
 ALWAYS = {
@@ -81,8 +81,15 @@ def commit() -> str:
 
 
 def describe() -> dict[str, object]:
-    """For a manifest: versions, hardware, commit."""
-    return {"versions": versions(), "hardware": hardware(), "commit": commit()}
+    """For a manifest: versions, hardware, commit, and the lock of all other versions."""
+    return {"versions": versions(), "hardware": hardware(), "commit": commit(), "lock": lock_hash()}
+
+
+@functools.cache
+def lock_hash() -> str:
+    """The hash of the list of versions that bin/setup installs here; "unknown" outside a checkout."""
+    file = PROJECT_DIR / "bin" / "locks" / ("gpu.txt" if has_gpu() else "cpu.txt")
+    return file_hash(file) if file.is_file() else "unknown"
 
 
 def _cpuinfo() -> list[str]:

@@ -4,14 +4,19 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from editing.durable import rename_synced
+
 PROJECT_DIR = Path(__file__).resolve().parent.parent
 CONFIG_DIR = PROJECT_DIR / "configs"
 HASH_DIGITS = 16
+TEMPORARY = ".tmp"
+CHECKSUM = "checksum"
 
 
 def cache_dir() -> Path:
@@ -31,16 +36,28 @@ def default_run_dir(variant: str) -> Path:
 
 @contextlib.contextmanager
 def replace_atomically(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, for a file or a folder: it becomes `path` when the block ends, and goes where it fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """A temporary name beside `path`, for a file or a folder: it becomes `path` when the block ends, and goes where it fails.
+
+    It is on the disk before it takes the name. No other process, on any machine, has the same temporary name.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
         yield temporary
-        temporary.rename(path)
+        rename_synced(temporary, path)
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed. Call where nobody else writes into the folder."""
+    for left in folder.glob(f".*{TEMPORARY}"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def shorten(digest: str) -> str:
@@ -53,10 +70,30 @@ def hash_of(value: Mapping[str, Any]) -> str:
     return shorten(hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest())
 
 
+def sealed(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A table for JSON with a checksum over the rest, for `is_sealed` to look at when it is read again."""
+    content = json.loads(json.dumps(dict(value)))  # as it is read again: keys of tables become texts
+    return {**content, CHECKSUM: _checksum(content)}
+
+
+def is_sealed(value: Mapping[str, Any]) -> bool:
+    """Whether a table is what `sealed` made."""
+    return value.get(CHECKSUM) == _checksum(value)
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    return hash_of({key: part for key, part in value.items() if key != CHECKSUM})
+
+
 def file_hash(path: Path) -> str:
     """A file's identity: of its bytes."""
+    return shorten(file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, all 64 hex digits."""
     with path.open("rb") as stream:
-        return shorten(hashlib.file_digest(stream, "sha256").hexdigest())
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -72,5 +109,10 @@ def copy_file(source: Path, path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write text, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes, atomically; a link at `path` is replaced, never followed."""
     with replace_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)

@@ -1,7 +1,9 @@
 """Direction files: safetensors with the convention and the provenance in their metadata."""
 
+import errno
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +25,7 @@ def save_directions(path: Path, directions: Directions, provenance: Mapping[str,
     Another estimator's unit directions come as `estimated`. The metadata holds format, convention, position, estimator,
     num_pairs, norms (a JSON list) and `provenance`.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         "mean_difference": directions.mean_difference_LH.contiguous(),
@@ -41,9 +43,28 @@ def save_directions(path: Path, directions: Directions, provenance: Mapping[str,
         "num_pairs": str(directions.num_pairs),
         "norms": json.dumps([float(f"{norm:.6g}") for norm in directions.norms_L.tolist()]),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, temporary, metadata)
-    temporary.rename(path)
+    _replace(path, save(tensors, metadata))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole: its bytes are on the disk before it takes its name. Raises OSError for a disk that is full."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network disks flush no folders
+            raise
+    finally:
+        os.close(folder)
 
 
 def load_directions(path: Path) -> Directions:
@@ -65,6 +86,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    _check_regular(path)
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -81,10 +103,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _check_regular(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ExtractionError(f"{path} is not a readable direction file (it is no file). {AGAIN}")
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """A direction file's metadata. Raises ExtractionError for any other file."""
     from safetensors import SafetensorError, safe_open
 
+    _check_regular(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})

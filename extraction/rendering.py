@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from extraction.errors import ExtractionError
+from extraction.limits import tried
 from extraction.prompts import Pair
 from extraction.templates import check_keys, chosen_template, clock_error, fixed_clock, keys_read
 
@@ -45,9 +46,10 @@ class ChatRenderer:
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
         self.template = chosen_template(tokenizer, template)
-        self.reads = keys_read(self.template)
         self._clock_asked = False
         self._clock = fixed_clock(clock) if clock else self._ask_clock
+        self._try()
+        self.reads = keys_read(self.template)
         check_keys(self.template_kwargs, self.reads)
         self._check()
 
@@ -112,6 +114,16 @@ class ChatRenderer:
     def _ask_clock(self, form: str) -> str:
         self._clock_asked = True
         return fixed_clock(date(2000, 1, 1))(form)
+
+    def _try(self) -> None:
+        """Raise ExtractionError for a template that takes too long or too much memory to read, or on a short message."""
+        trial = tried(lambda: (keys_read(self.template), self._apply(self.user(PROBE), tokenize=False)))
+        if trial.limit:
+            raise ExtractionError(
+                f"The chat template cannot serve: on a short message {trial.limit}. Give another: --template FILE."
+            )
+        if trial.error:
+            raise ExtractionError(trial.error)
 
     def _check(self) -> None:
         if PROBE not in self.rendered_probe:

@@ -7,6 +7,7 @@
 A file that is damaged is set aside under another name, and a new one begun.
 """
 
+import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +21,12 @@ from judging.calls import Outcome
 from judging.errors import JudgeError
 
 COLUMNS = "reply, attempts, latency_ms, prompt_tokens, completion_tokens, cost, error, model"
+DIGEST = "digest"  # of a row: SQLite itself does not notice a flipped bit
 TABLE = f"""CREATE TABLE IF NOT EXISTS answers (
-    address BLOB PRIMARY KEY, {COLUMNS.replace("reply", "reply TEXT").replace("error", "error TEXT")}
+    address BLOB PRIMARY KEY, {COLUMNS.replace("reply", "reply TEXT").replace("error", "error TEXT")}, {DIGEST} BLOB
 ) WITHOUT ROWID"""
 REPLACED, KEPT, SUMS = ("reply", "error"), ("latency_ms", "model"), ("prompt_tokens", "completion_tokens", "cost")
-ADDED_LATER = "model"  # a file of an earlier version gets it when it is opened
+ADDED_LATER = {"model": "TEXT", DIGEST: "BLOB"}  # a file of an earlier version gets them when it is opened
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 ADDRESSES_A_QUERY = 500
 BUSY_S = 30.0
@@ -65,8 +67,16 @@ class ReplyCache:
         self._connection = self._open()
 
     def get(self, addresses: Sequence[bytes]) -> dict[bytes, Stored]:
-        """The cached calls among these addresses, failed ones included; a call that was never made is absent."""
-        return self._do(lambda: {row[0]: _stored(row[1:]) for row in self._select(f"address, {COLUMNS}", addresses)})
+        """The cached calls among these addresses, failed ones included; a call that was never made is absent.
+
+        So is one whose row is not what was stored: it is forgotten, said, and asked for again the next time.
+        """
+        rows = self._do(lambda: list(self._select(f"address, {COLUMNS}, {DIGEST}", addresses)))
+        damaged = [row[0] for row in rows if row[-1] is not None and row[-1] != digest_of(*row[:-1])]
+        if damaged:
+            self._say(f"judge cache: {len(damaged)} answers of {self.path.name} are damaged and forgotten; run again to ask them")
+            self.forget(damaged)
+        return {row[0]: _stored(row[1:-1]) for row in rows if row[0] not in set(damaged)}
 
     def answered(self, addresses: Sequence[bytes]) -> set[bytes]:
         """The cache hits among these addresses: calls that have a reply."""
@@ -119,6 +129,9 @@ class ReplyCache:
                 + " WHERE excluded.error IS NULL OR answers.error IS NOT NULL",
                 rows,
             )
+            self._connection.executemany(
+                f"UPDATE answers SET {DIGEST} = digest_of(address, {COLUMNS}) WHERE address = ?", [(row[0],) for row in rows]
+            )
 
     def _delete(self, rows: Sequence[tuple[bytes]]) -> None:
         with self._connection:
@@ -139,11 +152,13 @@ class ReplyCache:
         # A judge is opened by one thread and asked or closed by another, one after the other. SQLite's own check forbids
         # even that, so it is off.
         connection = sqlite3.connect(self.path, timeout=BUSY_S, check_same_thread=False)
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")  # what is no text has another digest
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
+            connection.create_function("digest_of", 1 + len(COLUMNS.split(", ")), digest_of, deterministic=True)
             connection.execute(TABLE)
-            _add_later_column(connection)
+            _add_later_columns(connection)
             connection.execute(f"SELECT {COLUMNS} FROM answers LIMIT 1").fetchone()
         except sqlite3.Error:
             connection.close()
@@ -184,16 +199,21 @@ def _stored(row: Sequence[Any]) -> Stored:
     return replace(stored, prompt_tokens=known[0], completion_tokens=known[1], cost=None)
 
 
-def _add_later_column(connection: sqlite3.Connection) -> None:
-    """Give a file of an earlier version the column that came later; its answers stay."""
+def digest_of(*row: Any) -> bytes:
+    """A row's checksum: over its address and every column."""
+    return hashlib.blake2b(repr(row).encode("utf-8", "replace"), digest_size=8).digest()
+
+
+def _add_later_columns(connection: sqlite3.Connection) -> None:
+    """Give a file of an earlier version the columns that came later; its answers stay."""
     names = {row[1] for row in connection.execute("PRAGMA table_info(answers)")}
-    if names != {"address", *COLUMNS.split(", ")} - {ADDED_LATER}:
-        return
-    try:
-        connection.execute(f"ALTER TABLE answers ADD COLUMN {ADDED_LATER} TEXT")
-    except sqlite3.OperationalError as error:
-        if "duplicate column" not in str(error):  # another process has just done it
-            raise
+    missing = {"address", *COLUMNS.split(", "), DIGEST} - names
+    for name in missing if missing <= ADDED_LATER.keys() else ():
+        try:
+            connection.execute(f"ALTER TABLE answers ADD COLUMN {name} {ADDED_LATER[name]}")
+        except sqlite3.OperationalError as error:
+            if "duplicate column" not in str(error):  # another process has just done it
+                raise
 
 
 def _sum_of(column: str) -> str:

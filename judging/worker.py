@@ -21,6 +21,7 @@ from judging.completion import BilledFault, Reply
 from judging.costs import attempt_cost, estimated_tokens, fewest_tokens
 from judging.endpoint import Endpoint
 from judging.errors import Fault, FaultKind
+from judging.hiding import hide
 from judging.judge import Hooks
 from judging.network import complete, open_client
 from judging.pacing import Breaker, Slots
@@ -29,8 +30,6 @@ from judging.request import Fields
 
 MAX_UNREACHABLE = 3  # before any success: an address where nothing listens
 COLLECT_S = 0.01  # how long finished calls gather before they go back together
-HIDDEN = "[key]"
-SHORTEST_SECRET = 8  # a placeholder such as "none" or "EMPTY" is no secret, and its letters occur in verdicts
 
 
 class QuotaClient(Protocol):
@@ -270,4 +269,4 @@ class Worker:
     def _hide(self, text: str | None) -> str | None:
         """The text with the key blanked out, should an endpoint send it back."""
         secret = self._key.get_secret_value() if self._key is not None else ""
-        return text.replace(secret, HIDDEN) if text is not None and len(secret) >= SHORTEST_SECRET else text
+        return None if text is None else hide(text, secret)

@@ -34,7 +34,8 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
     """The directions to use: `file`, if it is of this base or any is allowed; else the run's, extracted if missing."""
     if file is None:
         assert run_dir is not None
-        ensure_directions(session, run_dir)
+        with run_dir.locked():
+            ensure_directions(session, run_dir)
         return run_dir.file(DIRECTIONS)
     check_directions(session, file, allow_other_base=allow_other_base)
     return file

@@ -18,7 +18,7 @@ from editing.proof import Proof
 from editing.record import read_edit, read_record
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash
-from engine.paths import shorten
+from engine.paths import shorten, write_bytes
 
 
 def verify_checkpoint(directory: Path, base_dir: Path) -> dict[str, Any]:
@@ -77,13 +77,14 @@ def audit_checkpoint(directory: Path, base_dir: Path | None, out: Path | None) -
 
 
 def _save_directions(finding: Finding, out: Path) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if finding.count == 0:
         raise EngineError(f"No directions were recovered, so {out} was not written.")
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise EditError(f"{out} exists already. Choose another with --out.")
-    save_file({"basis": finding.directions_HK.to(torch.float64).contiguous()}, out, {"format": "refusal-basis/1"})
+    basis_HK = finding.directions_HK.to(torch.float64).contiguous()
+    write_bytes(out, save({"basis": basis_HK}, {"format": "refusal-basis/1"}))
 
 
 def plan_of(base: Checkpoint, record: dict[str, Any]) -> EditPlan:

@@ -33,6 +33,7 @@ def ablate(
     by: Annotated[str, typer.Option("--by", help="hooks on transformers, or the engine: all settings as one batch.")] = "hooks",
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

@@ -23,6 +23,7 @@ def behave(
     num_prompts: Annotated[int, typer.Option(min=2, help="Responses of each kind whose KL is computed.")] = 100,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

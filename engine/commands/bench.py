@@ -42,6 +42,7 @@ def bench(
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Where bench.json and bench.parquet go; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

@@ -17,6 +17,7 @@ def bench_extract(
     columns: cli.ColumnsOption = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of both ways.")] = 3,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Extract every layer's direction one prompt at a time and in batches; print the speedup and the lowest cosine."""

@@ -17,6 +17,7 @@ def bench_lmeval(
     columns: cli.ColumnsOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents of the shipped task.")] = 50,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Score the base and four variants both ways, end to end, and print the ratio of the seconds."""

@@ -17,6 +17,7 @@ def bench_overhead(
     num_tokens: Annotated[int, typer.Option(help="New tokens a response.", min=1)] = 90,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of one run each.")] = 5,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Time a rollout to Parquet, plain LLM.generate and the likelihood pass over an engine core that answers at once.

@@ -16,6 +16,7 @@ def bench_rollout(
     num_requests: Annotated[int | None, typer.Option(help="How many test requests; the default is all.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds of one run each, in alternating order.")] = 3,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Measure output tokens/s of our rollout to Parquet and of plain LLM.generate on one engine; print the ratio."""

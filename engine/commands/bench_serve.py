@@ -20,6 +20,7 @@ def bench_serve(
     concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, each through every server.")] = 3,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Measure a folded variant behind bin/serve, plain and swappable, and bare vllm serve on its folder; print the ratios."""

@@ -16,6 +16,7 @@ def bench_sweep(
     layers: Annotated[str | None, typer.Option("--layers", help="Layers tried, such as 4-20,25; the default is all.")] = None,
     num_prompts: Annotated[int, typer.Option(help="Selection prompts.", min=4)] = 100,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     as_json: cli.JsonOption = False,
 ) -> None:
     """Search all layers exhaustively and screened, and compare with the other ways to do it (about 10 minutes on 2 cores)."""

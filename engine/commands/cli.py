@@ -5,6 +5,7 @@ import errno
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import typer
 
 from editing.errors import EditError
 from engine.display.console import FORMS
+from engine.display.escape import for_terminal
 from engine.environment import set_environment
 from engine.errors import EngineError
 from engine.paths import user_path
@@ -20,6 +22,16 @@ from extraction.errors import ExtractionError
 from judging.errors import JudgeError
 
 USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
+AGAIN = "finished rows are kept; run the same command again to continue"
+FULL = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some of your quota", errno.EIO: "Check the disk"}
+
+
+def _trust(chosen: bool) -> bool:
+    from engine.configs.vllm_keys import TRUSTING
+
+    TRUSTING.set(chosen)
+    return chosen
+
 
 VariantOption = Annotated[
     str | None,
@@ -49,6 +61,10 @@ AlphaOption = Annotated[str | None, typer.Option("--alpha", help="Share removed;
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-config", callback=_trust, help="Let the file set any vLLM argument, also those that run its code."),
+]
 JudgeOption = Annotated[
     str | None, typer.Option("--judge", metavar="NAME", help="offline, a judge in configs/judges/, or a TOML file.")
 ]
@@ -63,22 +79,52 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 FormatOption = Annotated[str, typer.Option("--format", help=f"How to print the tables: {', '.join(FORMS)}.", metavar="FORM")]
 
 
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM): what is finished is written on the way out, as for Ctrl-C."""
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Print an error that the user can act on, without a traceback, and exit with 2."""
+    """Print an error that the user can act on, without a traceback, and exit with 2; with 130 or 143 after a signal."""
     try:
-        yield
+        with _terminable():
+            yield
     except USER_ERRORS as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say_error(str(error))
         raise typer.Exit(2) from error
     except OSError as error:
-        full = error.errno == errno.ENOSPC
-        advice = "Free some space and run the same command again; finished rows are kept." if full else "Check the path."
-        print(f"error: {error.strerror or error}: {error.filename or ''}. {advice}", file=sys.stderr)
+        advice = f"{FULL[error.errno]}; {AGAIN}." if error.errno in FULL else "Check the path."
+        _say_error(f"{error.strerror or error}: {error.filename or ''}. {advice}")
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue where it stopped", file=sys.stderr)
+        print(f"interrupted; {AGAIN}", file=sys.stderr)
         raise typer.Exit(130) from None
+    except Terminated:
+        print(f"terminated; {AGAIN}", file=sys.stderr)
+        raise typer.Exit(128 + signal.SIGTERM) from None
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """While it is entered, SIGTERM raises Terminated, once: `timeout` and Slurm send it twice."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread, where nobody takes signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say_error(text: str) -> None:
+    print(f"error: {for_terminal(text)}", file=sys.stderr)
 
 
 def keep_stdout_clean() -> None:

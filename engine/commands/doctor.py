@@ -17,6 +17,7 @@ def doctor(
     ],
     template: cli.TemplateOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
 ) -> None:

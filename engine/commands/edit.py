@@ -40,6 +40,7 @@ def edit(
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     run: Annotated[Path | None, typer.Option(help="Run directory with the directions; the default is runs/NAME.")] = None,
     directions: Annotated[Path | None, typer.Option(help="A directions file instead of the run's.")] = None,
     allow_other_base: Annotated[bool, typer.Option("--allow-other-base", help="Take directions of another base.")] = False,

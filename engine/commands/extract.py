@@ -39,6 +39,7 @@ def extract(
     ] = False,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

@@ -33,6 +33,7 @@ def judge(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Of the judge's file: endpoint.model=NAME."),
     ] = None,
+    trust_config: cli.TrustOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens, cost and duration, and stop.")] = False,
     check: Annotated[
         str | None, typer.Option("--check", metavar="NAME", help="Send one harmless item; print what the endpoint can do.")

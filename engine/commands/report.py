@@ -23,10 +23,10 @@ def report(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.report.page import write_report
+        from engine.report import page as pages
         from engine.runs.files import REPORT
 
-        page = write_report(run_dirs, out or (run_dirs[0] / REPORT if len(run_dirs) == 1 else Path(REPORT)), prompts=prompts)
+        page = pages.report(run_dirs, out or (run_dirs[0] / REPORT if len(run_dirs) == 1 else Path(REPORT)), prompts=prompts)
         size = page.stat().st_size
         if as_json:
             cli.print_json({"report": str(page), "bytes": size, "runs": [str(path) for path in run_dirs]})

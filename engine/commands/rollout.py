@@ -29,6 +29,7 @@ def rollout(
     split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier run left in the run directory.")] = False,
     dry_run: cli.DryRunOption = False,

@@ -23,7 +23,11 @@ def serve(
     ] = False,
     host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    api_key: Annotated[str | None, typer.Option(help="What clients must give; VLLM_API_KEY is read too.", metavar="KEY")] = None,
+    api_key_fd: Annotated[
+        int | None,
+        typer.Option(help="Read the key for clients from this descriptor, 0 is stdin; or set VLLM_API_KEY."),
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(hidden=True)] = None,
     new_key: Annotated[bool, typer.Option("--new-key", help="Make a key and print it once.")] = False,
     allow_changed_weights: Annotated[
         bool, typer.Option("--allow-changed-weights", help="Serve a cached folder whose weights are not what its card says.")
@@ -35,6 +39,7 @@ def serve(
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     dry_run: cli.DryRunOption = False,
 ) -> None:
     """Make what is missing, then become `vllm serve`: chat, completions, streaming, logprobs, /v1/models.
@@ -46,10 +51,14 @@ def serve(
     cli.keep_stdout_clean()
     with cli.user_errors():
         from engine.configs.load import load_config
+        from engine.errors import EngineError
         from engine.rollout.variants import open_sessions
         from engine.serving import checks
         from engine.serving import launch as serving
 
+        if api_key is not None:
+            raise EngineError("A key on the command line is shown by ps to every user. Set VLLM_API_KEY, or give --api-key-fd 0.")
+        api_key = None if api_key_fd is None else checks.read_key(api_key_fd)
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(each, overrides) for each in cli.named(variant)]
         extra = tuple(context.args)

@@ -23,6 +23,7 @@ def study(
         list[str] | None, typer.Option("--option", metavar="KEY=VALUE", help="An option of the study; may be repeated.")
     ] = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

@@ -56,6 +56,7 @@ def sweep(
     split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
+    trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME-sweep.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier sweep left there.")] = False,
     check_export: CheckOption = None,

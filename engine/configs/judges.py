@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine.configs.load import explain, read_extended, set_key
 from engine.configs.schema import ModelConfig, Section
+from engine.configs.vllm_keys import check_plain
 from engine.errors import EngineError
 from engine.paths import CONFIG_DIR, user_path
 from judging.classifier import Classifier
@@ -17,6 +18,7 @@ from judging.endpoint import Endpoint
 from judging.rubric import Rubric
 
 OFFLINE = "offline"
+OF_A_JUDGE = ("dtype", "quantization", "seed")  # ours where an engine swaps
 JUDGE_DIR = CONFIG_DIR / "judges"
 SUFFIXES = (".toml", ".py")
 BESIDE = ("rubric", "endpoint.ca_file", "classifier.template")  # paths that are beside the file that names them
@@ -126,9 +128,13 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
         if key not in (overrides or {}):
             _place_beside(table, key.split("."), path.parent)
     try:
-        return JudgeFile.model_validate(table)
+        judge = JudgeFile.model_validate(table)
     except ValidationError as error:
         raise EngineError("\n".join(f"{path.name}: {line}" for line in explain(error, JudgeFile))) from error
+    if judge.own is not None:
+        kind = "local" if judge.local is not None else "classifier"
+        check_plain(judge.own.vllm, path.name, f"{kind}.vllm", also=OF_A_JUDGE)
+    return judge
 
 
 def _place_beside(table: Any, keys: list[str], folder: Path) -> None:

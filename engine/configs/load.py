@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.configs.vllm_keys import check_vllm_keys, nearest
 from engine.errors import EngineError
 from engine.paths import CONFIG_DIR, user_path
-from engine.vllm_compat import argument_names
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -29,25 +29,8 @@ PATHS = (
     ("directions", "file"),
     ("judge", "name"),
     ("local", "model", "path"),
+    ("classifier", "model", "path"),
 )
-# vLLM arguments that would change which weights or prompts a row is about, behind the variant hash's back.
-OWNED_BY_US = {
-    "model": "Set model.path.",
-    "revision": "Set model.revision.",
-    "dtype": "Set model.dtype.",
-    "seed": "Set sampling.seed.",
-    "tokenizer": "Prompts are rendered with the model's own tokenizer.",
-    "load_format": "The engine loads the base checkpoint itself.",
-    "config_format": "The engine opens the files that transformers opens.",
-    "hf_overrides": "The checkpoint's own config.json holds.",
-    "hf_config_path": "The checkpoint's own config.json holds.",
-    "worker_cls": "Set edit.form: an engine that intervenes while it runs has a worker of its own.",
-    "worker_extension_cls": "It carries the hot swap.",
-    "enable_lora": "A hot swap does not take LoRA layers.",
-    "quantization": "A hot swap takes unquantised weights.",
-    "kv_transfer_config": "A hot swap cannot empty a cache elsewhere of the old weights' keys and values.",
-    "kv_offloading_size": "A hot swap cannot empty a cache elsewhere of the old weights' keys and values.",
-}
 
 
 def load_config(variant: str | None, overrides: Mapping[str, Any] | None = None) -> "RunConfig":
@@ -106,7 +89,7 @@ def validate(table: dict[str, Any], where: str) -> "RunConfig":
         config = RunConfig.model_validate(table)
     except ValidationError as error:
         raise EngineError("\n".join(f"{where}: {line}" for line in explain(error, RunConfig))) from error
-    _check_vllm_keys(config.vllm, where)
+    check_vllm_keys(config.vllm, where)
     return config
 
 
@@ -242,23 +225,7 @@ def _nearest_key(location: list[str], root: "type[BaseModel]") -> str:
         annotation = section.model_fields[part].annotation
         candidates = getattr(annotation, "__args__", (annotation,))
         section = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), section)
-    return _nearest(location[-1], list(section.model_fields))
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean '{near[0]}'?" if near else f"Known keys: {', '.join(known)}."
-
-
-def _check_vllm_keys(arguments: Mapping[str, Any], where: str) -> None:
-    if not arguments:
-        return
-    for key in sorted(arguments.keys() & OWNED_BY_US.keys()):
-        raise EngineError(f"{where}: vllm.{key} is not yours to set. {OWNED_BY_US[key]}")
-    known = argument_names()
-    for key in arguments:
-        if key not in known:
-            raise EngineError(f"{where}: unknown key 'vllm.{key}'. {_nearest(key, known)}")
+    return nearest(location[-1], list(section.model_fields))
 
 
 def config_toml(config: "RunConfig", changed: Mapping[str, Any] | None = None) -> str:

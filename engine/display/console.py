@@ -4,6 +4,7 @@ import json
 import shutil
 from typing import Any
 
+from engine.display.escape import for_terminal
 from engine.display.table import FORMATS, Table, View, as_text, view_as, wrapped
 
 LOG_WIDTH = 170  # where stdout is a file and COLUMNS says nothing
@@ -15,9 +16,9 @@ def show(view: View, form: str = "text", value: Any = None) -> None:
     if form == "json":
         print(json.dumps(value, indent=2))
     elif form == "text":
-        print(view_as_text(view, shutil.get_terminal_size((LOG_WIDTH, 24)).columns))
+        print(for_terminal(view_as_text(view, shutil.get_terminal_size((LOG_WIDTH, 24)).columns)))
     else:
-        print(view_as(view, form))
+        print(for_terminal(view_as(view, form)))
 
 
 def view_as_text(view: View, width: int) -> str:

@@ -5,6 +5,8 @@ import sys
 import time
 from types import TracebackType
 
+from engine.display.escape import for_terminal
+
 LINE_SECONDS = 10.0
 LIVE_SECONDS = 0.2
 # Before this share of the rows, and this many reports of finished work, nothing can be said of the time left.
@@ -56,12 +58,12 @@ class Progress:
         elif left is not None:
             parts.append(f"{left:.0f} s left")
         start = "\r\x1b[K" if self._live else ""
-        print(start + ", ".join(parts), end=end, file=sys.stderr, flush=True)
+        print(start + for_terminal(", ".join(parts)), end=end, file=sys.stderr, flush=True)
 
 
 def say(message: str) -> None:
     """One line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    print(for_terminal(message), file=sys.stderr, flush=True)
 
 
 @functools.cache

@@ -53,7 +53,10 @@ def as_csv(table: Table) -> str:
 
 def as_markdown(table: Table) -> str:
     """A pipe table under its title."""
-    lines = [[cell.replace("|", r"\|") for cell in row] for row in [table.columns, ["---"] * len(table.columns), *table.rows]]
+    lines = [
+        [cell.replace("|", r"\|").replace("\n", " ") for cell in row]
+        for row in [table.columns, ["---"] * len(table.columns), *table.rows]
+    ]
     title = [f"**{table.title}**", ""] if table.title else []
     return "\n".join([*title, *(f"| {' | '.join(line)} |" for line in lines), *(f"\n{note}" for note in table.notes)])
 

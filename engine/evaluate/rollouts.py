@@ -56,8 +56,8 @@ class Rollouts:
     def __init__(self, session: Session, run_dir: RunDir, engines: Engines, grader: Grader, rules: Rules | None = None) -> None:
         self.session = session
         self.engines = engines
-        self.table = parquet.ShardedTable(run_dir.file(ROLLOUTS), ROLLOUT_SCHEMA)
-        self.likelihoods = parquet.ShardedTable(run_dir.file(LIKELIHOODS), LIKELIHOOD_SCHEMA)
+        self.table = parquet.ShardedTable(run_dir.file(ROLLOUTS), ROLLOUT_SCHEMA, made_by=run_dir.made_by)
+        self.likelihoods = parquet.ShardedTable(run_dir.file(LIKELIHOODS), LIKELIHOOD_SCHEMA, made_by=run_dir.made_by)
         self.lengths: Keyed[int] = Keyed()
         self.logprobs: Keyed[float | None] = Keyed()
         self.scoring = Scoring(grader, rules)

@@ -15,10 +15,11 @@ from engine.paths import default_run_dir
 from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
 from engine.runs import parquet_reader
-from engine.runs.files import MANIFEST, ROLLOUTS, SUMMARY, headed
+from engine.runs.files import BENCH, BENCH_ROWS, MANIFEST, ROLLOUTS, SUMMARY, headed
 from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
-from engine.runs.run_dir import RunDir, read_manifest
+from engine.runs.manifest import read_manifest
+from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
 
@@ -52,10 +53,20 @@ def run_bench(
             _check_run(folder, {variant.name: variant.hash for variant in variants})
             result, rows = bench.bench(sessions[0], variants, tasks, options)
     result = headed(configs[0].variant, vars(options), result)
-    bench.write(folder, result, rows)
-    if (folder / SUMMARY).is_file() and (folder / MANIFEST).is_file():
-        refresh(RunDir(folder, read_manifest(folder)))
+    _write(folder, result, rows)
     return result
+
+
+def _write(folder: Path, result: Row, rows: Sequence[Row]) -> None:
+    """The result's files, and the page of the run that they belong to, where they do."""
+    if not (folder / SUMMARY).is_file() or not (folder / MANIFEST).is_file():
+        bench.write(folder, result, rows)
+        return
+    run_dir = RunDir(folder, read_manifest(folder))
+    with run_dir.locked():
+        with run_dir.writing(BENCH, BENCH_ROWS, by="bin/bench"):
+            bench.write(folder, result, rows)
+        refresh(run_dir)
 
 
 def _check_base(session: Session, base: EndpointModel) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.paths import cache_dir, replace_atomically
+from engine.paths import cache_dir, remove_leftovers, replace_atomically
 
 NAME = "embedded:smollm2-135m-instruct"
 
@@ -22,8 +22,9 @@ def embedded_model() -> Path:
     if not target.is_dir():
         gguf = _gguf_file()
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.with_suffix(".lock").open("w") as lock:
+        with target.with_suffix(".lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of two first commands one converts, and the other waits for it
+            remove_leftovers(target.parent)
             if not target.is_dir():
                 _convert(gguf, target)
     return target

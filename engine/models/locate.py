@@ -3,16 +3,19 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from editing.checkpoint import Checkpoint, open_checkpoint
+from editing.errors import EditError
 from editing.reading import read_object
 from engine.configs.schema import ModelConfig
-from engine.display.progress import say_once
+from engine.display.progress import say, say_once
 from engine.errors import EngineError
 from engine.models.embedded import NAME as EMBEDDED_NAME
 from engine.models.embedded import embedded_model
-from engine.paths import cache_dir, hash_of, user_path, write_text
+from engine.paths import cache_dir, hash_of, is_sealed, sealed, user_path, write_text
 
+ENTRIES = "entries"  # of a store in the cache
 WANTED_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "*.tiktoken", "LICENSE*", "*.md"]
 UNWANTED_FILES = ["consolidated*", "original/*", "onnx/*", "openvino/*", "gguf/*"]  # other copies of the same weights
 
@@ -85,13 +88,26 @@ def remembered(store_name: str, directory: Path, files: Sequence[Path], compute:
     """The answer of `compute` on a folder, from the cache as long as none of `files` changes size or time."""
     state = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     store = cache_dir() / store_name
-    known = read_object(store, "Remove it: it is made again.") if store.is_file() else {}
-    key = str(directory.resolve())
+    known, key = _known(store), str(directory.resolve())
     if known.get(key, {}).get("state") != state:
         known[key] = {"state": state, "hash": compute()}
         store.parent.mkdir(parents=True, exist_ok=True)
-        write_text(store, json.dumps(known))
+        write_text(store, json.dumps(sealed({ENTRIES: known})))
     return str(known[key]["hash"])
+
+
+def _known(store: Path) -> dict[str, Any]:
+    """What a store remembers: nothing where it is missing, damaged or of an earlier version, as all of it can be made again."""
+    if not store.exists():
+        return {}
+    try:
+        content = read_object(store, "It is made again.")
+    except EditError:
+        content = {}
+    if is_sealed(content):
+        return dict(content[ENTRIES])
+    say(f"cache: {store.name} is damaged or of an earlier version, and is made again")
+    return {}
 
 
 def open_model(model: ModelConfig) -> Checkpoint:

@@ -25,6 +25,7 @@ def open_tokenizer(directory: Path, *, quick: bool = False) -> Any:
 
     quick: read tokenizer.json alone where there is one, which does without importing torch.
     """
+    _check_files(directory)
     if not any((directory / name).is_file() for name in TOKENIZER_FILES):
         raise EngineError(f"{directory} has no tokenizer (none of {', '.join(TOKENIZER_FILES)}). Copy it beside the weights.")
     try:
@@ -64,6 +65,7 @@ def open_renderer(directory: Path, model: ModelConfig, *, quick: bool = False) -
 
 def rendering_files(directory: Path, model: ModelConfig) -> dict[str, Path]:
     """The files that decide a rendering, beside the configuration: a run's identity reads them, and no tokenizer is opened."""
+    _check_files(directory)
     more = sorted(directory.glob("additional_chat_templates/*.jinja"))
     names = [*TOKENIZER_FILES, *TEMPLATE_FILES, *(file.relative_to(directory).as_posix() for file in more)]
     found = {name: directory / name for name in names if (directory / name).is_file()}
@@ -71,6 +73,14 @@ def rendering_files(directory: Path, model: ModelConfig) -> dict[str, Path]:
     if given is not None and "{" not in given and user_path(given).is_file():
         found["chat_template"] = user_path(given)
     return found
+
+
+def _check_files(directory: Path) -> None:
+    """Raise EngineError for a name of ours that is there and is no file: transformers would go on without it."""
+    for name in (*TOKENIZER_FILES, *TEMPLATE_FILES, *STOP_FILES):
+        file = directory / name
+        if (file.exists() or file.is_symlink()) and not file.is_file():
+            raise EngineError(f"{file} is no file: a pipe, a folder or a link to nowhere. Copy the file again.")
 
 
 def stop_tokens(directory: Path, tokenizer: Any) -> list[int]:

@@ -8,7 +8,8 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.runs.files import MANIFEST, ROLLOUTS, SCORES, STUDY_FORMAT, SUMMARY, SWEEP_RUN, TIMING
 from engine.runs.json_reader import read_json
-from engine.runs.run_dir import read_manifest
+from engine.runs.manifest import read_manifest
+from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 
 STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
@@ -58,6 +59,7 @@ def read_run(path: Path) -> RunData:
     if not path.is_dir() or not (path / MANIFEST).is_file():
         raise EngineError(f"{path} is not a run directory: it has no manifest.json. Give one that bin/rollout or bin/sweep made.")
     manifest = read_manifest(path)
+    RunDir(path, manifest).check(files_shown(manifest))
     studies = dict(_studies(path, manifest))
     summary = _read(path / SUMMARY) if (path / SUMMARY).is_file() else {}
     if summary and "kind" not in summary:

@@ -15,12 +15,13 @@ from engine.display.study_words import kind_sentences, pair_rank_sentences, read
 from engine.display.sweep_tables import confirmation_table, marginal_table
 from engine.display.table import Table
 from engine.environment import commit
-from engine.paths import write_text
+from engine.paths import write_bytes, write_text
 from engine.report import tables
 from engine.report.browser import as_script, browser_data
 from engine.report.collect import STUDIES, RunData, files_shown, read_run
 from engine.report.plots import Plot, plots_of
-from engine.runs.files import PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
+from engine.runs.files import MANIFEST, PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
+from engine.runs.manifest import read_manifest
 from engine.runs.run_dir import RunDir
 
 PROMPTS = 150  # of each kind, in the browser of responses
@@ -51,6 +52,16 @@ def write_report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) ->
     sections = [make_section(run, number, out.parent, prompts, several=len(runs) > 1) for number, run in enumerate(runs)]
     write_text(out, render(sections, tables.model_table(runs)))
     return out
+
+
+def report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) -> Path:
+    """`write_report` for a command: the page of a run in its own directory is a file that the run knows."""
+    own = next((path for path in paths if (path / MANIFEST).is_file() and (path / REPORT).resolve() == out.resolve()), None)
+    if own is None:
+        return write_report(paths, out, prompts=prompts)
+    run_dir = RunDir(own, read_manifest(own))
+    with run_dir.locked(), run_dir.writing(REPORT, by="bin/report"):
+        return write_report(paths, out, prompts=prompts)
 
 
 def refresh(run_dir: RunDir) -> None:
@@ -100,7 +111,7 @@ def _figures(run: RunData, folder: Path, prefix: str) -> list[tuple[Plot, str]]:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for plot, png in [*_sweep_figures(run), *plots_of(run)]:
-        (folder / f"{prefix}{plot.name}.png").write_bytes(png)
+        write_bytes(folder / f"{prefix}{plot.name}.png", png)
         found.append((plot, base64.b64encode(png).decode()))
     return found
 

@@ -16,9 +16,10 @@ from engine.errors import EngineError
 from engine.paths import write_json
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
-from engine.runs.files import JUDGED, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN
+from engine.runs.files import JUDGED, LIKELIHOODS, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN
+from engine.runs.manifest import read_manifest
 from engine.runs.parquet_reader import count_rows, read_table
-from engine.runs.run_dir import RunDir, read_manifest
+from engine.runs.run_dir import RunDir
 from engine.scoring import calibrations, endpoint_check
 from engine.scoring.biases import add_biases, differential
 from engine.scoring.comparison import compare
@@ -53,9 +54,11 @@ def open_run(path: Path) -> RunDir:
     if not (path / ROLLOUTS).is_file():
         unfinished = " Its rollouts are not finished: run the command that made it again." if _has_shards(path) else ""
         raise EngineError(f"{path} has no {ROLLOUTS}, so there is nothing to judge.{unfinished}")
+    run_dir = RunDir(path, read_manifest(path))
+    run_dir.check([ROLLOUTS, LIKELIHOODS])
     if not count_rows(path / ROLLOUTS):
         raise EngineError(f"{path / ROLLOUTS} has no rows, so there is nothing to judge. Make the run again with bin/rollout.")
-    return RunDir(path, read_manifest(path))
+    return run_dir
 
 
 def judge(path: Path, names: Sequence[str], options: JudgingOptions) -> dict[str, Any]:
@@ -194,7 +197,8 @@ def _summarise(run_dir: RunDir) -> dict[str, Any]:
         "differential": differential(figures),
         "figures": figures,
     }
-    write_json(run_dir.file(JUDGED), summary)
+    with run_dir.writing(JUDGED, by="bin/judge"):
+        write_json(run_dir.file(JUDGED), summary)
     return summary
 
 

@@ -20,13 +20,14 @@ from engine.scoring.run_judge import RunJudge
 BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 
 
-def run(config: RunConfig, path: Path, *, clean: bool = False) -> dict[str, Any]:
+def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session | None = None) -> dict[str, Any]:
     """Run what is not done yet; returns the summary, with why a judge gave up in `stopped`.
 
-    Errors are raised before the run directory is touched where they can be.
+    `session` is the configuration's with an engine that runs already; it is closed. Errors are raised before the run directory
+    is touched where they can be.
     """
     given_layers(config)
-    session = Session(config)
+    session = session or Session(config)
     session.layers()  # all of them in the model
     session.check_swappable()
     check_given_directions(session)

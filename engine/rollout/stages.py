@@ -14,11 +14,12 @@ from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.identity import computed
 from engine.runs.inputs import model_name
 from engine.runs.json_reader import read_json
 from engine.runs.parquet_reader import count_rows
 from engine.runs.requests import Request, sample_of
-from engine.runs.run_dir import RunDir, computed
+from engine.runs.run_dir import RunDir
 from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, RolloutRow
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
@@ -54,6 +55,7 @@ def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any
 
 def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
     """Scores by each judge: those that are missing, and all of them where responses, judge or rubric have changed."""
+    run_dir.set_aside([SCORES])
     for judge in judges:
         stage = f"scores by {judge.name}"
         if count_scored(run_dir.file(SCORES), judge.name) < judge.config.repeat * count_rows(run_dir.file(ROLLOUTS)):
@@ -100,7 +102,7 @@ def make_rollouts(
     `on_row` sees every row, an earlier run's too. `logprobs` keeps what the base says of its own responses, which come with
     them; those of a variant have to be read by the base afterwards.
     """
-    table = parquet.ShardedTable(run_dir.file(ROLLOUTS), ROLLOUT_SCHEMA)
+    table = parquet.ShardedTable(run_dir.file(ROLLOUTS), ROLLOUT_SCHEMA, made_by=run_dir.made_by)
     variants = [session.base, load_variant(session, run_dir.file(DIRECTIONS))]
     done = table.keys()
     for row in table.rows() if done else ():

@@ -19,9 +19,15 @@ BENCH, BENCH_ROWS = "bench.json", "bench.parquet"
 BEHAVIOUR = "behaviour.json"
 
 DIGITS = 6
-RUN_FORMAT = "refusal-run/1"
+RUN_FORMAT = "refusal-run/2"  # since 2 the manifest holds the hash of every file that the run wrote
+READABLE_FORMATS = ("refusal-run/1", RUN_FORMAT)
 RUN, SWEEP_RUN = "run", "sweep"  # the kinds of run directories
 STUDY_FORMAT = 5  # raise where a study's file changes its content: older ones are left out of reports, and made again
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of a run directory is of the run or sweep itself, and was not added by another command."""
+    return name in (SUMMARY, WINNER, TIMING) or (name.endswith((".parquet", ".safetensors")) and name != BENCH_ROWS)
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.runs.parquet_reader import named, read_table
+from engine.runs.parquet_reader import named, open_file, read_table
 
 PART_ROWS = 32_768  # of a merge, in memory at once; a response of 200 tokens takes some 2 kB
 PLACE = "place"
@@ -59,7 +59,7 @@ def merge(files: Sequence[Path], out: Path, schema: pa.Schema, key: Sequence[str
     rank[places] = np.arange(len(places))
     del keys, places
     shutil.rmtree(work, ignore_errors=True)  # of a merge that was killed
-    with pq.ParquetWriter(out, schema) as writer:
+    with pq.ParquetWriter(out, schema, write_page_checksum=True) as writer:
         for table in _parts(files, rank, schema, work):
             writer.write_table(table)
 
@@ -118,7 +118,7 @@ def _placed(files: Sequence[Path], columns: Sequence[str] | None, size: int) -> 
     """Batches of the files' rows with their places."""
     place = 0
     for file in files:
-        with named(file), pq.ParquetFile(file) as parquet:
+        with named(file), open_file(file) as parquet:
             for batch in parquet.iter_batches(size, columns=None if columns is None else list(columns)):
                 yield batch, range(place, place + len(batch))
                 place += len(batch)

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import EngineError
+from engine.runs.manifest import check_regular
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Raise EngineError with the file's name for one that is no Parquet, or a damaged one."""
     try:
+        check_regular(path)
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
@@ -24,7 +26,8 @@ def named(path: Path) -> Iterator[None]:
 def read_table(path: Path, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
     """A Parquet file's columns. Raises EngineError for a damaged file, and for one without a column."""
     with _opened(path, columns):
-        table = pq.read_table(path, columns=None if columns is None else list(columns), **options)
+        wanted = None if columns is None else list(columns)
+        table = pq.read_table(path, columns=wanted, page_checksum_verification=True, **options)
         table.validate(full=True)  # pyarrow reads texts that are no UTF-8, and fails where they are used
         return table
 
@@ -33,10 +36,15 @@ def read_batches(
     path: Path, columns: Sequence[str] | None, size: int, dictionaries: Sequence[str] = ()
 ) -> Iterator[pa.RecordBatch]:
     """A file's columns, at most `size` rows at a time; `dictionaries` are columns whose values are numbered."""
-    with _opened(path, columns), pq.ParquetFile(path, read_dictionary=list(dictionaries)) as file:
+    with _opened(path, columns), open_file(path, dictionaries) as file:
         for batch in file.iter_batches(size, columns=None if columns is None else list(columns)):
             batch.validate(full=True)
             yield batch
+
+
+def open_file(path: Path, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    """A Parquet file whose pages are checked against their checksums as they are read. Open it within `named`."""
+    return pq.ParquetFile(path, read_dictionary=list(dictionaries), page_checksum_verification=True)
 
 
 def column_names(path: Path) -> list[str]:

@@ -1,36 +1,30 @@
-"""A run directory: its manifest, its stages, and the rule that it is never silently reused under another configuration.
+"""A run directory: its stages, its files, and the rule that it is never silently reused under another configuration.
 
-manifest.json holds the resolved configuration, the hashes of what went in and, per stage, the hash of its inputs, its
-time, and the versions, hardware and commit that made it. A stage whose inputs' hash is unchanged and whose files are
-there is not run again.
+manifest.json holds the resolved configuration, the hashes of what went in and of every file that was written and, per stage,
+the hash of its inputs, its time, and the versions, hardware and commit that made it. A stage whose inputs' hash is unchanged
+and whose files are what it wrote is not run again.
 """
 
 import contextlib
 import datetime
-import fcntl
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from editing.checkpoint import free_bytes
-from editing.reading import parse_json
 from engine.configs.load import differing_keys
 from engine.display.progress import say
 from engine.environment import describe
 from engine.errors import EngineError
-from engine.paths import file_hash, hash_of, write_json
-from engine.runs.files import MANIFEST, RUN, RUN_FORMAT, SUMMARY, SWEEP_RUN
+from engine.paths import hash_of, remove_leftovers, shorten
+from engine.runs.files import MANIFEST, RUN, RUN_FORMAT, SUMMARY, SWEEP_RUN, is_own
+from engine.runs.identity import check_same, computed, of_directions, without_spelling
+from engine.runs.lock import INSIDE, empty, locked
+from engine.runs.manifest import FILES, fingerprint, read_manifest, write_manifest
 
-# Keys that change what is printed or added, not what is there. A sweep, whose judge decides, names it beside its configuration.
-COSMETIC = ("description", "published", "judge")
-# How a model, a file of prompts or directions is called: what they hold is in the hashes.
-SPELLING = {
-    "model": {"path", "revision"},
-    "data": {"train_pairs", "selection_pairs", "test_requests", "test_answerable", "unrelated"},
-    "directions": {"file"},
-}
+EARLIER = "an earlier version"
+AGAIN = "Run the command that made it again: it is set aside and made again. Or put back the whole file."
 
 
 class RunDir:
@@ -43,6 +37,12 @@ class RunDir:
     def file(self, name: str) -> Path:
         return self.path / name
 
+    @property
+    def made_by(self) -> str:
+        """The hash of the configuration, which every shard of rows carries."""
+        identity = self.manifest.get("identity")
+        return hash_of(computed(identity) if identity else {})
+
     def run_stage(
         self,
         name: str,
@@ -52,66 +52,149 @@ class RunDir:
         settings: Mapping[str, Any] | None = None,
         writes: Sequence[str] = (),
     ) -> bool:
-        """Run `work` unless it has been done on the same inputs and what it writes is there; tells whether it ran.
+        """Run `work` unless it has been done on the same inputs and its files are what it wrote; tells whether it ran.
 
-        The inputs are the content of the files that it `reads`, as far as they are there, and its `settings`.
+        The inputs are the content of the files that it `reads`, as far as they are there, and its `settings`. Raises EngineError
+        for one of those files that is damaged.
         """
         inputs_hash = hash_of({**self.hashes(reads), **(settings or {})})
-        done = self.manifest["stages"].get(name, {})
-        if done.get("inputs_hash") == inputs_hash and all(self.file(file).exists() for file in writes):
+        if self.manifest["stages"].get(name, {}).get("inputs_hash") == inputs_hash and self.is_whole(writes):
             return False
+        self.check(reads)
         say(f"stage: {name}")
         started = time.monotonic()
-        work()
-        self.manifest["stages"][name] = {
-            "inputs_hash": inputs_hash,
-            "seconds": round(time.monotonic() - started, 2),
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **describe(),
-        }
-        self.save()
+        with self.writing(*writes, by=name):
+            work()
+            self.manifest["stages"][name] = {
+                "inputs_hash": inputs_hash,
+                "seconds": round(time.monotonic() - started, 2),
+                "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                **describe(),
+            }
         return True
 
     def hashes(self, names: Sequence[str]) -> dict[str, str]:
         """The hash of each file that is there, by name."""
-        return {name: file_hash(self.file(name)) for name in names if self.file(name).is_file()}
+        found = {name: fingerprint(self.file(name)) for name in names}
+        return {name: shorten(known["sha256"]) for name, known in found.items() if known is not None}
+
+    @contextlib.contextmanager
+    def writing(self, *names: str, by: str) -> Iterator[None]:
+        """While the stage or command `by` writes these files: what they were counts no more, what they are is kept afterwards."""
+        self.set_aside(names)
+        known = self.manifest.setdefault(FILES, {})
+        forgotten = [known.pop(name) for name in names if name in known]
+        forgotten += [self.manifest["stages"].pop(by)] if by in self.manifest.get("stages", {}) else []
+        if forgotten:
+            self.save()
+        yield
+        self._record(names, by)
+        self.save()
+
+    def is_whole(self, names: Sequence[str]) -> bool:
+        """Whether each file is what the run wrote. A manifest of before files had hashes says nothing but that one is there."""
+        if FILES not in self.manifest:
+            return all(self.file(name).is_file() for name in names)
+        return all(self._is_as_written(name) is True for name in names)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise EngineError for a file that is there and is not what the run wrote."""
+        for name in names:
+            if self._is_as_written(name) is False:
+                by = self.manifest[FILES][name].get("by")
+                raise EngineError(f"{self.file(name)} is not what '{by}' wrote: it is damaged, or was changed. {AGAIN}")
+
+    def set_aside(self, names: Sequence[str]) -> None:
+        """Move files that are not what the run wrote out of the way, by name: their content is made again."""
+        for name in names:
+            if self._is_as_written(name) is False:
+                aside = set_aside(self.file(name))
+                say(f"run directory: {name} is not what was written there; set aside as {aside.name}, and made again")
+
+    def _is_as_written(self, name: str) -> bool | None:
+        """None where the file is missing, or where nothing is known of it."""
+        known, file = self.manifest.get(FILES, {}).get(name), self.file(name)
+        if known is None or not (file.exists() or file.is_symlink()):
+            return None
+        return fingerprint(file) == {"sha256": known.get("sha256"), "bytes": known.get("bytes")}
+
+    def _record(self, names: Sequence[str], by: str) -> None:
+        for name in names:
+            if (found := fingerprint(self.file(name))) is not None:
+                self.manifest.setdefault(FILES, {})[name] = found | {"by": by}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out. Raises EngineError where another is at work here."""
-        with self.file(".lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise EngineError(f"Another process is at work in {self.path}. Wait for it, or choose another --out.") from None
+        """Keep other processes out, and know what they left. Raises EngineError where another is at work here."""
+        with locked(self.path) as is_held:
+            self._take_up()
+            if is_held:
+                remove_leftovers(self.path)
+                self._know_earlier_files()
             yield
 
+    def _take_up(self) -> None:
+        """The manifest as it is now: another process may have worked here since it was read."""
+        if not self.manifest.get("identity"):
+            return
+        there = read_manifest(self.path) if self.file(MANIFEST).is_file() else {"identity": {"config": {}}}
+        if without_spelling(there["identity"]) != without_spelling(self.manifest["identity"]):
+            raise EngineError(f"Another process made {self.path} anew meanwhile, or removed it. Run the command again.")
+        self.manifest = there
+
+    def _know_earlier_files(self) -> None:
+        """Take the files of a run that was made before files had hashes for what they are."""
+        if not self.manifest.get("identity") or self.manifest.get("format") == RUN_FORMAT:
+            return
+        files = sorted(file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file())
+        self._record([name for name in files if is_own(name)], EARLIER)
+        self.manifest["format"] = RUN_FORMAT
+        self.manifest.setdefault(FILES, {})
+        self.save()
+
     def save(self) -> None:
-        write_json(self.file(MANIFEST), self.manifest)
+        write_manifest(self.path, self.manifest)
+
+
+def set_aside(file: Path) -> Path:
+    """Give a damaged file another name, which nothing reads; returns it."""
+    aside = file.with_name(f"{file.name}.damaged-{time.time_ns()}")
+    file.rename(aside)
+    return aside
 
 
 def open_run_dir(path: Path, identity: Mapping[str, Any], *, kind: str = RUN, clean: bool = False) -> RunDir:
     """Open or make a run directory for `identity` (configuration and input hashes); `kind` is RUN or SWEEP_RUN.
 
-    Raises EngineError for a folder that is not a run directory, and for one of another identity, with the keys that
-    differ and the ways out. `clean` empties a run directory first, never another folder.
+    Raises EngineError for a folder that is not a run directory, for one of another identity, with the keys that differ and the
+    ways out, and where another process is at work in one that is to be made or emptied. `clean` empties a run directory
+    first, never another folder.
     """
     if path.is_symlink() and clean:
         raise EngineError(
             f"{path} is a link; --clean removes run directories, not what a link points at. Name the folder itself."
         )
-    if path.exists() and not _is_run_dir(path):
-        raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
-    if clean and path.exists():
-        shutil.rmtree(path)
-    if (path / MANIFEST).is_file():
+    _check_run_dir(path)
+    if not clean and (path / MANIFEST).is_file():
         manifest = read_manifest(path)
-        _check_same(path, manifest["identity"], identity)
+        check_same(path, manifest["identity"], identity)
         if without_spelling(manifest["identity"]) == without_spelling(identity):
             return RunDir(path, manifest)
-    else:
-        manifest = {"format": RUN_FORMAT, "kind": kind, "stages": {}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path):
+        _check_run_dir(path)
+        return _begun(path, identity, kind, clean=clean)
+
+
+def _begun(path: Path, identity: Mapping[str, Any], kind: str, *, clean: bool) -> RunDir:
+    """A run directory of this identity, emptied first where that is asked for. Its lock is held."""
     path.mkdir(parents=True, exist_ok=True)
+    if clean:
+        empty(path)
+    manifest: dict[str, Any] = {"format": RUN_FORMAT, "kind": kind, "stages": {}, FILES: {}}
+    if (path / MANIFEST).is_file():
+        manifest = read_manifest(path)
+        check_same(path, manifest["identity"], identity)
     run_dir = RunDir(path, manifest | {"identity": dict(identity)})
     run_dir.save()
     return run_dir
@@ -128,43 +211,25 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
     elsewhere = "Name another run directory (--out; bin/edit: --run)."
     if manifest["kind"] == SWEEP_RUN:
         raise EngineError(f"{path} is a sweep's directory, which has directions of its own. {elsewhere}")
-    if differing := differing_keys(_of_directions(manifest["identity"]), _of_directions(identity)):
+    if differing := differing_keys(of_directions(manifest["identity"]), of_directions(identity)):
         raise EngineError(f"{path} holds or awaits other directions:\n  " + "\n  ".join(differing) + f"\n{elsewhere}")
     return RunDir(path, manifest)
 
 
-def _of_directions(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an identity that directions depend on."""
-    config = without_spelling(identity)["config"]
-    data, directions = config.get("data", {}), config.get("directions", {})
-    read_at = {key: directions.get(key) for key in ("position", "estimator")}
-    found = {key: identity.get(key) for key in ("base_hash", "rendering_hashes")}
-    hashes = {key: identity.get("data_hashes", {}).get(key) for key in ("train_pairs", "directions")}
-    pairs = {**hashes, **{key: data.get(key) for key in ("num_pairs", "pair_columns")}}
-    return {**found, "data": pairs, "config": {"model": config.get("model"), "directions": read_at}}
+def check_files(path: Path, names: Sequence[str]) -> None:
+    """Raise EngineError for one of these files of a run that is not what the run wrote. A folder that is no run has none."""
+    if (path / MANIFEST).exists() or (path / MANIFEST).is_symlink():
+        RunDir(path, read_manifest(path)).check(names)
 
 
 def is_finished(path: Path, identity: Mapping[str, Any]) -> bool:
-    """Whether `path` is a run directory of this identity whose summary is there."""
+    """Whether `path` is a run directory of this identity whose summary is there and whose own files are whole."""
     if not (path / SUMMARY).is_file() or not (path / MANIFEST).is_file():
         return False
     manifest = read_manifest(path)
-    return "summary" in manifest["stages"] and without_spelling(manifest["identity"]) == without_spelling(identity)
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a run directory. Raises EngineError where it cannot be read."""
-    try:
-        manifest = parse_json((path / MANIFEST).read_bytes())
-        config, stages = manifest["identity"]["config"], manifest["stages"]
-        if manifest["format"] == RUN_FORMAT and config and isinstance(config, dict) and isinstance(stages, dict):
-            # Before the field was written, only a sweep's configuration had no directions.
-            return {"kind": RUN if "directions" in config else SWEEP_RUN, **manifest}
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise EngineError(
-        f"{path}/manifest.json cannot be read as a run's. Use another directory with --out, or remove this one yourself."
-    )
+    if "summary" not in manifest["stages"] or without_spelling(manifest["identity"]) != without_spelling(identity):
+        return False
+    return RunDir(path, manifest).is_whole([name for name in manifest.get(FILES, {}) if is_own(name)])
 
 
 def check_space(path: Path, needed: int) -> None:
@@ -176,39 +241,15 @@ def check_space(path: Path, needed: int) -> None:
         )
 
 
+def _check_run_dir(path: Path) -> None:
+    """Raise EngineError for a folder or file that is no run directory."""
+    if path.exists() and not _is_run_dir(path):
+        raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
+
+
 def _is_run_dir(path: Path) -> bool:
     if not path.is_dir():
         return False
     # A run killed at its first write leaves a temporary manifest and nothing else.
-    started = all(file.name.startswith((".manifest.json.", ".lock")) for file in path.iterdir())
+    started = all(file.name.startswith((f".{MANIFEST}.", INSIDE)) for file in path.iterdir())
     return started or ((path / MANIFEST).is_file() and bool(read_manifest(path)))
-
-
-def _check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    differing = differing_keys(computed(old), computed(new))
-    if differing:
-        raise EngineError(
-            f"{path} was made under another configuration:\n  "
-            + "\n  ".join(differing)
-            + "\nUse --clean to throw its results away, or --out DIR to keep them and write elsewhere."
-        )
-
-
-def computed(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an identity that decides what a run computes: without names of files, and without what is only printed."""
-    found = without_spelling(identity)
-    return {**found, "config": {key: value for key, value in found["config"].items() if key not in COSMETIC}}
-
-
-def without_spelling(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """An identity without the names of files and models: two spellings of one path are one run.
-
-    A key that is not set says nothing either: an earlier version did not know it.
-    """
-    config = {
-        name: {key: value for key, value in part.items() if key not in SPELLING.get(name, ()) and value is not None}
-        if isinstance(part, Mapping)
-        else part
-        for name, part in identity["config"].items()
-    }
-    return {**identity, "config": config}

@@ -19,6 +19,7 @@ from engine.runs import parquet_reader
 from engine.runs.files import LIKELIHOODS, ROLLOUTS
 from engine.runs.kinds import TEST
 from engine.runs.requests import DECLINED
+from engine.runs.run_dir import check_files
 from engine.runs.schemas import Row
 from engine.scoring.biases import source_of
 from judging import agreement
@@ -83,6 +84,7 @@ def open_labelling(run: Path, rater: str, number: int, seed: int) -> Labelling:
 
 def responses(run: Path) -> Iterator[Row]:
     """Test responses of the declined kind: the run's, and those of controls that `bin/extract --effect` made beside it."""
+    check_files(run, [ROLLOUTS, LIKELIHOODS])
     files = [run / ROLLOUTS, *sorted(run.glob(f"effect/*/{ROLLOUTS}"))]
     if not any(file.is_file() for file in files):
         raise EngineError(f"{run} has no {ROLLOUTS}, so there is nothing to label. Give a run directory of bin/rollout.")

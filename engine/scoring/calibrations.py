@@ -8,7 +8,7 @@ from typing import Any
 from engine.configs.judges import OFFLINE
 from engine.environment import commit
 from engine.errors import EngineError
-from engine.paths import cache_dir, file_hash, hash_of, write_json
+from engine.paths import CHECKSUM, cache_dir, file_hash, hash_of, is_sealed, sealed, write_json
 from engine.runs.json_reader import read_json
 from engine.scoring.grader import FITTED, TEXT_ONLY, FittedGrader, Grader, OfflineGrader, notice_of_model
 from engine.scoring.labels import BLIND, EMBEDDED, FILES, SHIPPED, Label, Labels, load_labels
@@ -17,6 +17,7 @@ from judging.calibration import grade_rates, yes_no_rates
 from judging.judgement import Judgement
 
 LABELLED_REFERENCE = -0.758  # the base's median over its responses to the selection requests, nats a token (SmolLM2-135M)
+MEASURE_AGAIN = "Remove it and measure the judge again: bin/judge --calibrate."
 FORMAT = 3  # of a calibration: raise where its fields change
 FEWEST = 30  # labels: the error rates of fewer say nothing
 SCALES = ("compliance", "coherence", "declined")
@@ -110,7 +111,12 @@ def calibrate_on(grader: Grader, labels: Labels) -> tuple[Record, list[Judgement
 
 
 def _read(path: Path) -> Record | None:
-    return read_json(path, "Remove it: it is made again.") if path.is_file() else None
+    if not path.is_file():
+        return None
+    record = read_json(path, MEASURE_AGAIN)
+    if CHECKSUM in record and not is_sealed(record):
+        raise EngineError(f"{path} is not what was written there. {MEASURE_AGAIN}")
+    return {key: value for key, value in record.items() if key != CHECKSUM}
 
 
 def _judged(record: Record) -> int:
@@ -168,7 +174,7 @@ def write_calibration(record: Record) -> None:
     """Keep a calibration for every later run."""
     path = _path(**record["judge"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, record)
+    write_json(path, sealed(record))
 
 
 def _path(name: str, model: str, rubric_hash: str) -> Path:

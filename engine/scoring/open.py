@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from engine.cluster import check_address, cluster_address, connect
+from engine.cluster import check_address, check_key_may_travel, cluster_address, connect
 from engine.configs.judges import ClassifierModel, JudgeFile, OwnModel, label_of
 from engine.display.progress import say
 from engine.paths import shorten
@@ -75,10 +75,14 @@ def open_asker(
         return RayCrew(endpoint, hooks, key)
 
     # An address on loopback is this machine's, wherever a cluster's actors may be.
-    elsewhere = cluster_address() is not None and urlsplit(endpoint.base_url).hostname in LOOPBACK
+    elsewhere = cluster_address() is not None and _is_here(endpoint)
     starters = [here, *([with_ray] if expected >= FEW_CALLS and not elsewhere else [])]
     options: dict[str, Any] = {"budget": budget, "say": say, "on_wait": Ticker(endpoint.model)}
     return Asker(endpoint, hooks, cache or judge_cache(), starters, **options)
+
+
+def _is_here(endpoint: Endpoint) -> bool:
+    return urlsplit(endpoint.base_url).hostname in LOOPBACK
 
 
 class Ticker:
@@ -108,6 +112,8 @@ def check_judge(file: JudgeFile | None, max_cost: float | None) -> None:
     elif file.endpoint is not None:
         if (address := cluster_address()) is not None:
             check_address(address)
+            if file.endpoint.key() is not None and not _is_here(file.endpoint):
+                check_key_may_travel(file.endpoint.api_key_env or "the environment")
         file.endpoint.key()
         file.endpoint.ssl_context()
         file.endpoint.check_price(max_cost)

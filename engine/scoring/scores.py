@@ -5,13 +5,11 @@ run, and what other judges said of it stays as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from engine.configs.judges import OFFLINE
 from engine.errors import EngineError
@@ -46,7 +44,7 @@ def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
 
 def replace_scores(scores: Path, judge: str, found: Iterable[list[ScoreRow]]) -> None:
     """Write scores.parquet: what other judges said stays as it is, then come the rows of `judge`, some at a time."""
-    with replace_atomically(scores) as temporary, closing(pq.ParquetWriter(temporary, SCORE_SCHEMA)) as writer:
+    with replace_atomically(scores) as temporary, parquet.writer(temporary, SCORE_SCHEMA) as writer:
         for table in kept_scores(scores, set(names_of(judge))):
             writer.write_table(table)
         for lines in found:

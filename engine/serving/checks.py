@@ -27,7 +27,7 @@ OF_THE_VARIANT = "It would make another model of the variant."
 NOT_PASSED_ON = {
     "--host": "Give --host before the --: an open address needs a key.",
     "--port": "Give --port before the --.",
-    "--api-key": "Give --api-key before the --: it then stays off the command line, where others can read it.",
+    "--api-key": f"Set {KEY_VARIABLE}, or give --api-key-fd before the --: others can read a command line.",
     "--uds": "The ready line and --port are of an address.",
     "--grpc": "It listens without a key.",
     "--headless": "It serves nothing.",
@@ -47,6 +47,7 @@ NOT_SWAPPABLE = {
     "--enable-lora": "A hot swap does not take LoRA layers.",
 }
 MEMORY_FLAGS = ("--gpu-memory-utilization", "--kv-cache-memory")
+MOST_KEY = 4096
 MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
 
 
@@ -91,6 +92,18 @@ def _flags(options: ServeOptions) -> dict[str, str]:
     return found
 
 
+def read_key(descriptor: int) -> str:
+    """A key from an open descriptor. Raises EngineError for one that is not open, and for an empty or long key."""
+    try:
+        data = os.read(descriptor, MOST_KEY + 1)
+        key = data.decode("ascii").strip()
+    except (OSError, ValueError) as error:
+        raise EngineError(f"--api-key-fd {descriptor} gives no key ({error}). Try: --api-key-fd 0 < FILE") from error
+    if not key or len(data) > MOST_KEY or not key.isprintable() or " " in key:
+        raise EngineError(f"--api-key-fd {descriptor} gives no key: expected one line of 1 to {MOST_KEY} characters.")
+    return key
+
+
 def given_key(options: ServeOptions) -> str | None:
     """The user's own key."""
     return options.api_key or os.environ.get(KEY_VARIABLE) or None
@@ -105,7 +118,7 @@ def check_address(options: ServeOptions) -> str | None:
     if options.host not in LOOPBACK and not key:
         raise EngineError(
             f"{options.host} can be reached from other machines, and an edited model should not be open to all of them. Give a "
-            f"key with --api-key or {KEY_VARIABLE}, or have one made with --new-key."
+            f"key with {KEY_VARIABLE} or --api-key-fd, or have one made with --new-key."
         )
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family) as trial:

@@ -1,6 +1,5 @@
 """The folders that a server opens, in the cache by their variants' hashes: written once, looked through before they are used."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import remembered
 from engine.models.variant import Variant
-from engine.paths import cache_dir
+from engine.paths import cache_dir, replace_atomically
 from engine.runs.inputs import RunInputs
 
 VERIFIED = "verified_folders.json"
@@ -53,9 +52,8 @@ def base_folder(session: RunInputs) -> Path:
     target = session.checkpoint.directory.resolve()
     if link.resolve() != target:
         link.parent.mkdir(parents=True, exist_ok=True)
-        made = link.with_name(f".{link.name}.{os.getpid()}")
-        made.symlink_to(target, target_is_directory=True)
-        made.replace(link)
+        with replace_atomically(link) as made:
+            made.symlink_to(target, target_is_directory=True)
     return link
 
 

@@ -18,18 +18,22 @@ from engine.errors import EngineError
 from engine.inference.answers import opening_of
 from engine.inference.arguments import OPENED_AS, hardware_arguments
 from engine.models.variant import Variant
-from engine.paths import cache_dir, hash_of, write_json, write_text
+from engine.paths import cache_dir, hash_of, write_bytes, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.session import Session
-from engine.serving.checks import KEY_VARIABLE, ServeOptions, share_for_swaps
+from engine.serving.checks import KEY_VARIABLE, LOOPBACK, ServeOptions, share_for_swaps
+from engine.serving.door import HOSTS_VARIABLE, LOCAL_HOSTS
 from engine.serving.folders import Launch, ServedModel, base_folder, variant_folder
 from engine.vllm_compat import WORKER_EXTENSION, adapter_ranks
 
 SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
+DOOR = "engine.serving.door.DoorMiddleware"
 
 DEFAULTS = {"VLLM_NO_USAGE_STATS": "1"}
 # The guard and the gate are Python, around Python's server; a stored response would be made after its request has ended.
 NEEDED = {"VLLM_USE_RUST_FRONTEND": "0", "VLLM_ENABLE_RESPONSES_API_STORE": "0"}
+# Whatever the shell says: routes that call the workers, that load adapters by path, and arguments that are unpickled.
+NEEDED |= dict.fromkeys(("VLLM_SERVER_DEV_MODE", "VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_ALLOW_INSECURE_SERIALIZATION"), "0")
 
 
 def prepare(sessions: Sequence[Session], options: ServeOptions, key: str | None) -> Launch:
@@ -46,7 +50,7 @@ def prepare(sessions: Sequence[Session], options: ServeOptions, key: str | None)
     command = _command(first, weights, served[0].name, options)
     if as_adapters:
         command += _lora_flags(sessions, models)
-    return Launch([*command, *_around(key), *options.extra], served, _url(options), {KEY_VARIABLE: key} if key else {})
+    return Launch([*command, *_around(key), *options.extra], served, _url(options), _environment(key, options))
 
 
 def _command(session: Session, weights: Path, name: str, options: ServeOptions) -> list[str]:
@@ -73,8 +77,14 @@ def _template_file(template: str) -> Path:
 
 
 def _around(key: str | None, *middleware: str) -> list[str]:
-    """Flags of what stands around vLLM's application: the guard outermost, where there is a key."""
-    return [part for name in (*middleware, *([GUARD] if key else [])) for part in ("--middleware", name)]
+    """Flags of what stands around vLLM's application: the guard outermost, where there is a key, then the door."""
+    return [part for name in (*middleware, DOOR, *([GUARD] if key else [])) for part in ("--middleware", name)]
+
+
+def _environment(key: str | None, options: ServeOptions) -> dict[str, str]:
+    """What the guard and the door read: the key, and on loopback the names that this machine goes by."""
+    hosts = ",".join(LOCAL_HOSTS) if options.host in LOOPBACK else ""
+    return {HOSTS_VARIABLE: hosts} | ({KEY_VARIABLE: key} if key else {})
 
 
 def _url(options: ServeOptions) -> str:
@@ -97,14 +107,14 @@ def prepare_swappable(sessions: Sequence[Session], options: ServeOptions, key: s
     if has_gpu():  # last: it holds whatever share the user names, less what swaps keep
         command += flags_of(share_for_swaps(sessions[0], options))
     admin_key = os.environ.get(swap.KEY_VARIABLE) or secrets.token_urlsafe(24)
-    environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key} | ({KEY_VARIABLE: key} if key else {})
+    environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key, **_environment(key, options)}
     models = [ServedModel(SWAPPABLE, f"{len(variants)} variants, now base", weights)]
     return Launch(command, models, _url(options), environment)
 
 
 def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> Path:
     """The file that the middleware reads: how the workers open, and each variant's hash, basis file and alphas."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     entries = {}
@@ -112,7 +122,7 @@ def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> P
         basis = None
         if variant.edit is not None:
             basis = str(folder / f"{variant.hash}.safetensors")
-            save_file({"basis": variant.edit.basis_HK.contiguous()}, basis)
+            write_bytes(Path(basis), save({"basis": variant.edit.basis_HK.contiguous()}))
         keep_norms = variant.edit.keep_norms if variant.edit else False
         entries[variant.name] = {"hash": variant.hash, "basis": basis, "alphas": variant.alphas, "keep_norms": keep_norms}
     opening = opening_of(str(session.checkpoint.directory), *(variant.plan.scope for variant in variants))

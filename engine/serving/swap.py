@@ -14,18 +14,20 @@ import ipaddress
 import json
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.inference.answers import checked_answers
-from engine.serving.gate import Gate
+from engine.serving.gate import Gate, GivenUp
 from engine.serving.guard import ADMIN_ROUTE, AsgiScope, Receive, Send, bears, respond
 from engine.vllm_compat import served_engine
 
 CATALOGUE_VARIABLE, KEY_VARIABLE = "REFUSAL_SWAP_CATALOGUE", "REFUSAL_ADMIN_KEY"
 ROUTE, HEADER = ADMIN_ROUTE, b"x-refusal-variant"
 MODELS = "/v1/models"
-PATIENCE_S, IDLE_POLL_S = 300.0, 0.05
+PATIENCE_S, MOST_PATIENCE_S, IDLE_POLL_S = 300.0, 600.0, 0.05
+GUESS_S, MOST_GUESSES = 1.0, 16
 MOST_BYTES = 4096  # of an admin request
 
 
@@ -39,6 +41,7 @@ class SwapMiddleware:
         self.gate = Gate()
         self.current: str | None = "base"  # None after a swap that failed
         self.opened = False
+        self.guesses, self.guessing = 0, asyncio.Lock()
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":  # one connection makes many responses, which could not be told apart
@@ -86,21 +89,36 @@ class SwapMiddleware:
         if not _from_here(scope):
             return 403, {"error": "The admin route answers this machine alone."}
         if not bears(scope, self.key):
-            return 401, {"error": "Give the admin key: Authorization: Bearer KEY."}
+            return await self._wrong_key()
         if scope["method"] == "GET":
             return 200, self._state()
         try:
             asked = json.loads(await _body(receive))
-            name, patience = asked["variant"], float(asked.get("wait", PATIENCE_S))
+            name, patience = asked["variant"], _patience(asked.get("wait", PATIENCE_S))
         except (ValueError, KeyError, TypeError, AttributeError):
-            return 400, {"error": 'Expected a JSON object such as {"variant": "NAME"}.'}
+            expected = f'such as {{"variant": "NAME"}}; "wait" is 0 to {MOST_PATIENCE_S:g} seconds'
+            return 400, {"error": f"Expected a JSON object {expected}."}
         if not isinstance(name, str) or name not in self.catalogue["variants"]:
             return 404, {"error": f"There is no variant '{name}'; there are {', '.join(self.catalogue['variants'])}."}
         try:
-            async with self.gate.swap(patience):
+            async with self.gate.swap(patience, partial(_gone, receive)):
                 return await self._swap(served_engine(scope["app"]), name, patience)
+        except GivenUp:
+            return 499, {"error": "Nobody waits for this swap any more, and nothing was changed."}
         except TimeoutError:
             return 409, {"error": f"Responses are still under way after {patience:g} s, and nothing was changed. Try again."}
+
+    async def _wrong_key(self) -> tuple[int, dict[str, Any]]:
+        """Wrong keys are answered one after the other, a second each: guessing takes for ever, the right key no time."""
+        if self.guesses >= MOST_GUESSES:
+            return 429, {"error": "Too many wrong keys at once."}
+        self.guesses += 1
+        try:
+            async with self.guessing:
+                await asyncio.sleep(GUESS_S)
+        finally:
+            self.guesses -= 1
+        return 401, {"error": "Give the admin key: Authorization: Bearer KEY."}
 
     async def _swap(self, engine: Any, name: str, patience: float) -> tuple[int, dict[str, Any]]:
         variant, started = self.catalogue["variants"][name], time.monotonic()
@@ -156,6 +174,19 @@ def _with_state(body: bytes, state: dict[str, Any]) -> dict[str, Any]:
     for card in listing.get("data", []):
         card |= state
     return listing
+
+
+def _patience(value: Any) -> float:
+    """Seconds to wait. Raises ValueError for what is no number in range: NaN compares with nothing."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_PATIENCE_S:
+        raise ValueError("wait")
+    return float(value)
+
+
+async def _gone(receive: Receive) -> None:
+    """Ends when the client has hung up."""
+    while (await receive()).get("type") != "http.disconnect":
+        pass
 
 
 async def _body(receive: Receive) -> bytes:

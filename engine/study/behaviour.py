@@ -38,6 +38,7 @@ def read_run(session: Session, run_dir: RunDir) -> list[Row]:
         raise EngineError(
             f"{run_dir.path} has no responses. Run bin/rollout --variant {session.config.variant} --out {run_dir.path} first."
         )
+    run_dir.check([ROLLOUTS])
     return parquet.read_rows(run_dir.file(ROLLOUTS))
 
 

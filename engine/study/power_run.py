@@ -11,6 +11,7 @@ from engine.errors import EngineError
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, SCORES
 from engine.runs.inputs import DECLINED
+from engine.runs.run_dir import check_files
 from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores
 from extraction.kinds import Kinds
@@ -39,6 +40,7 @@ def run_setting(folder: Path, figure: str, variant: str | None) -> RunSetting:
 
     Raises EngineError for a folder without scored responses, for an unknown variant, and for too few prompts.
     """
+    check_files(folder, [ROLLOUTS, SCORES])
     if not all((folder / name).is_file() for name in (ROLLOUTS, SCORES)):
         raise EngineError(f"{folder} has no scored responses; expected a folder that bin/rollout made. Or give --base and --icc.")
     judge, scores = next(iter(read_scores(folder / SCORES).items()))

@@ -11,7 +11,7 @@ from engine.evaluate.rules import LocalRules, RayRules
 from engine.evaluate.tasks import Engines, LocalEngine
 from engine.paths import hash_of, write_json, write_text
 from engine.runs import parquet
-from engine.runs.files import PRODUCTS, SCREEN, SCREENED, SUMMARY, TIMING, WINNER
+from engine.runs.files import LIKELIHOODS, PRODUCTS, ROLLOUTS, SCORES, SCREEN, SCREENED, SUMMARY, SWEEP, TIMING, WINNER
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
@@ -25,14 +25,18 @@ from engine.sweep.search import Search, grids_of_sweep
 
 def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, grader: Grader) -> None:
     """Everything that is not done yet, on `count` engines, chosen by what `grader` says."""
+    run_dir.set_aside([ROLLOUTS, LIKELIHOODS, SCREENED, SCORES])
     grids = grids_of_sweep(session, run_dir)
     grids[0].listed()  # a subspace whose directions are dependent is named before anything is generated
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
     rollouts = Rollouts(session, run_dir, engines, grader, LocalRules() if count == 1 else RayRules())
     search, *controls = [Search(session, inputs, grid, rollouts) for grid in grids]
-    screen_table = parquet.ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, key=["variant_hash"])
+    screen_table = parquet.ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, ["variant_hash"], made_by=run_dir.made_by)
     try:
-        screened = {} if session.config.sweep.exhaustive else run_screen(session, grids, inputs, screen_table, rollouts)
+        screened: Mapping[str, Row] = {}
+        if not session.config.sweep.exhaustive:
+            with run_dir.writing(SCREENED, by="screen"):
+                screened = run_screen(session, grids, inputs, screen_table, rollouts)
         finalists = search.searched(screened)
         chosen = [chosen_by(control, screened) for control in controls]
         tested = search.confirmed(finalists, chosen)
@@ -52,11 +56,12 @@ def chosen_by(control: Search, screened: Mapping[str, Row]) -> Candidate:
 def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candidate]) -> None:
     """Everything that comes of a search; `tested` is the base, the finalists with the winner first, and the controls."""
     rows = result.confirm_rows(search, tested)
-    result.write_tables(run_dir, search, rows)
-    write_text(run_dir.file(WINNER), result.winner_toml(search, tested[1]))
-    draw_products(search.stages, run_dir.file(PRODUCTS))
-    draw_screen(search.stages, session.config.sweep, run_dir.file(SCREEN))
-    summary = result.summarise(search, tested, rows)
-    write_json(run_dir.file(TIMING), result.timing(search.rollouts))
+    with run_dir.writing(SWEEP, SCORES, ROLLOUTS, LIKELIHOODS, WINNER, PRODUCTS, SCREEN, TIMING, by="search"):
+        result.write_tables(run_dir, search, rows)
+        write_text(run_dir.file(WINNER), result.winner_toml(search, tested[1]))
+        draw_products(search.stages, run_dir.file(PRODUCTS))
+        draw_screen(search.stages, session.config.sweep, run_dir.file(SCREEN))
+        summary = result.summarise(search, tested, rows)
+        write_json(run_dir.file(TIMING), result.timing(search.rollouts))
     work = partial(write_json, run_dir.file(SUMMARY), summary)
     run_dir.run_stage("summary", work, settings={"summary": hash_of(summary)}, writes=[SUMMARY])

@@ -25,7 +25,7 @@ from engine.checkpoints.verify import plan_of, verify_checkpoint
 from engine.configs.judges import load_judge
 from engine.configs.load import load_config
 from engine.runs import parquet_reader
-from engine.runs.run_dir import read_manifest
+from engine.runs.manifest import read_manifest
 from engine.runs.session import Session
 from engine.scoring.blind import COLUMNS, read_lines, readings
 from engine.scoring.labels import load_labels

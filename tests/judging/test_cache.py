@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import random
 import sqlite3
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,48 @@ def test_two_processes_share_a_file(tmp_path: Path) -> None:
     cache = ReplyCache(path)
     assert len(cache.answered([address(number) for number in range(100)])) == 75
     cache.close()
+
+
+def test_a_flipped_bit_of_a_row_is_noticed_and_the_answer_is_asked_for_again(tmp_path: Path) -> None:
+    path, said = tmp_path / "cache.sqlite", list[str]()
+    cache = ReplyCache(path)
+    cache.put([done(number, f'{{"compliance": 1, "number": {number}}}') for number in range(3)])
+    cache.close()
+    data = path.read_bytes()
+    assert data.count(b'"compliance": 1, "number": 1') == 1
+    path.write_bytes(data.replace(b'"compliance": 1, "number": 1', b'"compliance": 0, "number": 1'))
+    cache = ReplyCache(path, said.append)
+    assert set(cache.get([address(number) for number in range(3)])) == {address(0), address(2)}
+    assert cache.answered([address(1)]) == set()
+    cache.close()
+    assert "1 answers of cache.sqlite are damaged and forgotten" in said[0]
+
+
+@pytest.mark.slow
+def test_four_hundred_damages_change_no_answer_in_silence(tmp_path: Path) -> None:
+    path, rng = tmp_path / "cache.sqlite", random.Random(5)
+    cache = ReplyCache(path)
+    addresses = [address(number) for number in range(200)]
+    cache.put([done(number, f'{{"compliance": 0.5, "coherence": 1, "reason": "{number}"}}') for number in range(200)])
+    whole = cache.get(addresses)
+    cache.close()
+    data, counts = path.read_bytes(), Counter[str]()
+    for number in range(400):
+        damaged, place = bytearray(data), rng.randrange(len(data))
+        size = rng.choice([1, 1, 16, 512])
+        damaged[place : place + size] = bytes(byte ^ rng.randrange(1, 256) for byte in damaged[place : place + size])
+        file, said = tmp_path / f"{number}.sqlite", list[str]()
+        file.write_bytes(damaged)
+        try:
+            other = ReplyCache(file, said.append)
+            found = other.get(addresses)
+            other.close()
+        except JudgeError:
+            counts["refused"] += 1
+            continue
+        changed = [key for key, stored in found.items() if stored != whole[key]]
+        counts["changed"] += bool(changed)
+        counts["told"] += bool(said)
+        counts["lost in silence"] += not said and len(found) < len(whole)
+    print(dict(counts))
+    assert counts["changed"] == 0

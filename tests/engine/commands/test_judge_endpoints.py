@@ -11,6 +11,8 @@ import pytest
 from engine.errors import EngineError
 from engine.rollout import judge_again
 from engine.rollout.judge_again import JudgingOptions
+from engine.runs.manifest import read_manifest
+from engine.runs.run_dir import RunDir
 from tests.engine.commands.judged import KEY_VARIABLE, judge_file, make_run, run
 from tests.judging.chaos import KEY, Chaos
 from tests.judging.imitation import Imitation, error, openai_error, plain, refuses, verdict_in
@@ -148,7 +150,10 @@ def test_a_ca_file_stands_beside_the_judges_file(tmp_path: Path) -> None:
 
 
 def altered(path: Path, name: str, change: Any) -> Path:
-    pq.write_table(change(pq.read_table(path / name)), path / name)
+    """The run as an earlier version, or somebody who knows what he does, would have left it: the manifest knows the file."""
+    run_dir = RunDir(path, read_manifest(path))
+    with run_dir.writing(name, by="another version"):
+        pq.write_table(change(pq.read_table(path / name)), path / name)
     return path
 
 

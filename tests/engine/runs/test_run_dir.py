@@ -1,13 +1,18 @@
 """Run directories: stages are done once, and no directory is reused under another configuration."""
 
+import errno
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.errors import EngineError
+from engine.paths import hash_of
 from engine.runs.files import SWEEP_RUN
-from engine.runs.run_dir import open_for_directions, open_run_dir
+from engine.runs.manifest import read_manifest
+from engine.runs.run_dir import RunDir, open_for_directions, open_run_dir
 
 IDENTITY = {"config": {"sampling": {"seed": 0}, "description": "a"}, "base_hash": "x"}
 
@@ -104,3 +109,88 @@ def test_directions_of_a_run_serve_whatever_else_it_was_configured_to_do(tmp_pat
     open_run_dir(tmp_path / "sweep", sweep, kind=SWEEP_RUN)
     with pytest.raises(EngineError, match="is a sweep's directory, which has directions of its own"):
         open_for_directions(tmp_path / "sweep", identity())
+
+
+def finished(path: Path) -> RunDir:
+    run_dir = open_run_dir(path, IDENTITY)
+    run_dir.run_stage("s", lambda: run_dir.file("out").write_text("done"), writes=["out"])
+    return run_dir
+
+
+@pytest.mark.parametrize("damage", ["", "don", "dOne", "done and more"])
+def test_a_stage_is_skipped_only_where_its_files_are_what_it_wrote(tmp_path: Path, damage: str) -> None:
+    run_dir = finished(tmp_path / "run")
+    run_dir.file("out").write_text(damage)
+    again = open_run_dir(tmp_path / "run", IDENTITY)
+    assert again.run_stage("s", lambda: again.file("out").write_text("done"), writes=["out"])
+    assert [file.read_text() for file in run_dir.path.glob("out.damaged-*")] == [damage]
+
+
+def test_a_damaged_file_that_a_stage_reads_stops_it_by_name(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path / "run")
+    run_dir.file("out").write_text("doNe")
+    with pytest.raises(EngineError, match=r"out is not what 's' wrote: it is damaged"):
+        run_dir.run_stage("t", lambda: None, reads=["out"])
+
+
+def test_a_stage_that_is_killed_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run_dir.run_stage("s", lambda: raise_(KeyboardInterrupt()), settings={"a": 1}, writes=["out"])
+    found = read_manifest(tmp_path / "run")
+    assert (found["stages"], found["files"]) == ({}, {})
+
+
+def raise_(error: BaseException) -> None:
+    raise error
+
+
+def test_a_file_that_two_stages_write_is_known_as_it_was_left_last(tmp_path: Path) -> None:
+    run_dir = open_run_dir(tmp_path / "run", IDENTITY)
+    for name in ("one", "two"):
+        run_dir.run_stage(name, lambda name=name: run_dir.file("out").write_text(name), writes=["out"])
+    assert not run_dir.run_stage("one", lambda: raise_(AssertionError()), writes=["out"])
+
+
+def test_a_run_of_before_files_had_hashes_is_taken_for_what_it_is(tmp_path: Path) -> None:
+    run_dir = open_run_dir(tmp_path / "run", IDENTITY)
+    run_dir.file("summary.json").write_text("{}")
+    earlier = {"format": "refusal-run/1", "kind": "run", "identity": IDENTITY, "stages": {"s": {"inputs_hash": hash_of({})}}}
+    run_dir.file("manifest.json").write_text(json.dumps(earlier))
+    again = open_run_dir(tmp_path / "run", IDENTITY)
+    assert not again.run_stage("s", lambda: raise_(AssertionError()), writes=["summary.json"])
+    with again.locked():
+        assert again.manifest["format"] == "refusal-run/2"
+        assert again.manifest["files"]["summary.json"]["bytes"] == 2
+
+
+def test_a_manifest_of_a_newer_version_is_refused_by_its_format(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text('{"format": "refusal-run/3"}')
+    with pytest.raises(EngineError, match="format is 'refusal-run/3', expected 'refusal-run/2' or older"):
+        open_run_dir(tmp_path, IDENTITY)
+
+
+def test_a_manifest_that_was_changed_is_noticed(tmp_path: Path) -> None:
+    file = finished(tmp_path / "run").file("manifest.json")
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(EngineError, match="not what was written there"):
+        open_run_dir(tmp_path / "run", IDENTITY)
+
+
+def test_temporary_files_of_killed_processes_go_when_the_lock_is_taken(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path / "run")
+    run_dir.file(".report.html.0123456789abcdef.tmp").write_text("half")
+    with run_dir.locked():
+        assert sorted(file.name for file in run_dir.path.iterdir()) == ["manifest.json", "out"]
+
+
+def test_a_finished_run_is_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished(tmp_path / "run")
+
+    def refuse(*arguments: object, **options: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "open", refuse)
+    run_dir = open_run_dir(tmp_path / "run", IDENTITY)
+    with run_dir.locked():
+        assert run_dir.manifest["stages"]

@@ -9,7 +9,7 @@ import pytest
 
 from engine.configs.load import load_config
 from engine.errors import EngineError
-from engine.runs.run_dir import without_spelling
+from engine.runs.identity import without_spelling
 from engine.runs.session import Session
 from tests.tiny import save_tokenizer
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,16 +51,36 @@ def middleware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> swap.SwapMidd
     return swap.SwapMiddleware(vllm)
 
 
+async def stay() -> dict[str, Any]:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
 async def ask(
-    middleware: swap.SwapMiddleware, engine: Engine, body: object, path: str = swap.ROUTE, method: str = "POST"
+    middleware: Any,
+    engine: Engine,
+    body: object,
+    path: str = swap.ROUTE,
+    method: str = "POST",
+    *,
+    key: str = "key",
+    hang_up: Callable[[], Awaitable[dict[str, Any]]] = stay,
 ) -> tuple[int, dict[str, Any]]:
     sent: list[dict[str, Any]] = []
     app = SimpleNamespace(state=SimpleNamespace(engine_client=engine))
-    scope = {"type": "http", "path": path, "method": method, "app": app, "headers": [(b"authorization", b"Bearer key")]}
+    scope = {
+        "type": "http",
+        "path": path,
+        "method": method,
+        "app": app,
+        "headers": [(b"authorization", f"Bearer {key}".encode()), (b"host", b"localhost:8000")],
+    }
     scope |= {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2)}
 
+    messages = [{"type": "http.request", "body": json.dumps(body).encode()}]
+
     async def receive() -> dict[str, Any]:
-        return {"body": json.dumps(body).encode()}
+        return messages.pop() if messages else await hang_up()
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
@@ -131,3 +152,45 @@ def test_what_is_no_request_for_a_variant_changes_nothing(body: object, middlewa
 def test_the_admin_route_knows_this_machine(client: str, server: str, here: bool) -> None:
     assert swap._from_here({"client": (client, 1), "server": (server, 2)}) is here
     assert not swap._from_here({"client": None, "server": None})
+
+
+@pytest.mark.parametrize("wait", [float("nan"), float("inf"), 1e308, -1, True, "1", None, [1]])
+def test_a_wait_that_is_no_time_is_refused(wait: object, middleware: swap.SwapMiddleware) -> None:
+    engine = Engine()
+    assert asyncio.run(ask(middleware, engine, {"variant": "k1", "wait": wait}))[0] == 400 and engine.calls == []
+
+
+def test_an_admin_who_hangs_up_lets_the_others_in_again(middleware: swap.SwapMiddleware) -> None:
+    async def leave() -> dict[str, Any]:
+        await asyncio.sleep(0.05)
+        return {"type": "http.disconnect"}
+
+    async def both() -> tuple[int, float]:
+        async with middleware.gate.response():  # a long response, which the swap waits for
+            status, _ = await ask(middleware, Engine(), {"variant": "k1", "wait": 5}, hang_up=leave)
+            started = time.monotonic()
+            assert (await ask(middleware, Engine(), {}, "/v1/chat/completions"))[0] == 200
+            return status, time.monotonic() - started
+
+    status, waited = asyncio.run(both())
+    assert status == 499 and waited < 0.5
+    assert middleware.current == "base"
+
+
+def test_wrong_keys_are_answered_one_a_second_and_the_right_one_at_once(
+    middleware: swap.SwapMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "GUESS_S", 0.05)
+
+    async def guess() -> tuple[list[int], float, float]:
+        started = time.monotonic()
+        guesses = [asyncio.create_task(ask(middleware, Engine(), {}, key=f"guess {number}")) for number in range(20)]
+        await asyncio.sleep(0)
+        assert (await ask(middleware, Engine(), None, method="GET"))[0] == 200
+        right = time.monotonic() - started
+        statuses = [(await task)[0] for task in guesses]
+        return statuses, right, time.monotonic() - started
+
+    statuses, right, total = asyncio.run(guess())
+    assert (statuses.count(401), statuses.count(429)) == (16, 4)
+    assert right < 0.05 and total > 16 * 0.05
