@@ -13,7 +13,6 @@ from engine.vllm_compat import argument_names
 
 HARMFUL: dict[str, Any] = {
     "trust_remote_code": True,
-    "worker_cls": "evil.Worker",
     "scheduler_cls": "evil.Scheduler",
     "logits_processors": ["evil:Thing"],
     "io_processor_plugin": "evil",
@@ -68,3 +67,8 @@ def test_the_list_names_arguments_that_vllm_has() -> None:
 @pytest.mark.parametrize("name", variant_names())
 def test_our_own_files_need_no_trust(name: str) -> None:
     load_config(name)
+
+
+def test_the_worker_is_ours_whoever_is_trusted() -> None:
+    with pytest.raises(EngineError, match=r"vllm\.worker_cls is not yours to set"):
+        load_config("smollm2_135m_k1", {"vllm.worker_cls": "evil.Worker"})
