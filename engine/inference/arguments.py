@@ -72,7 +72,7 @@ def share_beside_swaps(config: RunConfig, model_dir: Path, total: int) -> dict[s
 
     The share is the user's `vllm.gpu_memory_utilization`, else vLLM's own; nothing where the cache has a size of its own.
     """
-    if "kv_cache_memory_bytes" in config.vllm:
+    if "kv_cache_memory_bytes" in config.vllm or config.edit.form == "runtime":  # what edits nothing keeps nothing
         return {}
     checkpoint = open_checkpoint(model_dir)
     plan = plan_edit(checkpoint, Scope(embeddings=config.edit.embeddings, biases=config.edit.biases))

@@ -8,7 +8,7 @@ import torch
 
 from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.plan import Scope, plan_edit
-from engine.configs.load import validate
+from engine.configs.load import load_config, validate
 from engine.inference.arguments import kept_bytes, share_beside_swaps
 from tests.tiny import save_tiny
 
@@ -49,3 +49,8 @@ def test_what_is_kept_is_taken_off_vllms_share(
     config = validate({**table, "vllm": {"gpu_memory_utilization": 0.9, **vllm}}, "a test")
     share = share_beside_swaps(config, folder, 10**7)["gpu_memory_utilization"]
     assert share == pytest.approx(0.9 - kept / 10**7, abs=1e-3)
+
+
+def test_an_engine_that_edits_nothing_keeps_its_whole_share(tmp_path: Path) -> None:
+    config = load_config("smollm2_135m_k1", {"edit.form": "runtime"})
+    assert share_beside_swaps(config, save_tiny("llama", tmp_path), 10**7) == {}
