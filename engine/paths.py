@@ -44,6 +44,10 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         rename_synced(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # a call on an open file does not name it
+            error.filename = str(path)
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)

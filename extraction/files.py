@@ -55,6 +55,9 @@ def _replace(path: Path, data: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.rename(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a call on an open file does not name it
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

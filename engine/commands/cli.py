@@ -94,7 +94,8 @@ def user_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
     except OSError as error:
         advice = f"{FULL[error.errno]}; {AGAIN}." if error.errno in FULL else "Check the path."
-        _say_error(f"{error.strerror or error}: {error.filename or ''}. {advice}")
+        where = f": {error.filename}" if error.filename else ""
+        _say_error(f"{error.strerror or error}{where}. {advice}")
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         print(f"interrupted; {AGAIN}", file=sys.stderr)

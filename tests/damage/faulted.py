@@ -94,7 +94,8 @@ def trial(job: str, folder: Path, number: int, code: int, *, once: bool, faults:
     failed = faults.disarm()
     if not failed:
         return "", "" if found.status == 0 else f"exit {found.status} without a fault: {found.said[-200:]}"
-    if "Traceback" in found.said or found.status not in (0, 2) or (found.status == 2) != (found.said.count("error: ") == 1):
+    errors = sum(line.startswith("error: ") for line in found.said.splitlines())
+    if "Traceback" in found.said or found.status not in (0, 2) or (found.status == 2) != (errors == 1):
         return failed, f"exit {found.status}: {found.said[-300:]}"
     if found.status == 0 and not once and not failed.startswith(("open to read", "read")):
         return failed, f"a call failed and nothing was said: {found.said[-200:]}"
@@ -116,7 +117,7 @@ def loop(job: str, code: int, folder: Path, *, once: bool, step: int) -> dict[st
     JOBS[job](folder, folder / "out")
     (folder / f"{job}.json").write_text(json.dumps(content(folder / "out")))
     faults, wrong, tried = Faults(), [], 0
-    for number in range(1, MOST_CALLS, step):
+    for number in range(step, MOST_CALLS, step):
         failed, why = trial(job, folder, number, code, once=once, faults=faults)
         tried += bool(failed)
         if why:
