@@ -95,7 +95,8 @@ def user_errors() -> Iterator[None]:
     except OSError as error:
         advice = f"{FULL[error.errno]}; {AGAIN}." if error.errno in FULL else "Check the path."
         where = f": {error.filename}" if error.filename else ""
-        _say_error(f"{error.strerror or error}{where}. {advice}")
+        said = "Not a directory" if isinstance(error, FileExistsError) else error.strerror or error
+        _say_error(f"{said}{where}. {advice}")
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         print(f"interrupted; {AGAIN}", file=sys.stderr)

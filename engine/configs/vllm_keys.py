@@ -91,6 +91,7 @@ PLAIN = frozenset(
         "prefix_caching_hash_algo",
         "safetensors_load_strategy",
         "scheduler_reserve_full_isl",
+        "skip_tokenizer_init",
         "scheduling_policy",
         "skip_mm_profiling",
         "stream_interval",

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from engine.runs.files import ROLLOUTS, SCORES, SUMMARY
-from tests.damage.test_table import called, outcome
+from tests.damage.test_damage_table import called, outcome
 from tests.small_run import config_of, main, make_inputs
 
 MOST_CALLS = 2000

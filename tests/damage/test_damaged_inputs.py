@@ -7,11 +7,11 @@ import pytest
 
 from engine.paths import cache_dir
 from tests.damage.damages import DAMAGES, copy_of
-from tests.damage.test_table import outcome
+from tests.damage.test_damage_table import outcome
 from tests.small_run import main, make_inputs
 
 MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-STORE = "checkpoint_hashes.json"
+STORE = "checkpoint_identities.json"
 # Damage after which a folder may be a whole one: what it holds decides, and it becomes a part of the run's identity.
 MAY_BE_WHOLE = ("flipped early", "flipped", "flipped late", "newer", "foreign", "last byte gone", "empty", "cut")
 FILE_ALONE = ("model.safetensors",)  # whose every bit counts: directions name the base they are of
