@@ -52,7 +52,8 @@ class Rates:
     `outcomes` counts what became of the requests; None where the judge does not say. `kinds` is how many kinds of prompt there
     are. `icc` says how far prompts of one kind resemble each other, `effective_n` how many independent prompts they are worth.
     `samples` has the product's variance within prompts and between them. `bounds` has the means with the missing scores at 0 and
-    at 1. `harm` is by a classifier of that alone. `against_base` has the differences from the base on the same prompts, with their p; None for the base.
+    at 1. `against_base` has the differences from the base on the same prompts, with their p; None for the base. `harm` is by a
+    classifier of that alone.
     """
 
     judge: str
