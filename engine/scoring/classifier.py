@@ -18,6 +18,7 @@ from engine.models.window import window_of
 from engine.paths import hash_of, user_path
 from engine.scoring.grader import CLASSIFIER
 from engine.scoring.own_model import AFTER_MASK, OwnModelGrader, Unasked
+from extraction.templates import chosen_template
 from judging.classifier import FIELDS, Shares, filled, judgement_of, read_text
 from judging.judgement import Item, Judgement
 
@@ -49,7 +50,7 @@ class Questions:
         options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": self.own.add_generation_prompt}
         options |= self.own.model.chat_template_kwargs
         if self.own.model.chat_template is not None:
-            options["chat_template"] = _text_or_file(self.own.model.chat_template)
+            options["chat_template"] = self._chat_template
         try:
             return str(self.tokenizer.apply_chat_template(turns, **options)) + self.own.lead
         except Exception as error:  # jinja2's errors, and what a template raises itself
@@ -73,6 +74,10 @@ class Questions:
     def label_ids(self) -> dict[str, dict[str, list[int]]]:
         """By scale and label, the tokens that the label begins with, after a space or not."""
         return {scale: self._beginnings(list(given.labels)) for scale, given in self.own.gives.items()}
+
+    @cached_property
+    def _chat_template(self) -> str:
+        return chosen_template(self.tokenizer, self.own.model.chat_template)
 
     @cached_property
     def _control(self) -> list[str]:
@@ -171,8 +176,3 @@ def _template_of(own: ClassifierModel) -> str | None:
     if "{response}" not in text:
         raise EngineError(f"{own.template} has no {{response}} in it, so the classifier would judge without it.{source}")
     return text
-
-
-def _text_or_file(template: str) -> str:
-    path = Path(user_path(template)) if "{" not in template else None
-    return path.read_text("utf-8") if path is not None and path.is_file() else template
