@@ -8,7 +8,10 @@ import typer
 from engine.commands import cli
 from engine.errors import EngineError
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/ablate --variant smollm2_135m_k1 --alphas 0.5,1",
+    "bin/ablate --variant smollm2_135m_k1 --by engine   # in vLLM instead of by hooks",
+)
 
 
 @app.command()
@@ -34,7 +37,7 @@ def ablate(
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     trust_config: cli.TrustOption = False,
-    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/NAME", help="Run directory.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,

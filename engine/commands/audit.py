@@ -7,7 +7,10 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/audit edited",
+    "bin/audit edited --base DIR",
+)
 
 
 @app.command()

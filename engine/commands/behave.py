@@ -7,7 +7,9 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/behave --variant smollm2_135m_k1",
+)
 
 
 @app.command()
@@ -24,7 +26,7 @@ def behave(
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     trust_config: cli.TrustOption = False,
-    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/NAME", help="Run directory.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,

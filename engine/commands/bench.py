@@ -10,7 +10,10 @@ from engine.commands import cli
 from engine.errors import EngineError
 from engine.paths import user_path
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/bench --variant smollm2_135m_k1 --tasks everyday",
+    "bin/bench --variant smollm2_135m_k1 --tasks arc_easy --data arc_easy=arc.jsonl",
+)
 
 
 @app.command()

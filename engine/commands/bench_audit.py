@@ -6,7 +6,10 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/bench-audit",
+    "bin/bench-audit --json",
+)
 TOTALS = (("n", 4), ("alone", 6), ("with_base", 10))
 
 

@@ -6,7 +6,10 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/bench-extract",
+    "bin/bench-extract --json",
+)
 
 
 @app.command()

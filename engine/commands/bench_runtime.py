@@ -7,7 +7,10 @@ import typer
 from engine.commands import cli
 from engine.errors import EngineError
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/bench-runtime",
+    "bin/bench-runtime --json",
+)
 SITES = ("inputs", "writes")
 
 

@@ -7,7 +7,9 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/convert-qwen1 Qwen-1_8B-Chat converted",
+)
 
 
 @app.command()

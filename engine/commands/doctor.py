@@ -7,7 +7,10 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/doctor embedded:smollm2-135m-instruct",
+    "bin/doctor /models/mine --json",
+)
 
 
 @app.command()

@@ -7,7 +7,11 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/edit --variant smollm2_135m_k1 --out edited",
+    "bin/edit --variant smollm2_135m_k1 --out adapter --adapter",
+    "bin/edit --verify edited --base DIR",
+)
 
 SHOWN = 20  # names of one kind; a table of thousands says no more
 OF_CHECKPOINTS = ("merge", "verify", "base")

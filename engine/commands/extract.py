@@ -8,7 +8,10 @@ import typer
 from engine.commands import cli
 from extraction.estimators import ESTIMATORS
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/extract --variant smollm2_135m_k1",
+    "bin/extract --variant smollm2_135m_k1 --positions post_instruction",
+)
 
 
 @app.command()
@@ -40,7 +43,7 @@ def extract(
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     trust_config: cli.TrustOption = False,
-    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/NAME", help="Run directory.")] = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,

@@ -7,7 +7,11 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/judge runs/smollm2_135m_k1 --judge deepseek --dry-run   # calls and cost",
+    "bin/judge runs/smollm2_135m_k1 --judge deepseek",
+    "bin/judge --check judge.toml   # what an endpoint can do",
+)
 
 DEFAULT_JUDGE = "deepseek"
 RunArgument = Annotated[Path | None, typer.Argument(metavar="RUN_DIR", help="A run directory of bin/rollout or bin/sweep.")]

@@ -12,7 +12,10 @@ from engine.commands import cli
 if TYPE_CHECKING:
     from engine.scoring.blind import Labelling
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/label runs/smollm2_135m_k1 --rater anna",
+    "bin/label runs/smollm2_135m_k1   # how far the raters agree",
+)
 
 QUIT, BACK = "q", "b"
 ASKED = {

@@ -7,7 +7,9 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/pair declined.json --judge deepseek --out pairs.json",
+)
 
 
 @app.command()

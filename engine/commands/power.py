@@ -7,7 +7,10 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/power --difference 0.05 --base 0.7",
+    "bin/power runs/smollm2_135m_k1 --difference 0.05",
+)
 
 
 @app.command()

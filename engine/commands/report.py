@@ -7,7 +7,10 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/report runs/smollm2_135m_k1",
+    "bin/report runs/a runs/b --out comparison.html",
+)
 
 
 @app.command()

@@ -7,7 +7,11 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/rollout --variant smollm2_135m_k1",
+    "bin/rollout --model DIR --pairs pairs.csv --requests requests.csv --layers 16 --name mine",
+    "bin/rollout --variant smollm2_135m_k1 --dry-run   # what it would do and cost",
+)
 
 
 @app.command()
@@ -23,14 +27,18 @@ def rollout(
     columns: cli.ColumnsOption = None,
     requests: cli.RequestsOption = None,
     answerable: cli.AnswerableOption = None,
-    num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
-    num_answerable: Annotated[int | None, typer.Option(help="How many answerable test requests; 0 leaves them out.")] = None,
+    num_requests: Annotated[
+        int | None, typer.Option(show_default="all", help="How many test requests, from the top of the file.")
+    ] = None,
+    num_answerable: Annotated[
+        int | None, typer.Option(show_default="all", help="How many answerable test requests; 0 leaves them out.")
+    ] = None,
     kinds: cli.KindsOption = None,
     split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     trust_config: cli.TrustOption = False,
-    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/NAME", help="Run directory.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier run left in the run directory.")] = False,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",

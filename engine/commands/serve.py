@@ -7,7 +7,11 @@ import typer
 
 from engine.commands import cli
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/serve --variant smollm2_135m_k1",
+    "bin/serve --variant smollm2_135m_k1 --variant smollm2_135m_k3 --with-base",
+    "bin/serve --variant smollm2_135m_k1 -- --max-model-len 2048",
+)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})

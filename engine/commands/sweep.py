@@ -8,7 +8,11 @@ import typer
 from engine.commands import cli
 from engine.errors import EngineError
 
-app = typer.Typer(add_completion=False)
+app = cli.Application(
+    "bin/sweep --variant smollm2_135m_k1 --alphas 0.5,1",
+    "bin/sweep --model DIR --pairs pairs.csv --requests requests.csv --out runs/mine-sweep",
+    "bin/rollout --variant runs/mine-sweep/winner.toml   # then its winner",
+)
 
 
 VariantOption = Annotated[str | None, typer.Option("--variant", help="A name in configs/, or a TOML file.", metavar="NAME")]
@@ -50,14 +54,16 @@ def sweep(
     max_kl: Annotated[float | None, typer.Option(help="The screen's limit on the KL on answered prompts, nats.")] = None,
     min_induce: Annotated[float | None, typer.Option(help="The screen's limit on the log-odds that adding induces.")] = None,
     max_depth: Annotated[float | None, typer.Option(help="The screen's limit on the layer, as a share of the depth.")] = None,
-    num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
+    num_requests: Annotated[
+        int | None, typer.Option(show_default="all", help="How many test requests, from the top of the file.")
+    ] = None,
     engines: Annotated[str, typer.Option(help="Engines side by side, or auto: as many as the GPUs hold.")] = "auto",
     kinds: cli.KindsOption = None,
     split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
     trust_config: cli.TrustOption = False,
-    out: Annotated[Path | None, typer.Option(help="Run directory; the default is runs/NAME-sweep.")] = None,
+    out: Annotated[Path | None, typer.Option(show_default="runs/NAME-sweep", help="Run directory.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier sweep left there.")] = False,
     check_export: CheckOption = None,
     procedure: Annotated[

@@ -1,6 +1,7 @@
 """Reads configs/*.toml: `extends`, flags over files, and errors that name the nearest known key."""
 
 import difflib
+import functools
 import re
 import tomllib
 from collections.abc import Mapping
@@ -116,7 +117,7 @@ def variant_names() -> list[str]:
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Dotted keys whose values differ between two nested tables, as `key: old -> new`."""
-    flat_old, flat_new = _flatten(old), _flatten(new)
+    flat_old, flat_new = flatten(old), flatten(new)
     keys = sorted(flat_old.keys() | flat_new.keys())
     unset = "not set"
     return [
@@ -126,14 +127,21 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys and their values."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat
 
 
-def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def read_extended(path: Path) -> dict[str, Any]:
+    """A TOML file over what it extends."""
+    return functools.reduce(_merge, (table for _, table in reversed(read_chain(path))))
+
+
+def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:
+    """A TOML file, the one that it extends, and so on, each with its own keys; paths in them are absolute."""
     try:
         path = path.resolve()
         is_there = path.is_file()
@@ -151,7 +159,7 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = table.pop("extends", None)
     if not isinstance(base, str | None):
         raise EngineError(f"{path.name}: extends = {base!r}; expected the path of a TOML file.")
-    return table if base is None else _merge(read_extended(path.parent / base, (*seen, path)), table)
+    return [(path, table), *([] if base is None else read_chain(path.parent / base, (*seen, path)))]
 
 
 def _resolve_paths(table: Mapping[str, Any], file: Path) -> None:

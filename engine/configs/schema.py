@@ -29,7 +29,7 @@ from extraction.positions import POST_INSTRUCTION, check_position
 class Section(BaseModel):
     """A table of the TOML file. Unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _finite_number(value: Any) -> float:
@@ -218,6 +218,7 @@ class SamplingConfig(Section):
     temperature: float = Field(0.0, ge=0, allow_inf_nan=False)
     """0 is greedy, as in the study."""
     top_p: float = Field(1.0, gt=0, le=1)
+    """Share of the probability that sampling keeps, the most probable tokens first."""
     max_tokens: int = Field(64, ge=1)
     """New tokens per response."""
     seed: int = 0
@@ -314,6 +315,7 @@ class RunConfig(Section):
     variant: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """The label: the file's name. The identity is the variant hash."""
     description: str = ""
+    """What the variant is, for people."""
     model: ModelConfig
     data: DataConfig = DataConfig()
     directions: DirectionsConfig
