@@ -81,7 +81,7 @@ def ablate(
         if by not in ("hooks", "engine"):
             raise EngineError(f"--by takes hooks or engine; found '{by}'.")
         if dry_run:
-            cli.print_json(config.model_dump(mode="json") | {"ablation": options})
+            cli.show_dry_run(config, {"ablation": options})
             return
         from engine.display.console import show
         from engine.display.study_tables import ablation_view

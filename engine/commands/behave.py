@@ -56,7 +56,7 @@ def behave(
             ),
         )
         if dry_run:
-            cli.print_json(config.model_dump(mode="json") | {"num_prompts": num_prompts})
+            cli.show_dry_run(config, {"num_prompts": num_prompts})
             return
         from engine.display.console import show
         from engine.display.study_tables import behaviour_view

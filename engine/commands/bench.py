@@ -71,7 +71,7 @@ def bench(
         asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
         if dry_run:
             shown = {**asked, "include": folder and str(folder), "data": data, "margin": margin}
-            cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **shown})
+            cli.show_dry_run(configs[0], shown, others=configs)
             return
         from engine.display.ability import bench_view
         from engine.display.console import show

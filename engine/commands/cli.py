@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -98,7 +98,7 @@ SplitOption = Annotated[
         "--split", show_default="prompts", help="kinds: half of the kinds make directions, rates on the others stand apart."
     ),
 ]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration as JSON and stop.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Look at everything, say what would be done and cost, and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 FormatOption = Annotated[str, typer.Option("--format", help=f"How to print the tables: {', '.join(FORMS)}.", metavar="FORM")]
 
@@ -289,6 +289,21 @@ def check_form(form: str, as_json: bool = False) -> str:
 def stdout_for_data() -> contextlib.redirect_stdout[Any]:
     """While it is entered, what is printed goes to stderr: Ray tells of a lost worker on stdout, from a thread of its own."""
     return contextlib.redirect_stdout(sys.stderr)
+
+
+def show_dry_run(
+    config: Any, more: Mapping[str, Any] | None = None, *, layers: bool = True, others: Sequence[Any] | None = None
+) -> None:
+    """Look at files, model, template and prompts, then print the configuration as JSON. Raises for what cannot run.
+
+    `layers`: whether the command needs to know a layer. `others`: of a command that takes several variants, all of them.
+    """
+    from engine.rollout.plan import check_only
+
+    for one in [config] if others is None else others:
+        check_only(one, layers=layers)
+    shown = config.model_dump(mode="json") if others is None else {"variants": [one.model_dump(mode="json") for one in others]}
+    print_json(shown | dict(more or {}))
 
 
 def print_json(value: Any) -> None:

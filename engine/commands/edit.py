@@ -82,7 +82,7 @@ def edit(
             variant, cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template, **flags)
         )
         if dry_run:
-            cli.print_json(config.model_dump(mode="json"))
+            cli.show_dry_run(config)
         elif plan:
             _print_plan(config, as_json)
         elif out is None:

@@ -66,7 +66,7 @@ def extract(
         )
         config = load_config(variant, chosen)
         if dry_run:
-            cli.print_json(config.model_dump(mode="json"))
+            cli.show_dry_run(config, layers=False)
             return
         from engine.display.console import show
         from engine.display.study_tables import extract_view

@@ -58,7 +58,7 @@ def regrow(
         )
         options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}
         if dry_run:
-            cli.print_json(config.model_dump(mode="json") | {"regrowth": options})
+            cli.show_dry_run(config, {"regrowth": options})
             return
         from engine.display.console import show
         from engine.display.study_tables import regrowth_table

@@ -74,14 +74,20 @@ def rollout(
             name=name,
         )
         config = load_config(variant, chosen)
-        if dry_run:
-            cli.print_json(config.model_dump(mode="json"))
-            return
+        folder = out or default_run_dir(config.variant)
         from engine.display.console import show
+
+        if dry_run:
+            from engine.display.plan_words import plan_view
+            from engine.rollout.plan import plan_run
+
+            plan = plan_run(config, folder).as_dict()
+            show(plan_view(plan), form, plan)
+            return
         from engine.display.run_tables import summary_view
         from engine.rollout.run import run
 
-        summary = run(config, out or default_run_dir(config.variant), clean=clean)
+        summary = run(config, folder, clean=clean)
         show(summary_view(summary), form, summary)
         if summary["stopped"]:
             raise typer.Exit(1)

@@ -70,7 +70,7 @@ def serve(
         checks.check_extra(options)
         sessions = open_sessions(configs)
         if dry_run:
-            cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], "vllm": list(context.args)})
+            cli.show_dry_run(configs[0], {"vllm": list(context.args)}, others=configs)
             return
         key = checks.check_address(options)
         checks.check_settings(sessions[0], options)

@@ -48,7 +48,7 @@ def study(
         )
         chosen = cli.parse_settings(options, "--option")
         if dry_run:
-            cli.print_json(config.model_dump(mode="json") | {"study": name, "options": chosen})
+            cli.show_dry_run(config, {"study": name, "options": chosen})
             return
         from engine.display.console import show
         from engine.display.study_tables import plain_table

@@ -129,15 +129,20 @@ def _sweep(variant: str | None, overrides: dict[str, Any], *, dry_run: bool, for
     from engine.paths import default_run_dir
 
     config = load_config(variant, overrides)
-    if dry_run:
-        cli.print_json(config.model_dump(mode="json"))
-        return
+    folder = out or default_run_dir(f"{config.variant}-sweep")
     from engine.display.console import show
+
+    if dry_run:
+        from engine.display.plan_words import plan_view
+        from engine.sweep.plan import plan_sweep
+
+        plan = plan_sweep(config, folder).as_dict()
+        show(plan_view(plan), form, plan)
+        return
     from engine.display.sweep_tables import sweep_view
     from engine.runs.files import WINNER
     from engine.sweep.run import run_sweep
 
-    folder = out or default_run_dir(f"{config.variant}-sweep")
     with cli.stdout_for_data():
         summary = run_sweep(config, folder, **options)
     show(sweep_view(summary, str(folder / WINNER)), form, summary)
@@ -159,7 +164,7 @@ def _as_published(
         raise EngineError(f"--as takes {ARDITI}; found '{procedure}'.")
     config = load_config(variant, overrides)
     if dry_run:
-        cli.print_json(config.model_dump(mode="json") | {"as": procedure})
+        cli.show_dry_run(config, {"as": procedure}, layers=False)
         return
     found = run_study(ARDITI, config, out or default_run_dir(f"{config.variant}-{ARDITI}"), {})
     table = plain_table(ARDITI, found)

@@ -49,7 +49,7 @@ def transfer(
         )
         config = load_config(variant, chosen)
         if dry_run:
-            cli.print_json(config.model_dump(mode="json") | {"to": to, "adapter": str(adapter) if adapter else None})
+            cli.show_dry_run(config, {"to": to, "adapter": str(adapter) if adapter else None})
             return
         from engine.display.console import show
         from engine.display.study_tables import transfer_view

@@ -57,11 +57,16 @@ def load_without_file(overrides: Mapping[str, Any], where: str = "the command li
     path = overrides.get("model.path")
     if path is None:
         raise EngineError(f"Name a variant with --variant, or a model with --model. Variants: {', '.join(variant_names())}.")
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(path).rstrip("/").rsplit("/", 1)[-1]).strip("-._") or "model"
-    table: dict[str, Any] = {"variant": name, "directions": {"layers": "sweep"}}
+    table: dict[str, Any] = {"variant": model_label(str(path)), "directions": {"layers": "sweep"}}
     for key, value in overrides.items():
         set_key(table, key.split("."), value)
     return validate(table, where)
+
+
+def model_label(path: str) -> str:
+    """A short name of a model: the last part of its path or repository, as a file may be called."""
+    last = path.rstrip("/").rsplit("/", 1)[-1].removeprefix("embedded:")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip("-._") or "model"
 
 
 def load_model(model: str, overrides: Mapping[str, Any]) -> "ModelConfig":
@@ -137,7 +142,9 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def read_extended(path: Path) -> dict[str, Any]:
     """A TOML file over what it extends."""
-    return functools.reduce(_merge, (table for _, table in reversed(read_chain(path))))
+    first, *others = (table for _, table in read_chain(path))
+    below = [{key: value for key, value in table.items() if key != "variant"} for table in reversed(others)]
+    return functools.reduce(_merge, [*below, first])
 
 
 def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[Path, dict[str, Any]]]:

@@ -46,9 +46,14 @@ class Progress:
             return None
         return seconds / self.rows * (self.total - self.rows)
 
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return max(time.monotonic() - self._started, 1e-9)
+
     def _show(self, end: str) -> None:
         self._shown = time.monotonic()
-        seconds = max(self._shown - self._started, 1e-9)
+        seconds = self.seconds
         parts = [f"{self.label}: {self.rows}/{self.total} {self.unit}"]
         if self.tokens:
             parts.append(f"{self.tokens / seconds:,.0f} tokens/s")

@@ -20,7 +20,22 @@ def sweep_view(summary: Row, winner_file: str) -> View:
     )
     failed = [f"failed: {failure['variant']}: {failure['reason']}" for failure in summary["failures"]]
     winner = f"Winner: {summary['winner']['name']}; run it with bin/rollout --variant {winner_file}"
-    return [head, confirmation_table(summary), time_line(summary["timing"]), *failed, winner]
+    folder = f"{winner_file.rpartition('/')[0]}/variants/" if "/" in winner_file else "variants/"
+    others = f"Each variant of these tables is a file in {folder}, which every command takes as --variant."
+    return [head, confirmation_table(summary), front_table(summary), time_line(summary["timing"]), *failed, winner, others]
+
+
+def front_table(summary: Row) -> Table:
+    """The variants to choose among: none is better than one of these in every figure."""
+    rows = [
+        [point["variant"], str(point["k"]), *(number(point[name]) for name in ("compliance", "coherence", "kl"))]
+        for point in summary.get("front", [])
+    ]
+    note = (
+        "Of the variants generated at full length on the selection prompts, those that no other equals in compliance and "
+        "coherence at no more KL of the next token on answered prompts (-: not screened, so KL is left out)."
+    )
+    return Table("To choose among", ["variant", "k", "compliance", "coherence", "KL"], rows, [note])
 
 
 def confirmation_table(summary: Row) -> Table:

@@ -10,6 +10,7 @@ from engine.display.progress import Progress, say
 from engine.environment import has_gpu, versions
 from engine.errors import EngineError
 from engine.paths import copy_file, shorten, user_path
+from engine.runs import timings
 from engine.runs.files import DIRECTIONS
 from engine.runs.inputs import RunInputs, model_name
 from engine.runs.run_dir import RunDir
@@ -87,7 +88,10 @@ def extract(session: Session, positions: Mapping[str, int], controls: "Sequence[
         pairs = session.rendered_pairs()
         model = transformers_model(session)
         with Progress("directions", 2 * len(pairs), "prompts") as progress:
-            return extract_at(model, pairs, positions, controls=controls, kinds=kinds, on_prompt=lambda done: progress.advance())
+            found = extract_at(model, pairs, positions, controls=controls, kinds=kinds, on_prompt=lambda done: progress.advance())
+        tokens = sum(len(pair.declined) + len(pair.answered) for pair in pairs)
+        timings.keep(session, timings.DIRECTIONS, tokens, progress.seconds)
+        return found
     responses = pair_responses(session) if RESPONSE in positions else None
     streams = streams_at(session, transformers_model(session), positions, responses)
     return Extraction(

@@ -12,7 +12,7 @@ from engine.environment import versions
 from engine.paths import write_json
 from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
-from engine.runs import parquet
+from engine.runs import parquet, timings
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.identity import computed
 from engine.runs.inputs import model_name
@@ -152,6 +152,7 @@ def answer(
             place = generation.index
             yield cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
             progress.advance(1, len(generation.token_ids))
+        timings.keep(session, timings.ROLLOUTS, progress.tokens, progress.seconds)
 
 
 def response_columns(request: Request, prompt: Sequence[int], generation: "Generation") -> dict[str, Any]:
@@ -203,6 +204,8 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
     replica.swap(session.base)
     prompts = session.render_texts([row["prompt"] for row in unread], "prompts of the rollouts")
     with Progress("likelihoods", len(unread)) as progress:
-        values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
+        responses = [row["response_token_ids"] for row in unread]
+        values = replica.mean_logprobs(prompts, responses, lambda: progress.advance())
+    timings.keep(session, timings.LIKELIHOODS, sum(map(len, prompts)) + sum(map(len, responses)), progress.seconds)
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}
     return [dict(zip(ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]

@@ -12,7 +12,8 @@ REPORT, PLOT_FOLDER = "report.html", "plots"
 # Of sweeps.
 SCREENED, SWEEP, WINNER = "screen.parquet", "sweep.parquet", "winner.toml"
 TIMES, TIMING = "times.json", "timing.json"  # apart from the summary, which is the same however often a sweep was stopped
-PRODUCTS, SCREEN = "product_by_layer.png", "screen_by_layer.png"
+PRODUCTS, SCREEN, FRONT = "product_by_layer.png", "screen_by_layer.png", "front.png"
+VARIANTS = "variants"  # a TOML for each variant of a sweep that is worth a command of its own
 # Added to a run by other commands.
 JUDGED = "judged.json"  # what bin/judge found in a sweep, whose own summary stays as it is
 BENCH, BENCH_ROWS = "bench.json", "bench.parquet"
@@ -27,7 +28,7 @@ STUDY_FORMAT = 5  # raise where a study's file changes its content: older ones a
 
 def is_own(name: str) -> bool:
     """Whether a file of a run directory is of the run or sweep itself, and was not added by another command."""
-    return name in (SUMMARY, WINNER, TIMING) or (name.endswith((".parquet", ".safetensors")) and name != BENCH_ROWS)
+    return name in (SUMMARY, TIMING) or (name.endswith((".toml", ".parquet", ".safetensors")) and name != BENCH_ROWS)
 
 
 def headed(variant: str, options: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:

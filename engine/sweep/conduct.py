@@ -11,13 +11,26 @@ from engine.evaluate.rules import LocalRules, RayRules
 from engine.evaluate.tasks import Engines, LocalEngine
 from engine.paths import hash_of, write_json, write_text
 from engine.runs import parquet
-from engine.runs.files import LIKELIHOODS, PRODUCTS, ROLLOUTS, SCORES, SCREEN, SCREENED, SUMMARY, SWEEP, TIMING, WINNER
+from engine.runs.files import (
+    FRONT,
+    LIKELIHOODS,
+    PRODUCTS,
+    ROLLOUTS,
+    SCORES,
+    SCREEN,
+    SCREENED,
+    SUMMARY,
+    SWEEP,
+    TIMING,
+    VARIANTS,
+    WINNER,
+)
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.scoring.grader import Grader
-from engine.sweep import result
-from engine.sweep.figures import draw_products, draw_screen
+from engine.sweep import front, result
+from engine.sweep.figures import draw_front, draw_products, draw_screen
 from engine.sweep.inputs import SweepInputs
 from engine.sweep.screen import SCREEN_SCHEMA, run_screen
 from engine.sweep.search import Search, grids_of_sweep
@@ -56,12 +69,17 @@ def chosen_by(control: Search, screened: Mapping[str, Row]) -> Candidate:
 def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candidate]) -> None:
     """Everything that comes of a search; `tested` is the base, the finalists with the winner first, and the controls."""
     rows = result.confirm_rows(search, tested)
-    with run_dir.writing(SWEEP, SCORES, ROLLOUTS, LIKELIHOODS, WINNER, PRODUCTS, SCREEN, TIMING, by="search"):
+    summary = result.summarise(search, tested, rows)
+    kept = front.kept_variants(search, tested, summary["front"])
+    files = {f"{VARIANTS}/{front.variant_name(search, candidate)}.toml": candidate for candidate in kept}
+    with run_dir.writing(SWEEP, SCORES, ROLLOUTS, LIKELIHOODS, WINNER, *files, PRODUCTS, SCREEN, FRONT, TIMING, by="search"):
         result.write_tables(run_dir, search, rows)
-        write_text(run_dir.file(WINNER), result.winner_toml(search, tested[1]))
+        run_dir.file(VARIANTS).mkdir(exist_ok=True)
+        for name, candidate in (files | {WINNER: tested[1]}).items():
+            write_text(run_dir.file(name), front.variant_toml(search, candidate))
         draw_products(search.stages, run_dir.file(PRODUCTS))
         draw_screen(search.stages, session.config.sweep, run_dir.file(SCREEN))
-        summary = result.summarise(search, tested, rows)
+        draw_front(search.stages, summary["front"], run_dir.file(FRONT))
         write_json(run_dir.file(TIMING), result.timing(search.rollouts))
     work = partial(write_json, run_dir.file(SUMMARY), summary)
     run_dir.run_stage("summary", work, settings={"summary": hash_of(summary)}, writes=[SUMMARY])

@@ -1,6 +1,6 @@
 """A sweep's figures as PNG: product by layer with intervals, and the screen's three numbers by layer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,33 @@ def draw_screen(stages: Sequence[Row], config: SweepConfig, path: Path) -> None:
     grid[2].set_xlabel(LAYER_LABEL)
     grid[1].legend(frameon=False, fontsize=8)
     plotting.save(figure, path)
+
+
+def draw_front(stages: Sequence[Row], on_front: Sequence[Row], path: Path) -> None:
+    """Coherence against compliance on the selection prompts with 95 % intervals; the front's variants joined and named."""
+    rows = [row for row in stages if row["stage"] == "selection" and row.get("compliance") is not None]
+    pyplot = plotting.pyplot()
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.6), layout="constrained")
+    names = {point["variant"] for point in on_front} | {"base"}
+    for row in rows:
+        number = 2 if row["kind"] == "base" else 0 if row["variant"] in names else 1
+        _cross(axes, row, plotting.style(number))
+        if row["variant"] in names:
+            place = {"textcoords": "offset points", "xytext": (5, 5), "fontsize": 8}
+            axes.annotate(row["variant"], (row["compliance"], row["coherence"]), **place)
+    line = {"color": plotting.style(0)["color"], "linewidth": 1}
+    axes.plot([point["compliance"] for point in on_front], [point["coherence"] for point in on_front], **line)
+    axes.set_xlabel("compliance, selection prompts")
+    axes.set_ylabel("coherence, selection prompts")
+    plotting.save(figure, path)
+
+
+def _cross(axes: Any, row: Row, style: Mapping[str, Any]) -> None:
+    """A variant's two figures, each with its interval."""
+    figures = ("compliance", "coherence")
+    bars = [[[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]] for name in figures]
+    plain = {**style, "linestyle": "none", "linewidth": 0.8, "markersize": 4}
+    axes.errorbar([row["compliance"]], [row["coherence"]], xerr=bars[0], yerr=bars[1], **plain)
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, Points]:

@@ -8,18 +8,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.configs.load import config_toml
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
 from engine.runs.files import SCORES, SWEEP, SWEEP_RUN, WINNER
-from engine.runs.inputs import model_name, with_dtype
+from engine.runs.inputs import model_name
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import ROLLOUT_KEY, Row, ScoreRow
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
 from engine.scoring.summary import kinds_of
+from engine.sweep.front import front, kept_variants, variant_name
 from engine.sweep.search import Search, stage_row
 from judging.bias import apart
 from judging.kinds import effective_n, icc
@@ -89,12 +89,20 @@ def summarise(search: Search, tested: Sequence[Candidate], rows: Sequence[Row]) 
     """A sweep's summary, which bin/sweep prints and --json gives."""
     config, rollouts = search.session.config, search.rollouts
     winner = next(candidate for candidate in tested if candidate.kind not in (BASE, *CONTROLS))
+    on_front = front(search.stages)
     return {
         "kind": SWEEP_RUN,
         "variant": config.variant,
         "model": model_name(config, search.session.base_hash),
         "judge": {**judge_of(rollouts.scoring.grader), **rollouts.scoring.totals()},
-        "winner": {"name": winner.name, "variant_hash": winner.variant.hash, "file": WINNER},
+        "winner": {
+            "name": winner.name,
+            "variant": variant_name(search, winner),
+            "variant_hash": winner.variant.hash,
+            "file": WINNER,
+        },
+        "variants": [variant_name(search, candidate) for candidate in kept_variants(search, tested, on_front)],
+        "front": [{name: _plain(value) for name, value in row.items()} for row in on_front],
         "exhaustive": config.sweep.exhaustive,
         "selection_prompts": len(search.inputs.pairs),
         "test_prompts": len(search.inputs.test),
@@ -176,17 +184,6 @@ def score_rows(rollouts: Rollouts) -> Iterator[list[ScoreRow]]:
             for key, grade in ((key, rollouts.scoring.grades[key]) for key in some)
         ]
         yield rows
-
-
-def winner_toml(search: Search, winner: Candidate) -> str:
-    """The winner as a configuration file that `bin/rollout --variant` accepts."""
-    session = search.session
-    config = with_dtype(session.config, session.arithmetic.asked)  # the file may go to another machine
-    position = winner.sources[0][0]
-    chosen = f"{winner.name}: chosen by bin/sweep --variant {config.variant} on {len(search.inputs.pairs)} selection prompts"
-    directions = {"layers": winner.layers, "position": position, "estimator": config.directions.estimator}
-    edit = config.edit.model_dump(mode="json", exclude_none=True) | {"alpha": winner.alpha}
-    return config_toml(config, {"description": chosen, "directions": directions, "edit": edit})
 
 
 def _failures(search: Search, tested: Sequence[Candidate]) -> list[Mapping[str, str]]:

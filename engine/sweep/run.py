@@ -15,7 +15,7 @@ from engine.runs.files import SWEEP_RUN, TIMING
 from engine.runs.json_reader import read_json
 from engine.runs.kinds import TEST, name_near_duplicates
 from engine.runs.machine import check_machine
-from engine.runs.requests import DECLINED
+from engine.runs.requests import DECLINED, Request
 from engine.runs.run_dir import check_space, is_finished, open_run_dir
 from engine.runs.selection import of_training_kinds, texts_of, with_selection
 from engine.runs.session import Session
@@ -31,13 +31,10 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     """Run what is not done yet; returns the summary. What can be checked is checked before the run directory is touched."""
     config, pairs = with_selection(with_controls(config))
     session = Session(config)
-    tested = [request for request in session.requests if (request.kind, request.split) == (DECLINED, TEST)]
+    tested = tested_requests(session)
     inputs = SweepInputs(of_training_kinds(session, pairs), tested)
-    if config.directions.file is not None:
-        raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
+    check_settings(session)
     check_grid(session)
-    session.check_in_place("bin/sweep")
-    session.check_swappable()
     check_inputs(config, session.pairs, inputs)
     chosen = choose_engines(session, engines)
     session.width = chosen.width if has_gpu() else None
@@ -60,6 +57,19 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
             conduct(session, run_dir, inputs, chosen.count, judge.grader)
         refresh(run_dir)
         return read_summary(run_dir) | {"timing": read_json(run_dir.file(TIMING))}
+
+
+def tested_requests(session: Session) -> list[Request]:
+    """The requests that confirm: of the declined kind, and of kinds that chose nothing."""
+    return [request for request in session.requests if (request.kind, request.split) == (DECLINED, TEST)]
+
+
+def check_settings(session: Session) -> None:
+    """Raise EngineError for settings of a run that a sweep has no use for."""
+    if session.config.directions.file is not None:
+        raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
+    session.check_in_place("bin/sweep")
+    session.check_swappable()
 
 
 def with_controls(config: RunConfig) -> RunConfig:

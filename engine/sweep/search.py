@@ -34,6 +34,8 @@ class Search:
     grid: Grid
     rollouts: Rollouts
     stages: list[Row] = field(default_factory=list)
+    noted: dict[str, Candidate] = field(default_factory=dict)
+    """Every candidate that has a row, by name."""
 
     @property
     def of_control(self) -> bool:
@@ -159,6 +161,7 @@ class Search:
             say(message)
 
     def _note(self, stage: str, candidate: Candidate, grades: Grades | None = None, **more: Any) -> None:
+        self.noted[candidate.name] = candidate
         self.stages = [row for row in self.stages if (row["stage"], row["variant"]) != (stage, candidate.name)]
         self.stages.append(stage_row(stage, candidate, grades, **more))
 

@@ -140,16 +140,30 @@ def test_a_model_without_a_tokenizer_is_named(tmp_path: Path, llama_dir: Path) -
 
 
 def test_columns_are_those_of_pair_and_of_request_files(tmp_path: Path) -> None:
-    done = rollout(tmp_path, *SMOLLM2, "--columns", "harmful,safe", "--columns", "goal", "--dry-run")
-    data = json.loads(done.stdout)["data"]
+    done = rollout(tmp_path, *SMOLLM2, "--columns", "harmful,safe", "--columns", "goal", "--dry-run", "--json")
+    data = json.loads(done.stdout)["config"]["data"]
     assert (data["pair_columns"], data["request_column"]) == (["harmful", "safe"], "goal")
 
 
-def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:
-    done = rollout(tmp_path, "--variant", "llama32_3b_k5", "--alpha", "0.5", "--dry-run")
-    config = json.loads(done.stdout)
-    assert config["directions"]["layers"] == [16, 15, 17, 13, 9] and config["edit"]["alpha"] == 0.5
-    assert config["model"]["chat_template_kwargs"] == {"date_string": "26 Jul 2024"}
+def test_a_dry_run_refuses_what_cannot_run(tmp_path: Path) -> None:
+    done = rollout(tmp_path, "--variant", "smollm2_135m_k1", "--model", "/nonexistent", "--pairs", "/nope.json", "--dry-run")
+    assert done.returncode == 2
+    assert "Prompt file /nope.json does not exist" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_dry_run_of_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
+    done = rollout(tmp_path, "--variant", "llama32_3b_k5", "--dry-run")
+    assert done.returncode == 2
+    assert "give its folder with --model DIR" in done.stderr
+
+
+def test_the_resolved_configuration_has_the_flags_and_the_files_keys(tmp_path: Path) -> None:
+    done = rollout(tmp_path, "--variant", "llama32_3b_k5", "--set", "edit.alpha=0.5", "--json", module="config")
+    found = {key["name"]: key["value"] for key in json.loads(done.stdout)}
+    assert found["directions.layers"] == "[16, 15, 17, 13, 9]"
+    assert found["edit.alpha"] == "0.5"
+    assert found["model.chat_template_kwargs"] == '{date_string = "26 Jul 2024"}'
     assert not (tmp_path / "runs").exists()
 
 

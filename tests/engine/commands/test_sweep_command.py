@@ -137,8 +137,6 @@ def test_no_prompt_both_chooses_and_tests(finished: Path) -> None:
 @pytest.mark.engine
 def test_the_winners_file_is_a_variant_with_the_winners_hash(finished: Path) -> None:
     winner = json.loads((finished / "summary.json").read_text())["winner"]
-    done = run([sys.executable, "-m", "engine.commands.edit", "--variant", str(finished / "winner.toml"), "--dry-run"])
-    assert done.returncode == 0, done.stderr
     script = (
         "import sys; from pathlib import Path; from engine.configs.load import load_config; "
         "from engine.runs.session import Session; "
@@ -150,12 +148,26 @@ def test_the_winners_file_is_a_variant_with_the_winners_hash(finished: Path) -> 
 
 
 @pytest.mark.engine
+def test_every_variant_that_was_confirmed_or_is_on_the_front_is_a_file_of_its_own_name(finished: Path) -> None:
+    from engine.configs.load import load_config
+
+    summary = json.loads((finished / "summary.json").read_text())
+    configs = [load_config(str(file)) for file in sorted((finished / "variants").glob("*.toml"))]
+    claimed = {row["variant"] for row in summary["confirm"] if row["kind"] in ("single", "subspace")}
+    named = {f"smollm2-135m-instruct-{name}" for name in claimed | {point["variant"] for point in summary["front"]}}
+    assert {config.variant for config in configs} == named == set(summary["variants"])
+    assert load_config(str(finished / "winner.toml")).variant == summary["winner"]["variant"]
+    two = next(config for config in configs if config.variant.endswith("top2"))
+    assert two.directions.layers in ([21, 22], [22, 21])
+
+
+@pytest.mark.engine
 def test_a_second_run_prints_the_same_and_starts_nothing(finished: Path, selection: str) -> None:
     done = run(sweep(*SMALL, "--selection", selection, "--out", str(finished)))
     print(done.stdout)
     assert "bound by the engine" in done.stdout
     assert done.returncode == 0 and "starting vLLM" not in done.stderr
-    for name in ("product_by_layer.png", "screen_by_layer.png"):
+    for name in ("product_by_layer.png", "screen_by_layer.png", "front.png"):
         assert (finished / name).stat().st_size > 10_000
     other = run(sweep(*SMALL, "--selection", selection, "--out", str(finished), "--alphas", "0.5"))
     assert other.returncode == 2 and "config.sweep.alphas: [1.0] -> [0.5]" in other.stderr
@@ -230,9 +242,11 @@ def test_an_unreachable_ray_address_is_an_error_before_a_model_loads(tmp_path: P
 
 
 def test_a_model_without_a_file_takes_its_name_and_its_flags() -> None:
-    done = run(sweep("--model=embedded:smollm2-135m-instruct", "--pairs=embedded:train_pairs", "--layers=3-5", "--dry-run"))
-    config = json.loads(done.stdout)
-    assert config["variant"] == "embedded-smollm2-135m-instruct" and config["sweep"]["layers"] == [3, 4, 5]
+    done = run(
+        sweep("--model=embedded:smollm2-135m-instruct", "--pairs=embedded:train_pairs", "--layers=3-5", "--dry-run", "--json")
+    )
+    config = json.loads(done.stdout)["config"]
+    assert config["variant"] == "smollm2-135m-instruct" and config["sweep"]["layers"] == [3, 4, 5]
 
 
 @pytest.mark.slow

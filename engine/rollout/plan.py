@@ -1,0 +1,138 @@
+"""What a run would do, looked at and not done: stages, prompts, tokens, judge calls, money, disk and time."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from editing.checkpoint import free_bytes
+from engine.configs.schema import RunConfig
+from engine.errors import EngineError
+from engine.rollout.directions import check_given_directions
+from engine.runs import timings
+from engine.runs.files import DIRECTIONS, LIKELIHOODS, MANIFEST, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.identity import check_same
+from engine.runs.inputs import given_layers
+from engine.runs.machine import check_machine
+from engine.runs.manifest import read_manifest
+from engine.runs.requests import Request
+from engine.runs.run_dir import RunDir, check_space
+from engine.runs.selection import check_tested_apart
+from engine.runs.session import Session
+from engine.scoring.run_judge import RunJudge
+from judging.estimate import estimate
+from judging.judgement import Item
+from judging.remote import call_of
+
+BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
+BYTES_A_TOKEN = 4  # of text, to word a response that is not there yet
+DONE, TO_DO = "done", "to do"
+
+
+@dataclass
+class Stage:
+    """One stage: done or to do, how much, tokens (of new text at most), seconds, and whether those are measured or rough."""
+
+    name: str
+    state: str
+    amount: str
+    tokens: int
+    seconds: float
+    basis: str
+
+
+@dataclass
+class Plan:
+    """Everything that would be done. `judge` is what the judge's calls take; bytes are of the disk."""
+
+    command: str
+    folder: str
+    config: Mapping[str, Any]
+    stages: list[Stage] = field(default_factory=list)
+    judge: dict[str, Any] = field(default_factory=dict)
+    needed_bytes: int = 0
+    free_bytes: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """Of all that is to do."""
+        return sum(stage.seconds for stage in self.stages if stage.state == TO_DO)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"seconds": round(self.seconds, 1)}
+
+
+def plan_run(config: RunConfig, path: Path) -> Plan:
+    """What bin/rollout would do in `path`. Raises, as the run itself would, for what cannot run; nothing is written or sent."""
+    session = check_only(config)
+    judge = RunJudge(config.judge, 2 * len(session.requests))
+    judge.check_at_hand()
+    done = finished_files(path, session.identity)
+    plan = begin(session, "bin/rollout", path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
+    prompts = session.rendered_pairs() if config.directions.file is None else []
+    read = sum(len(side) for pair in prompts for side in (pair.declined, pair.answered))
+    rows, most = 2 * len(session.requests), config.sampling.max_tokens
+    asked = sum(map(len, session.render(session.requests, "test requests")))
+    add(plan, session, timings.DIRECTIONS, DIRECTIONS in done, f"{2 * len(prompts)} prompts", read)
+    add(plan, session, timings.ROLLOUTS, ROLLOUTS in done, f"{rows} responses", rows * most)
+    if judge.file is None:
+        unread = rows // 2  # the base's own come with its responses
+        add(plan, session, timings.LIKELIHOODS, LIKELIHOODS in done, f"{unread} responses", unread * most + asked)
+    plan.judge = judging(judge, session.requests, 2, most)
+    seconds, basis = plan.judge.get("seconds"), "at the endpoint's limits"
+    add(plan, session, timings.SCORES, {SCORES, SUMMARY} <= done, f"{rows} responses by {judge.name}", rows)
+    if seconds is not None:
+        plan.stages[-1].seconds, plan.stages[-1].basis = seconds, basis
+    return plan
+
+
+def check_only(config: RunConfig, *, layers: bool = True) -> Session:
+    """A session whose files, model, template, prompts and machine were looked at. Raises for what cannot run."""
+    if layers:
+        given_layers(config)
+    session = Session(config)
+    if layers:
+        session.layers()
+    session.check_swappable()
+    check_given_directions(session)
+    check_tested_apart(session)
+    check_machine(session)
+    session.check_prompts()
+    return session
+
+
+def begin(session: Session, command: str, path: Path, needed: int) -> Plan:
+    """A plan without stages. Raises EngineError where the disk has no room."""
+    check_space(path, needed)
+    shown = session.config.model_dump(mode="json")
+    return Plan(command, str(path), shown, needed_bytes=needed, free_bytes=free_bytes(path))
+
+
+def add(plan: Plan, session: Session, stage: str, done: bool, amount: str, tokens: int) -> None:
+    """Add a stage with the time that it takes here."""
+    seconds, basis = (0.0, "") if done else timings.seconds_for(session, stage, tokens)
+    plan.stages.append(Stage(stage, DONE if done else TO_DO, amount, tokens, round(seconds, 1), basis))
+
+
+def finished_files(path: Path, identity: Mapping[str, Any]) -> set[str]:
+    """The files of a run directory of this identity that are whole. Raises EngineError for one of another identity."""
+    if not (path / MANIFEST).exists():
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
+        return set()
+    manifest = read_manifest(path)
+    check_same(path, manifest["identity"], identity)
+    run_dir = RunDir(path, manifest)
+    return {name for name in (DIRECTIONS, ROLLOUTS, LIKELIHOODS, SCORES, SUMMARY) if run_dir.is_whole([name])}
+
+
+def judging(judge: RunJudge, requests: Sequence[Request], variants: int, max_tokens: int) -> dict[str, Any]:
+    """What the judge's calls take, each response as long as it may be; only the name where it has no endpoint."""
+    found: dict[str, Any] = {"name": judge.name}
+    if judge.endpoint is None or judge.file is None:
+        return found
+    rubric, longest = judge.file.read_rubric(), "x" * (BYTES_A_TOKEN * max_tokens)
+    calls = [call_of(judge.endpoint, rubric, Item(request.text, longest)) for request in requests]
+    questions = [call.messages for call in calls] * variants * judge.config.repeat
+    return found | asdict(estimate(judge.endpoint, questions))
