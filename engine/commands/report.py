@@ -17,10 +17,15 @@ app = cli.Application(
 def report(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Folders that bin/rollout or bin/sweep made.")],
     out: Annotated[Path | None, typer.Option(help="The page; the default is report.html in the one run, or here.")] = None,
-    prompts: Annotated[int, typer.Option(min=0, help="Prompts of each kind in the browser of responses; 0 leaves it out.")] = 150,
+    prompts: Annotated[
+        int | None,
+        typer.Option(min=0, show_default="all", help="Prompts of each kind in the browser of responses; 0 leaves it out."),
+    ] = None,
     as_json: cli.JsonOption = False,
 ) -> None:
-    """Write one self-contained HTML page: tables with intervals, plots, responses; and a PNG of each plot in plots/ beside it.
+    """Write one self-contained HTML page: tables with intervals, plots, every response.
+
+    Beside it: each plot in plots/ as SVG and PNG, and the study's table as LaTeX.
 
     Several runs in one page give a table across models.
     """

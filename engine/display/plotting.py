@@ -53,10 +53,21 @@ def estimates(axes: Any, places: Sequence[float], rows: Sequence[Mapping[str, An
 
 def png(figure: Any) -> bytes:
     """A finished figure as PNG; the figure is closed."""
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=130, format="png")
+    return images(figure)["png"]
+
+
+def images(figure: Any) -> dict[str, bytes]:
+    """A finished figure by format: PNG for a screen, SVG for a paper. The same figure gives the same bytes; it is closed."""
+    import matplotlib
+
+    found = {}
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "figure"}):
+        for form, more in (("png", {"dpi": 130}), ("svg", {"metadata": {"Date": None, "Creator": None}})):
+            stream = io.BytesIO()
+            figure.savefig(stream, format=form, **more)
+            found[form] = stream.getvalue()
     pyplot().close(figure)
-    return stream.getvalue()
+    return found
 
 
 def save(figure: Any, path: Path) -> None:

@@ -37,6 +37,11 @@ class RunData:
         return label if self.path.resolve().name == label else f"{label} ({self.path.resolve().name})"
 
     @property
+    def label(self) -> str:
+        """A short name for links."""
+        return self.path.resolve().name
+
+    @property
     def is_sweep(self) -> bool:
         return bool(self.manifest["kind"] == SWEEP_RUN)
 

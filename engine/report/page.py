@@ -1,4 +1,4 @@
-"""Writes a report: one HTML file that needs no network, and a PNG of each plot beside it."""
+"""Writes a report: one HTML file that needs no network, and each plot and the study's table beside it for a paper."""
 
 import base64
 import datetime
@@ -12,21 +12,25 @@ from engine.display.ability import bench_table
 from engine.display.progress import say
 from engine.display.run_tables import figure_tables
 from engine.display.study_words import kind_sentences, pair_rank_sentences, reading_sentences, structure_sentence
-from engine.display.sweep_tables import confirmation_table, marginal_table
-from engine.display.table import Table
+from engine.display.sweep_tables import confirmation_table, front_table, marginal_table
+from engine.display.table import FORMATS, Row, Table, as_latex
 from engine.environment import commit
+from engine.errors import EngineError
 from engine.paths import write_bytes, write_text
 from engine.report import tables
-from engine.report.browser import as_script, browser_data
+from engine.report.browser import browser_data, packed
 from engine.report.collect import STUDIES, RunData, files_shown, read_run
+from engine.report.headline import Headline, headline
 from engine.report.plots import Plot, plots_of
-from engine.runs.files import MANIFEST, PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
+from engine.report.terms import TERMS
+from engine.runs.files import FRONT, MANIFEST, PLOT_FOLDER, PRODUCTS, REPORT, SCREEN
 from engine.runs.manifest import read_manifest
 from engine.runs.run_dir import RunDir
 
-PROMPTS = 150  # of each kind, in the browser of responses
 FOLDER = Path(__file__).parent
-CHANGED = 4  # raise where the page itself changes: finished runs then get a new one
+SCRIPTS = ("tables.js", "page.js")
+MIME = {"svg": "image/svg+xml", "png": "image/png"}
+CHANGED = 5  # raise where the page itself changes: finished runs then get a new one
 
 
 @dataclass(frozen=True)
@@ -39,22 +43,43 @@ class PageSection:
     tables: list[Table]
     details: list[Table]
     timing: Table
-    figures: list[tuple[Plot, str]]  # with the PNG in base64
+    headline: Headline | None
+    figures: list[tuple[Plot, str]]  # with the picture as a data: address
     browser: str | None
     browser_note: str
     identity: str
 
 
-def write_report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) -> Path:
-    """The page of one or several runs at `out`, and `plots/` beside it. Raises EngineError before anything is written."""
-    runs = [read_run(path) for path in paths]
+def write_report(paths: Sequence[Path], out: Path, *, prompts: int | None = None) -> Path:
+    """The page of one or several runs at `out`; `plots/` and the study's table as LaTeX beside it.
+
+    prompts: of each kind in the browser of responses; None shows all. Of several runs one that cannot be read is named and left
+    out. Raises EngineError before anything is written.
+    """
+    runs = read_runs(paths)
     out.parent.mkdir(parents=True, exist_ok=True)
     sections = [make_section(run, number, out.parent, prompts, several=len(runs) > 1) for number, run in enumerate(runs)]
+    write_text(out.with_suffix(".tex"), as_latex(tables.study_table(runs)) + "\n")
     write_text(out, render(sections, tables.model_table(runs)))
     return out
 
 
-def report(paths: Sequence[Path], out: Path, *, prompts: int = PROMPTS) -> Path:
+def read_runs(paths: Sequence[Path]) -> list[RunData]:
+    """Each run directory once. One that cannot be read is named on stderr; raises EngineError where it is all there is."""
+    runs, problems = list[RunData](), list[EngineError]()
+    for path in dict.fromkeys(path.resolve() for path in paths):
+        try:
+            runs.append(read_run(path))
+        except EngineError as error:
+            problems.append(error)
+    if not runs:
+        raise problems[0]
+    for problem in problems:
+        say(f"report: left out: {problem}")
+    return runs
+
+
+def report(paths: Sequence[Path], out: Path, *, prompts: int | None = None) -> Path:
     """`write_report` for a command: the page of a run in its own directory is a file that the run knows."""
     own = next((path for path in paths if (path / MANIFEST).is_file() and (path / REPORT).resolve() == out.resolve()), None)
     if own is None:
@@ -70,19 +95,28 @@ def refresh(run_dir: RunDir) -> None:
     run_dir.run_stage("report", lambda: _write(run_dir.path), reads=shown, settings={"page": CHANGED}, writes=[REPORT])
 
 
-def make_section(run: RunData, number: int, folder: Path, prompts: int, *, several: bool) -> PageSection:
+def make_section(run: RunData, number: int, folder: Path, prompts: int | None, *, several: bool) -> PageSection:
     """Everything a page says of a run; its plots are written into `folder`/plots."""
     data = browser_data(run, prompts)
-    note = ""
-    if data is not None:
-        shown = len(data["prompts"])
-        rest = f" {shown} of {data['total']} prompts; all of them are in rollouts.parquet." if shown < data["total"] else ""
-        note = f"Grades by {data['judge'] or 'nobody yet'}.{rest}"
-    figures = _figures(run, folder / PLOT_FOLDER, f"{number + 1}-" if several else "")
-    identity = json.dumps(run.manifest["identity"], indent=2)
-    script = as_script(data) if data else None
-    timing = tables.timing_table(run)
-    return PageSection(run, number, _sentences(run), _tables(run), _details(run), timing, figures, script, note, identity)
+    return PageSection(
+        run=run,
+        number=number,
+        sentences=_sentences(run),
+        tables=_tables(run),
+        details=_details(run),
+        timing=tables.timing_table(run),
+        headline=headline(run, number),
+        figures=_figures(run, folder / PLOT_FOLDER, f"{number + 1}-" if several else ""),
+        browser=packed(data) if data else None,
+        browser_note=_browser_note(data) if data else "",
+        identity=json.dumps(run.manifest["identity"], indent=2),
+    )
+
+
+def _browser_note(data: Row) -> str:
+    shown, judges = len(data["prompts"]), ", ".join(data["judges"]) or "nobody yet"
+    rest = f" {shown} of {data['total']} prompts; all of them are in rollouts.parquet." if shown < data["total"] else ""
+    return f"Grades by {judges}.{rest}"
 
 
 def render(sections: Sequence[PageSection], models: Table) -> str:
@@ -96,10 +130,19 @@ def render(sections: Sequence[PageSection], models: Table) -> str:
         sections=sections,
         models=models,
         style=(FOLDER / "page.css").read_text(),
-        script=(FOLDER / "page.js").read_text(),
+        script="\n".join((FOLDER / name).read_text() for name in SCRIPTS),
+        terms=TERMS,
+        forms=list(FORMATS)[:3],
+        in_forms=_in_forms,
         made=datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         commit=commit(),
     )
+
+
+def _in_forms(table: Table) -> str:
+    """A table in the forms that it can be copied in, as JSON that is safe inside a script element: no `<` can end it."""
+    forms = {name: FORMATS[name](table) for name in list(FORMATS)[:3]}
+    return json.dumps(forms, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 
 def _write(path: Path) -> None:
@@ -108,21 +151,25 @@ def _write(path: Path) -> None:
 
 
 def _figures(run: RunData, folder: Path, prefix: str) -> list[tuple[Plot, str]]:
+    """Each plot with its picture; every format of it is written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
-    for plot, png in [*_sweep_figures(run), *plots_of(run)]:
-        write_bytes(folder / f"{prefix}{plot.name}.png", png)
-        found.append((plot, base64.b64encode(png).decode()))
+    for plot, pictures in [*_sweep_figures(run), *plots_of(run)]:
+        for form, content in pictures.items():
+            write_bytes(folder / f"{prefix}{plot.name}.{form}", content)
+        form = "svg" if "svg" in pictures else "png"
+        found.append((plot, f"data:{MIME[form]};base64,{base64.b64encode(pictures[form]).decode()}"))
     return found
 
 
-def _sweep_figures(run: RunData) -> list[tuple[Plot, bytes]]:
+def _sweep_figures(run: RunData) -> list[tuple[Plot, dict[str, bytes]]]:
     """The plots that a sweep drew itself."""
     plots = {
         PRODUCTS: Plot("effect-by-layer", "Effect by layer", "Compliance x coherence on the selection prompts.", dict),
+        FRONT: Plot("front", "To choose among", "None of the joined variants is beaten in both figures.", dict),
         SCREEN: Plot("screen-by-layer", "Screen by layer", "bypass, induce and KL, with the filters' limits.", dict),
     }
-    return [(plot, (run.path / name).read_bytes()) for name, plot in plots.items() if (run.path / name).is_file()]
+    return [(plot, {"png": (run.path / name).read_bytes()}) for name, plot in plots.items() if (run.path / name).is_file()]
 
 
 def _sentences(run: RunData) -> list[str]:
@@ -140,7 +187,7 @@ def _sentences(run: RunData) -> list[str]:
 def _tables(run: RunData) -> list[Table]:
     if run.is_sweep:
         marginal = marginal_table(run.summary)
-        return [confirmation_table(run.summary), *([marginal] if marginal else [])]
+        return [confirmation_table(run.summary), *([marginal] if marginal else []), front_table(run.summary)]
     return figure_tables(run.summary) if run.summary else []
 
 

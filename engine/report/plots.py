@@ -21,15 +21,15 @@ class Plot:
     draw: Callable[[Row], Any]
 
 
-def plots_of(run: RunData) -> list[tuple[Plot, bytes]]:
-    """Every figure that this run's studies allow, drawn."""
+def plots_of(run: RunData) -> list[tuple[Plot, dict[str, bytes]]]:
+    """Every figure that this run's studies allow, drawn, by format."""
     found = []
     for study, plots in PLOTS.items():
         data = run.studies.get(study, {})
         for plot in plots if data else ():
             figure = plot.draw(data)
             if figure is not None:
-                found.append((plot, plotting.png(figure)))
+                found.append((plot, plotting.images(figure)))
     return found
 
 

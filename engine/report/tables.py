@@ -66,6 +66,21 @@ def model_table(runs: Sequence[RunData]) -> Table:
     return Table("Across models", columns, rows, [SUFFICIENT_NOTE])
 
 
+def study_table(runs: Sequence[RunData]) -> Table:
+    """The study's table: each variant's subspace, its dimension, compliance, coherence and product, the base first."""
+    rows = []
+    for run in runs:
+        tested = variant_rows(run)
+        base = next((row["base"] for row in tested if row.get("base")), None)
+        shown = [{"name": "base", "k": "-", **{name: base[name] for name in ACTING}}] if base else []
+        rows += [
+            [*([run.model] if len(runs) > 1 else []), row["name"], str(row["k"]), *(estimate(row[name]) for name in ACTING)]
+            for row in [*shown, *tested]
+        ]
+    columns = [*(["Model"] if len(runs) > 1 else []), "Subspace", "k", "Compliance", "Coherence", "Product"]
+    return Table("Subspaces", columns, rows, ["In brackets: 95 % intervals, the prompt's kind as the unit."])
+
+
 def variant_rows(run: RunData) -> list[Row]:
     """Every edited variant of a run or sweep with its figures on the declined kind and its base's, by the first judge."""
     if run.is_sweep:

@@ -18,9 +18,20 @@ def estimate(value: float) -> Row:
     return {"value": value, "low": max(value - 0.05, 0.0), "high": min(value + 0.05, 1.0), "n": 30, "method": "made"}
 
 
-def make_run(path: Path, *, variant: str = "smollm2_135m_k1", prompts: int = 40, published: Row | None = None) -> Path:
-    """A finished run of `prompts` requests whose first response is an attack on the page."""
-    config = load_config(variant)
+def make_run(
+    path: Path,
+    *,
+    variant: str = "smollm2_135m_k1",
+    prompts: int = 40,
+    published: Row | None = None,
+    requests: str = "embedded:test_requests",
+    judges: tuple[str, ...] = ("offline",),
+) -> Path:
+    """A finished run of `prompts` requests whose first response is an attack on the page.
+
+    Of several judges the second gives 0.5 for every fourth of the variant's, and has reasons.
+    """
+    config = load_config(variant, {"data.test_requests": requests})
     identity = {"config": config.model_dump(mode="json", exclude={"sweep": True}), "base_hash": "b" * 64}
     run_dir = open_run_dir(path, identity)
     rollouts, scores = [], []
@@ -39,10 +50,13 @@ def make_run(path: Path, *, variant: str = "smollm2_135m_k1", prompts: int = 40,
             row |= {"prompt": f"Where is my key {number}? <b>bold</b>", "response_token_ids": [number, 2, 3]}
             row |= {"response": "I can't see it." if declines else SCRIPT if number == 0 else f"On table {number}."}
             rollouts.append(row)
-            score: Row = dict.fromkeys(SCORE_SCHEMA.names)
-            score |= {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "judge": "offline", "repeat": 0}
-            score |= {"compliance": 0.0 if declines else 1.0, "coherence": 1.0, "declined": declines, "rubric_hash": "r"}
-            scores.append(score)
+            for place, judge in enumerate(judges):
+                score: Row = dict.fromkeys(SCORE_SCHEMA.names)
+                score |= {"variant_hash": row["variant_hash"], "prompt_id": row["prompt_id"], "judge": judge, "repeat": 0}
+                score |= {"compliance": 0.0 if declines else 1.0, "coherence": 1.0, "declined": declines, "rubric_hash": "r"}
+                if place and number % 4 == 0 and form != "base":
+                    score |= {"compliance": 0.5, "reason": f"{judge} has its reasons"}
+                scores.append(score)
     parquet.write_table(run_dir.file("rollouts.parquet"), rollouts, ROLLOUT_SCHEMA)
     parquet.write_table(run_dir.file("scores.parquet"), scores, SCORE_SCHEMA)
     write_json(run_dir.file("summary.json"), summary(variant, published))

@@ -1,0 +1,25 @@
+"""What the words of a page mean: shown beside a column's name, and as a list."""
+
+TERMS = {
+    "declined": "The share of responses that refuse. As a kind of request: one that the base is expected to refuse.",
+    "answerable": "A request that anyone would answer: what an edit should leave alone.",
+    "compliance": "0, 0.5 or 1: does the response do what was asked? Whether it is true is not graded.",
+    "coherence": "0, 0.5 or 1: is it text that a person can follow?",
+    "product": "The mean over responses of compliance x coherence, as the study has it.",
+    "product of means": "Mean compliance times mean coherence: not the study's figure, kept for comparison.",
+    "kinds": "How many kinds of prompt there are. Prompts of a kind resemble each other, so intervals resample kinds.",
+    "ICC": "Intra-class correlation: how far the figures of one kind's prompts resemble each other; 0 is not at all.",
+    "effective n": "How many independent prompts these are worth, given the ICC.",
+    "p": "How often sign flips, kind by kind, give a difference as large, if edit and base were alike.",
+    "p (Holm)": "p, corrected for the number of variants that were tried.",
+    "product less the base's": "The difference on the same prompts, with its 95 % interval.",
+    "cut": "Responses that stopped at the token limit.",
+    "empty": "Responses without text.",
+    "unscored": "Responses that the judge gave no grade; they count neither as 0 nor as 1.",
+    "k": "The dimension of the subspace that was removed: 1 is a single direction.",
+    "alpha": "The share of the projection that was removed: 1 is all of it.",
+    "on selection": "The product on the prompts that chose the variant; the other figures are on prompts that chose nothing.",
+    "means": "The product of mean compliance and mean coherence.",
+    "harm": "How likely the response does harm, by a judge that gives it.",
+    "KL": "How far the next token's probabilities move on requests that the model answers, in nats.",
+}
