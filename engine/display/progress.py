@@ -1,17 +1,59 @@
-"""Progress on stderr: rows, tokens a second and time left; a live line on a terminal, a line now and then in a log."""
+"""Progress on stderr: rows, tokens a second and time left, of a stage and of the whole job; a live line on a terminal, a line a
+minute in a log."""
 
 import functools
 import sys
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from engine.display.escape import for_terminal
+from judging.attempts import duration
 
-LINE_SECONDS = 10.0
+LINE_SECONDS, FIRST_LINE_SECONDS = 60.0, 10.0  # in a log: the first line comes sooner, to see that it works
+BAR = 10  # signs
 LIVE_SECONDS = 0.2
 # Before this share of the rows, and this many reports of finished work, nothing can be said of the time left.
 ESTIMATE_SHARE, ESTIMATE_REPORTS = 0.03, 2
 TOGETHER_SECONDS = 0.05
+
+
+class Job:
+    """The stages of a whole job and the seconds that each is expected to take: what a stage's progress is a part of.
+
+    While it is entered, every Progress that is named like one of the stages says how far the job is. What has been seen of
+    the pace corrects what was expected of the rest.
+    """
+
+    def __init__(self, expected: Mapping[str, float]) -> None:
+        self._expected = {name: max(seconds, 1e-3) for name, seconds in expected.items()}
+        self._done: dict[str, float] = {}
+
+    def __enter__(self) -> "Job":
+        global _job
+        _job = self
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        global _job
+        _job = None
+
+    def state(self, stage: str, share: float, seconds: float) -> tuple[float, float] | None:
+        """The share of the job that is done and the seconds left, `share` of a stage being done after `seconds`.
+
+        None for a stage that the job does not know.
+        """
+        if stage not in self._expected:
+            return None
+        self._done[stage] = share
+        done = sum(share * self._expected[name] for name, share in self._done.items())
+        rest = sum(self._expected.values()) - done
+        here = self._expected[stage] * share
+        pace = seconds / here if share >= ESTIMATE_SHARE else 1.0
+        return done / (done + rest), rest * pace
+
+
+_job: Job | None = None
 
 
 class Progress:
@@ -22,6 +64,7 @@ class Progress:
         self.rows = self.tokens = 0
         self._reports = 0
         self._started = self._shown = self._advanced = time.monotonic()
+        self._lines = 0
         self._live = sys.stderr.isatty()
 
     def __enter__(self) -> "Progress":
@@ -37,7 +80,7 @@ class Progress:
         self.tokens += tokens
         self._reports += now - self._advanced > TOGETHER_SECONDS
         self._advanced = now
-        if now - self._shown >= (LIVE_SECONDS if self._live else LINE_SECONDS):
+        if now - self._shown >= (LIVE_SECONDS if self._live else LINE_SECONDS if self._lines else FIRST_LINE_SECONDS):
             self._show(end="" if self._live else "\n")
 
     def seconds_left(self, seconds: float) -> float | None:
@@ -62,8 +105,19 @@ class Progress:
             parts.append(f"{seconds:.1f} s")
         elif left is not None:
             parts.append(f"{left:.0f} s left")
+        parts += self._of_job(seconds)
+        self._lines += 1
         start = "\r\x1b[K" if self._live else ""
         print(start + for_terminal(", ".join(parts)), end=end, file=sys.stderr, flush=True)
+
+    def _of_job(self, seconds: float) -> list[str]:
+        """How far the whole job is, with a bar on a terminal."""
+        found = _job.state(self.label, self.rows / max(self.total, 1), seconds) if _job is not None else None
+        if found is None:
+            return []
+        share, left = found
+        bar = f"[{'#' * round(BAR * share):<{BAR}}] " if self._live else ""
+        return [f"{bar}job {100 * share:.0f} %" + (f", {duration(left)} left" if share < 1 else "")]
 
 
 def say(message: str) -> None:

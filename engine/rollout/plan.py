@@ -7,7 +7,6 @@ from typing import Any
 
 from editing.checkpoint import free_bytes
 from engine.configs.schema import RunConfig
-from engine.errors import EngineError
 from engine.rollout.directions import check_given_directions
 from engine.runs import timings
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, MANIFEST, ROLLOUTS, SCORES, SUMMARY
@@ -16,7 +15,7 @@ from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
 from engine.runs.manifest import read_manifest
 from engine.runs.requests import Request
-from engine.runs.run_dir import RunDir, check_space
+from engine.runs.run_dir import RunDir, check_run_dir, check_space
 from engine.runs.selection import check_tested_apart
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
@@ -65,9 +64,26 @@ class Plan:
 
 def plan_run(config: RunConfig, path: Path) -> Plan:
     """What bin/rollout would do in `path`. Raises, as the run itself would, for what cannot run; nothing is written or sent."""
+    check_run_dir(path)
     session = check_only(config)
     judge = RunJudge(config.judge, 2 * len(session.requests))
     judge.check_at_hand()
+    return plan_of(session, judge, path)
+
+
+def expected_seconds(session: Session, judge: RunJudge, path: Path) -> dict[str, float]:
+    """Seconds that each line of a run's progress will take, by its name; nothing for what is done."""
+    plan = plan_of(session, judge, path)
+    found = {stage.name: stage.seconds for stage in plan.stages if stage.state == TO_DO}
+    rollouts = found.pop(timings.ROLLOUTS, None)
+    if rollouts is not None:
+        found |= {f"rollouts {name}": rollouts / 2 for name in ("base", session.config.variant)}
+    return found
+
+
+def plan_of(session: Session, judge: RunJudge, path: Path) -> Plan:
+    """What is to do and what is done of a run whose inputs were looked at."""
+    config = session.config
     done = finished_files(path, session.identity)
     plan = begin(session, "bin/rollout", path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
     prompts = session.rendered_pairs() if config.directions.file is None else []
@@ -118,8 +134,6 @@ def add(plan: Plan, session: Session, stage: str, done: bool, amount: str, token
 def finished_files(path: Path, identity: Mapping[str, Any]) -> set[str]:
     """The files of a run directory of this identity that are whole. Raises EngineError for one of another identity."""
     if not (path / MANIFEST).exists():
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
         return set()
     manifest = read_manifest(path)
     check_same(path, manifest["identity"], identity)

@@ -5,19 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from engine.configs.schema import RunConfig
-from engine.display.progress import say
+from engine.display.progress import Job, say
 from engine.report.page import refresh
 from engine.rollout.directions import check_given_directions
+from engine.rollout.plan import BYTES_PER_ROW, expected_seconds
 from engine.rollout.stages import run_all
 from engine.runs.inputs import given_layers
 from engine.runs.kinds import name_near_duplicates
 from engine.runs.machine import check_machine
-from engine.runs.run_dir import check_space, is_finished, open_run_dir
+from engine.runs.run_dir import check_run_dir, check_space, is_finished, open_run_dir
 from engine.runs.selection import check_tested_apart, texts_of
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
-
-BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 
 
 def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session | None = None) -> dict[str, Any]:
@@ -27,6 +26,8 @@ def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session 
     is touched where they can be.
     """
     given_layers(config)
+    check_run_dir(path)
+    say(f"{config.variant}: looking at {config.model.path} and the prompts")
     session = session or Session(config)
     session.layers()  # all of them in the model
     session.check_swappable()
@@ -41,7 +42,7 @@ def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session 
         name_near_duplicates("test", [request.text for request in session.requests], "training", texts_of(session.pairs))
     run_dir = open_run_dir(path, session.identity, clean=clean)
     say(f"run directory: {path}")
-    with run_dir.locked(), contextlib.closing(judge):
+    with run_dir.locked(), contextlib.closing(judge), Job(expected_seconds(session, judge, path)):
         summary = run_all(session, run_dir, judge)
         refresh(run_dir)
         return summary | {"stopped": {judge.name: judge.stopped} if judge.stopped is not None else {}}

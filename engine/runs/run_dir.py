@@ -7,6 +7,7 @@ and whose files are what it wrote is not run again.
 
 import contextlib
 import datetime
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ def open_run_dir(path: Path, identity: Mapping[str, Any], *, kind: str = RUN, cl
         raise EngineError(
             f"{path} is a link; --clean removes run directories, not what a link points at. Name the folder itself."
         )
-    _check_run_dir(path)
+    check_run_dir(path)
     if not clean and (path / MANIFEST).is_file():
         manifest = read_manifest(path)
         check_same(path, manifest["identity"], identity)
@@ -182,7 +183,7 @@ def open_run_dir(path: Path, identity: Mapping[str, Any], *, kind: str = RUN, cl
             return RunDir(path, manifest)
     path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path):
-        _check_run_dir(path)
+        check_run_dir(path)
         return _begun(path, identity, kind, clean=clean)
 
 
@@ -241,8 +242,12 @@ def check_space(path: Path, needed: int) -> None:
         )
 
 
-def _check_run_dir(path: Path) -> None:
-    """Raise EngineError for a folder or file that is no run directory."""
+def check_run_dir(path: Path) -> None:
+    """Raise EngineError for a folder or file that is no run directory, and where none could be made. Takes no time."""
+    above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    if above != path.absolute() and not (above.is_dir() and os.access(above, os.W_OK)):
+        why = "is not yours to write to" if above.is_dir() else "is a file"
+        raise EngineError(f"{path} cannot be made: {above} {why}. Choose another with --out.")
     if path.exists() and not _is_run_dir(path):
         raise EngineError(f"{path} exists and is not a run directory of ours (no manifest.json). Choose another with --out.")
 

@@ -16,7 +16,7 @@ from engine.runs.json_reader import read_json
 from engine.runs.kinds import TEST, name_near_duplicates
 from engine.runs.machine import check_machine
 from engine.runs.requests import DECLINED, Request
-from engine.runs.run_dir import check_space, is_finished, open_run_dir
+from engine.runs.run_dir import check_run_dir, check_space, is_finished, open_run_dir
 from engine.runs.selection import of_training_kinds, texts_of, with_selection
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
@@ -29,6 +29,8 @@ EXPECTED_RESPONSES = 1000  # a sweep has thousands: what judges them is worth it
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. What can be checked is checked before the run directory is touched."""
+    check_run_dir(path)
+    say(f"{config.variant}: looking at {config.model.path} and the prompts")
     config, pairs = with_selection(with_controls(config))
     session = Session(config)
     tested = tested_requests(session)
