@@ -65,6 +65,7 @@ def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path:
         assert again <= 2 * 64
 
 
+@pytest.mark.slow
 def test_limits_hold_over_all_actors_together(tmp_path: Path) -> None:
     with Chaos(latency_s=0.01) as server:
         judge, crews = judge_at(server, tmp_path, requests_per_minute=2400)  # 40 a second

@@ -10,6 +10,7 @@ from engine.configs.load import load_config
 from engine.runs import parquet
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import ROLLOUT_SCHEMA
+from tests.commands import ran
 from tests.judging.chaos import KEY, Chaos
 
 ROOT = Path(__file__).parents[3]
@@ -59,7 +60,12 @@ def command(module: str, *arguments: object) -> list[str]:
     return [sys.executable, "-m", f"engine.commands.{module}", *map(str, arguments)]
 
 
-def run(folder: Path, module: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    """A command to its end."""
+def process(folder: Path, module: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command to its end, in a process of its own, as one that starts an engine needs."""
     line = command(module, *arguments)
     return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, env=environment(folder, **more))
+
+
+def run(folder: Path, module: str, *arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """A command to its end, here."""
+    return ran(module, *arguments, cwd=folder, **environment(folder, **more))

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import ran
 from tests.disk import run_on_tiny_disk
 
 ROOT = Path(__file__).parents[3]
 
 
 def rollout(tmp_path: Path, *arguments: str, module: str = "rollout") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"engine.commands.{module}", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+    return ran(module, *arguments, cwd=tmp_path)
 
 
 def pairs_file(tmp_path: Path, content: object) -> str:
@@ -61,7 +60,10 @@ def test_bad_arguments_get_one_message_and_exit_2(tmp_path: Path, arguments: lis
     done = rollout(tmp_path, *arguments)
     print(f"{time.monotonic() - started:.2f} s: {done.stderr}")
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    said, error, _ = done.stderr.partition("error: ")
+    assert said == "" or said.endswith("and the prompts\n")  # a word before anything is read
+    assert error
+    assert "Traceback" not in done.stderr
     assert all(message in done.stderr for message in messages)
     assert not (tmp_path / "runs").exists()
 
@@ -123,7 +125,7 @@ def test_a_full_disk_is_seen_before_anything_is_extracted(tmp_path: Path) -> Non
         (["--set", "sampling.max_tokens=2000"], "leaves no room for a prompt"),
         (["--set", "sampling.max_tokens=990"], "the model's window leaves room for 33"),
         (["--set", "vllm.max_model_len=64"], "leaves no room for a prompt"),
-        (["--out", "afile/run"], "Not a directory"),
+        (["--out", "afile/run"], "is a file. Choose another with --out."),
     ],
 )
 def test_what_does_not_fit_is_seen_before_anything_is_written(tmp_path: Path, arguments: list[str], message: str) -> None:

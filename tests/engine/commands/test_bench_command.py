@@ -18,6 +18,7 @@ from engine.lmeval import job
 from engine.lmeval.catalogue import OWN
 from engine.lmeval.endpoint import EndpointModel
 from engine.runs.session import Session
+from tests.commands import ran
 
 ROOT = Path(__file__).parents[3]
 LIMIT = 16
@@ -102,6 +103,6 @@ def test_a_run_of_other_variants_and_a_server_of_another_base_are_named(tmp_path
 )
 @pytest.mark.usefixtures("smollm2_dir")
 def test_bad_input_is_one_message_before_an_engine_starts(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = run(tmp_path, "engine.commands.bench", *FEW, *arguments)
+    done = ran("bench", *FEW, *arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "runs").exists()

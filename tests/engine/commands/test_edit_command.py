@@ -1,22 +1,19 @@
 """bin/edit, bin/audit and the adapter forms as a user runs them, on SmolLM2-135M-Instruct."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[3]
+from tests.commands import ran
+
 FEW = ["--set", "data.num_pairs=8"]
 
 
 def command(cwd: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", f"engine.commands.{module}", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    return ran(module, *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +42,7 @@ def test_a_written_checkpoint_verifies_and_a_tampered_one_does_not(work: Path, s
     assert done.returncode == 1 and not report["ok"] and len(report["unexpected"]) == 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_made_elsewhere_is_verified_along_what_the_difference_shows(
     work: Path, smollm2_dir: Path, tmp_path: Path
 ) -> None:

@@ -108,9 +108,8 @@ def kill_at(command: list[str], sign: str, shards: Path | None = None) -> None:
 EVERY_STAGE = ["stage: directions", "stage: rollouts", "stage: likelihoods", "stage: scores", "stage: summary"]
 
 
-@pytest.mark.parametrize(
-    "signs", [EVERY_STAGE[1:2], pytest.param(EVERY_STAGE, marks=pytest.mark.slow)], ids=["once", "in every stage"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("signs", [EVERY_STAGE[1:2], EVERY_STAGE], ids=["once", "in every stage"])
 def test_sigkill_and_running_again_gives_the_same_rows_once(signs: list[str], finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     for sign in signs:

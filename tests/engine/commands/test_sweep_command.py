@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.commands import ran
+
 ROOT = Path(__file__).parents[3]
 pytestmark = pytest.mark.usefixtures("smollm2_dir")
 TEST = 8  # test requests
@@ -228,7 +230,7 @@ def test_sigkill_and_running_again_ends_with_the_same_tables(
     ],
 )
 def test_bad_input_gets_one_message_and_nothing_is_written(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = run(sweep(*arguments, "--out", str(tmp_path / "out")))
+    done = ran("sweep", *arguments, "--out", tmp_path / "out")
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

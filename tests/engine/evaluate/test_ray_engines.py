@@ -97,6 +97,7 @@ def test_a_task_that_fails_twice_is_given_up_with_its_reason_and_the_others_go_o
     assert failed.generations == []
 
 
+@pytest.mark.slow
 def test_a_variant_that_fails_twice_is_marked_and_the_others_are_made(
     session: Session, tasks: list[Task], tmp_path: Path
 ) -> None:

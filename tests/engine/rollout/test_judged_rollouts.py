@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.engine.commands.judged import KEY_VARIABLE, command, environment, judge_file, run
+from tests.engine.commands.judged import KEY_VARIABLE, command, environment, judge_file, process, run
 from tests.judging.chaos import KEY, Chaos
 from tests.served import serve
 
@@ -38,7 +38,7 @@ def test_a_rollout_is_judged_while_it_generates_and_what_failed_is_asked_for_aga
         assert max(server.delivered.values()) == 1
         missing = [row for row in scores if row["error"] is not None]
         assert all(row["compliance"] is None for row in missing)
-        again = run(tmp_path, "rollout", *VARIANT, *SIZE, "--model", smollm2_dir, "--judge", judge, "--out", out)
+        again = process(tmp_path, "rollout", *VARIANT, *SIZE, "--model", smollm2_dir, "--judge", judge, "--out", out)
         assert again.returncode == 0 and "engine: starting" not in again.stderr
         left = sum(row["error"] is not None for row in pq.read_table(out / "scores.parquet").to_pylist())
         print(f"missing {len(missing)}, after a second run {left}")
@@ -62,7 +62,7 @@ def test_a_judge_that_refuses_shows_before_a_model_is_loaded(tmp_path: Path, smo
 def test_smollm2_rollouts_are_judged_through_a_real_vllm_server(tmp_path: Path, smollm2_dir: Path) -> None:
     out = tmp_path / "run"
     size = ["--num-requests", "16", "--num-answerable", "8"]
-    done = run(tmp_path, "rollout", *VARIANT, *size, "--model", smollm2_dir, "--out", out)
+    done = process(tmp_path, "rollout", *VARIANT, *size, "--model", smollm2_dir, "--out", out)
     assert done.returncode == 0, done.stderr
     with serve(smollm2_dir, "judge", KEY, tmp_path / "log") as url:
         options = "json_schema", "choice"
@@ -72,9 +72,9 @@ def test_smollm2_rollouts_are_judged_through_a_real_vllm_server(tmp_path: Path, 
                 f'structured = "{structured}"\nmax_tokens = 200\nmax_concurrency = 16\n'
             )
         judges = [argument for structured in options for argument in ("--judge", f"{structured}.toml")]
-        judged = run(tmp_path, "judge", out, *judges, "--json")
+        judged = process(tmp_path, "judge", out, *judges, "--json")
         assert judged.returncode == 0, judged.stderr
-        wrong = run(tmp_path, "judge", out, "--judge", "choice.toml", "--set", "endpoint.model=other")
+        wrong = process(tmp_path, "judge", out, "--judge", "choice.toml", "--set", "endpoint.model=other")
         keyless = run(
             tmp_path, "judge", out, "--judge", "choice.toml", "--set", "endpoint.model=other", **{KEY_VARIABLE: "another-key"}
         )

@@ -3,7 +3,6 @@
 import json
 import math
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +14,7 @@ from engine.errors import EngineError
 from engine.study.power import Power, Setting, check_setting, latent_correlation
 from engine.study.power_run import run_setting
 from judging.kinds import icc
-
-ROOT = Path(__file__).parents[3]
+from tests.commands import ran
 
 
 def mcnemar_size(base: float, difference: float, correlation: float) -> float:
@@ -97,8 +95,7 @@ def test_what_cannot_be_is_refused(setting: Setting, message: str) -> None:
 
 
 def power_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "engine.commands.power", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return ran("power", *arguments)
 
 
 def test_the_command_answers_in_seconds_and_refuses_with_2() -> None:
