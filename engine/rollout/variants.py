@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.paths import default_run_dir, hash_of
 from engine.rollout.directions import ensure_directions
 from engine.runs.files import DIRECTIONS
 from engine.runs.inputs import given_layers
-from engine.runs.run_dir import open_for_directions
+from engine.runs.run_dir import OtherDirectionsError, RunDir, open_for_directions
 from engine.runs.session import Session
 
 if TYPE_CHECKING:
@@ -63,6 +64,17 @@ def variant_of(session: Session, directions: "Directions", config: RunConfig) ->
     return Variant(config.variant, session.base_hash, session.plan, edit, tuple(layers))
 
 
+def _directory(session: Session, key: str) -> RunDir:
+    """The run directory of a variant's name; one beside it where that holds directions of another configuration."""
+    path = default_run_dir(session.config.variant)
+    try:
+        return open_for_directions(path, session.identity)
+    except OtherDirectionsError:
+        beside = path.with_name(f"{path.name}-{key}")
+        say(f"directions: {path} is of another configuration; these go to {beside}")
+        return open_for_directions(beside, session.identity)
+
+
 def variants_of(sessions: Sequence[Session]) -> "list[Variant]":
     """The configured variants. Directions come from the run directory of the first that needs them, extracted where missing;
     variants of the same pairs, base and position share them."""
@@ -71,7 +83,7 @@ def variants_of(sessions: Sequence[Session]) -> "list[Variant]":
     for session in sessions:
         key = hash_of(session.directions_inputs())
         if key not in files:
-            run_dir = open_for_directions(default_run_dir(session.config.variant), session.identity)
+            run_dir = _directory(session, key)
             with run_dir.locked():
                 ensure_directions(session, run_dir)
             files[key] = run_dir.file(DIRECTIONS)

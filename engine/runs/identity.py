@@ -54,5 +54,5 @@ def check_same(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> No
         raise EngineError(
             f"{path} was made under another configuration:\n  "
             + "\n  ".join(differing)
-            + "\nUse --clean to throw its results away, or --out DIR to keep them and write elsewhere."
+            + "\nUse --out DIR to keep it and write elsewhere, or --clean to throw its results away."
         )

@@ -28,6 +28,10 @@ EARLIER = "an earlier version"
 AGAIN = "Run the command that made it again: it is set aside and made again. Or put back the whole file."
 
 
+class OtherDirectionsError(EngineError):
+    """A run directory holds directions of another configuration, or is a sweep's."""
+
+
 class RunDir:
     """An opened run directory. Make one with `open_run_dir`."""
 
@@ -211,9 +215,9 @@ def open_for_directions(path: Path, identity: Mapping[str, Any]) -> RunDir:
     manifest = read_manifest(path)
     elsewhere = "Name another run directory (--out; bin/edit: --run)."
     if manifest["kind"] == SWEEP_RUN:
-        raise EngineError(f"{path} is a sweep's directory, which has directions of its own. {elsewhere}")
+        raise OtherDirectionsError(f"{path} is a sweep's directory, which has directions of its own. {elsewhere}")
     if differing := differing_keys(of_directions(manifest["identity"]), of_directions(identity)):
-        raise EngineError(f"{path} holds or awaits other directions:\n  " + "\n  ".join(differing) + f"\n{elsewhere}")
+        raise OtherDirectionsError(f"{path} holds or awaits other directions:\n  " + "\n  ".join(differing) + f"\n{elsewhere}")
     return RunDir(path, manifest)
 
 
