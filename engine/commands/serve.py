@@ -10,6 +10,7 @@ from engine.commands import cli
 app = cli.Application(
     "bin/serve --variant smollm2_135m_k1",
     "bin/serve --variant smollm2_135m_k1 --variant smollm2_135m_k3 --with-base",
+    "bin/serve --variant smollm2_135m_k1 --steerable   # each request says how much of it: alpha",
     "bin/serve --variant smollm2_135m_k1 -- --max-model-len 2048",
 )
 
@@ -24,6 +25,10 @@ def serve(
     swappable: Annotated[
         bool,
         typer.Option("--swappable", help="One engine that changes its variant on an admin route, under the name 'swappable'."),
+    ] = False,
+    steerable: Annotated[
+        bool,
+        typer.Option("--steerable", help='One engine whose requests each name a variant and strength: {"variant", "alpha"}.'),
     ] = False,
     host: Annotated[str, typer.Option(help="Address; another than this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
@@ -66,7 +71,7 @@ def serve(
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(each, overrides) for each in cli.named(variant)]
         extra = tuple(context.args)
-        options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, allow_changed_weights, extra)
+        options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, steerable, allow_changed_weights, extra)
         checks.check_extra(options)
         sessions = open_sessions(configs)
         if dry_run:
@@ -75,7 +80,8 @@ def serve(
         key = checks.check_address(options)
         checks.check_settings(sessions[0], options)
         checks.check_machine(sessions[0], options)
-        made = (serving.prepare_swappable if swappable else serving.prepare)(sessions, options, key)
+        way = serving.prepare_swappable if swappable else serving.prepare_steerable if steerable else serving.prepare
+        made = way(sessions, options, key)
         for line in serving.describe_models(made):
             typer.echo(f"serve: {line}", err=True)
         for line in serving.admin_lines(made):

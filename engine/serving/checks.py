@@ -46,6 +46,11 @@ NOT_SWAPPABLE = {
     **dict.fromkeys(("--kv-transfer-config", "--kv-offloading"), ELSEWHERE),
     "--enable-lora": "A hot swap does not take LoRA layers.",
 }
+NOT_STEERABLE = {
+    **dict.fromkeys(("--worker-cls", "--additional-config"), "With --steerable they carry the interventions."),
+    **dict.fromkeys(("--api-server-count", "-asc"), "--steerable has one door, which knows the variants."),
+    **dict.fromkeys(("--pipeline-parallel", "-pp", "--speculative-config"), "Interventions do not go with it."),
+}
 MEMORY_FLAGS = ("--gpu-memory-utilization", "--kv-cache-memory")
 MOST_KEY = 4096
 MEMORY_MARGIN = 2**30  # bytes beside weights and cache: Python, torch, activations
@@ -61,15 +66,20 @@ class ServeOptions:
     new_key: bool = False
     with_base: bool = False
     swappable: bool = False
+    steerable: bool = False
     allow_changed: bool = False
     extra: tuple[str, ...] = ()
 
 
 def check_extra(options: ServeOptions) -> None:
     """Raise EngineError where what follows -- takes back what bin/serve promises; vLLM takes the start of a flag for the flag."""
+    ways = {"--with-base": options.with_base, "--swappable": options.swappable, "--steerable": options.steerable}
+    if len(chosen := [flag for flag, is_chosen in ways.items() if is_chosen]) > 1:
+        raise EngineError(f"{' and '.join(chosen)} are two ways to serve. Choose one; --steerable and --swappable hold the base.")
     for flag in _flags(options):
         reasons = [why for name, why in NOT_PASSED_ON.items() if len(flag) > len("--") and name.startswith(flag)]
         reasons += [why for name, why in NOT_SWAPPABLE.items() if options.swappable and flag.startswith(name)]
+        reasons += [why for name, why in NOT_STEERABLE.items() if options.steerable and flag.startswith(name)]
         if reasons:
             raise EngineError(f"{flag} is not passed on to vLLM. {reasons[0]}")
 

@@ -17,15 +17,19 @@ from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.inference.answers import opening_of
 from engine.inference.arguments import OPENED_AS, hardware_arguments
+from engine.inference.runtime_replica import beyond_runtime
+from engine.inference.steerable import MAX_RANK, steerable_arguments
 from engine.models.variant import Variant
 from engine.paths import cache_dir, hash_of, write_bytes, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.session import Session
+from engine.runtime.requests import EMBEDDING, INPUTS, WRITES
 from engine.serving.checks import KEY_VARIABLE, LOOPBACK, ServeOptions, share_for_swaps
 from engine.serving.door import HOSTS_VARIABLE, LOCAL_HOSTS
 from engine.serving.folders import Launch, ServedModel, base_folder, variant_folder
 from engine.vllm_compat import WORKER_EXTENSION, adapter_ranks
 
+STEERER = "engine.serving.steer.SteerMiddleware"
 SWAPPER, GUARD = "engine.serving.swap.SwapMiddleware", "engine.serving.guard.KeyMiddleware"
 DOOR = "engine.serving.door.DoorMiddleware"
 
@@ -110,6 +114,48 @@ def prepare_swappable(sessions: Sequence[Session], options: ServeOptions, key: s
     environment = {swap.CATALOGUE_VARIABLE: str(catalogue), swap.KEY_VARIABLE: admin_key, **_environment(key, options)}
     models = [ServedModel(SWAPPABLE, f"{len(variants)} variants, now base", weights)]
     return Launch(command, models, _url(options), environment)
+
+
+def prepare_steerable(sessions: Sequence[Session], options: ServeOptions, key: str | None) -> Launch:
+    """The base's weights in one engine whose requests each carry a variant; see `engine.serving.steer`."""
+    from engine.serving import steer
+
+    first, variants = sessions[0], _variants(sessions)
+    for variant in variants:
+        if reason := beyond_runtime(variant):
+            raise EngineError(f"Variant {variant.name} {reason}, which --steerable does not do. Serve it with --swappable.")
+    catalogue = _steer_catalogue(first, variants)
+    ranks = [variant.edit.basis_HK.shape[1] for variant in variants if variant.edit is not None]
+    sites = (INPUTS, WRITES, *([EMBEDDING] if any(variant.plan.scope.embeddings for variant in variants) else []))
+    asked = steerable_arguments({}, sites=sites, max_rank=max([MAX_RANK, *ranks]), biases=first.config.edit.biases)
+    weights = base_folder(first)
+    names = [BASE, *(variant.name for variant in variants)]
+    command = [*_command(first, weights, names[0], options), *flags_of(asked), "--api-server-count", "1"]
+    place = command.index("--served-model-name")
+    command[place + 2 : place + 2] = names[1:]
+    command += [*_around(key, STEERER), *options.extra]
+    environment = {steer.CATALOGUE_VARIABLE: str(catalogue), **_environment(key, options)}
+    served = [ServedModel(BASE, first.base.hash, weights), *(ServedModel(each.name, each.hash, weights) for each in variants)]
+    return Launch(command, served, _url(options), environment)
+
+
+def _steer_catalogue(session: Session, variants: Sequence[Variant]) -> Path:
+    """The file that the middleware reads: sites, and each variant's hash, rows, usual strength and site."""
+    from safetensors.torch import save
+
+    folder = cache_dir() / "served" / f"steerable-{hash_of({variant.name: variant.hash for variant in variants})}"
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = {}
+    for variant in variants:
+        assert variant.edit is not None
+        rows = folder / f"{variant.hash}.safetensors"
+        write_bytes(rows, save({"rows": variant.edit.basis_HK.T.float().contiguous()}))
+        site = f"{WRITES}+{EMBEDDING}" if variant.plan.scope.embeddings else WRITES
+        entries[variant.name] = {"hash": variant.hash, "rows": str(rows), "alpha": variant.edit.alpha, "site": site}
+    sites = [INPUTS, WRITES, *([EMBEDDING] if any(variant.plan.scope.embeddings for variant in variants) else [])]
+    about = {"sites": sites, "num_blocks": session.checkpoint.num_layers, "variants": entries}
+    write_json(folder / "catalogue.json", about)
+    return folder / "catalogue.json"
 
 
 def _catalogue(folder: Path, session: Session, variants: Sequence[Variant]) -> Path:
