@@ -98,6 +98,15 @@ SplitOption = Annotated[
         "--split", show_default="prompts", help="kinds: half of the kinds make directions, rates on the others stand apart."
     ),
 ]
+EditFormOption = Annotated[
+    str | None,
+    typer.Option(
+        "--form",
+        show_default="in_place",
+        help="in_place: weights are exchanged. runtime: taken out while it runs.",
+        metavar="FORM",
+    ),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Look at everything, say what would be done and cost, and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 FormatOption = Annotated[str, typer.Option("--format", help=f"How to print the tables: {', '.join(FORMS)}.", metavar="FORM")]

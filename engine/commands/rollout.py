@@ -40,6 +40,7 @@ def rollout(
     trust_config: cli.TrustOption = False,
     out: Annotated[Path | None, typer.Option(show_default="runs/NAME", help="Run directory.")] = None,
     clean: Annotated[bool, typer.Option("--clean", help="Throw away what an earlier run left in the run directory.")] = False,
+    edit_form: cli.EditFormOption = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
@@ -70,6 +71,7 @@ def rollout(
             data__kinds=kinds,
             data__split=split,
             judge=judge,
+            edit__form=edit_form,
             template=template,
             name=name,
         )

@@ -69,6 +69,7 @@ def sweep(
     procedure: Annotated[
         str | None, typer.Option("--as", help="arditi: that paper's procedure as published, instead of ours.", metavar="NAME")
     ] = None,
+    edit_form: cli.EditFormOption = None,
     dry_run: cli.DryRunOption = False,
     form: cli.FormatOption = "text",
     as_json: cli.JsonOption = False,
@@ -102,6 +103,7 @@ def sweep(
             sweep__max_kl=max_kl,
             sweep__min_induce=min_induce,
             sweep__max_depth=max_depth,
+            edit__form=edit_form,
             template=template,
         )
         if check_export is not None:

@@ -174,7 +174,8 @@ class RunInputs:
         """Raise EngineError where variants are to be taken up at run time, which a command does not do."""
         if self.config.edit.form != "in_place":
             raise EngineError(
-                f"{command} takes edit.form = 'in_place'; found '{self.config.edit.form}'. Use it with bin/rollout."
+                f"{command} takes edit.form = 'in_place'; found '{self.config.edit.form}'. Use that with bin/rollout, or with "
+                "bin/sweep --engines 1."
             )
 
     def check_swappable(self) -> None:

@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from engine.configs.schema import RunConfig
+from engine.configs.schema import RunConfig, parse_numbers
 from engine.display.progress import say
 from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.runs.inputs import RunInputs
@@ -50,7 +50,7 @@ class Session(RunInputs):
         from engine.runtime.requests import EMBEDDING, WRITES
 
         edit = self.config.edit
-        rank = max(MAX_RANK, self.config.directions.k or 0)
+        rank = max(MAX_RANK, most_directions(self.config))
         sites = (WRITES, EMBEDDING) if edit.embeddings else (WRITES,)
         return RuntimeReplica(steerable_arguments(arguments, sites=sites, max_rank=rank, biases=edit.biases), self.base)
 
@@ -62,3 +62,12 @@ class Session(RunInputs):
         if self._replica is not None:
             self._replica.close()
             self._replica = None
+
+
+def most_directions(config: RunConfig) -> int:
+    """The largest subspace that a configuration's run or sweep can take out, in directions."""
+    layers, k = config.directions.layers, config.directions.k
+    named = [k or len(layers)] if isinstance(layers, list) else [k or 1]
+    for name in config.sweep.subspaces:
+        named.append(int(name.removeprefix("top")) if name.startswith("top") else len(set(parse_numbers(name))))
+    return max(named)

@@ -40,6 +40,8 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
     check_inputs(config, session.pairs, inputs)
     chosen = choose_engines(session, engines)
     session.width = chosen.width if has_gpu() else None
+    if chosen.count > 1:
+        session.check_in_place("A sweep on several engines")
     judge = RunJudge(config.judge, EXPECTED_RESPONSES)
     identity = sweep_identity(session, judge)
     if not is_finished(path, identity):
@@ -70,7 +72,6 @@ def check_settings(session: Session) -> None:
     """Raise EngineError for settings of a run that a sweep has no use for."""
     if session.config.directions.file is not None:
         raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
-    session.check_in_place("bin/sweep")
     session.check_swappable()
 
 

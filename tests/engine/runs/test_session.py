@@ -107,3 +107,18 @@ def test_another_template_in_a_named_file_is_another_identity(model: Path, tmp_p
         identity = session_of(model, model__chat_template=str(tmp_path / "mine.jinja")).identity
         found.add(identity["rendering_hashes"]["chat_template"])
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"directions.layers": [3]}, 5),  # the default sweep has top5
+        ({"directions.layers": list(range(1, 16))}, 15),
+        ({"directions.layers": list(range(1, 16)), "directions.k": 2}, 5),
+        ({"directions.layers": "sweep", "sweep.subspaces": ["top3", "1-12"]}, 12),
+    ],
+)
+def test_an_engine_has_room_for_the_largest_subspace(settings: dict[str, object], expected: int) -> None:
+    from engine.runs.session import most_directions
+
+    assert most_directions(load_config("smollm2_135m_k1", settings)) == expected
