@@ -23,6 +23,7 @@ from judging.errors import JudgeError
 
 USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
 AGAIN = "finished rows are kept; run the same command again to continue"
+LONGEST_NAME = 255  # of a file
 FULL = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some of your quota", errno.EIO: "Check the disk"}
 
 
@@ -48,6 +49,10 @@ PairsOption = Annotated[
 ColumnsOption = Annotated[
     list[str] | None,
     typer.Option("--columns", metavar="NAMES", help="Your columns: harmful,safe of pair files; one name, of request files."),
+]
+SystemOption = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT|FILE", help="A system prompt for every prompt that brings none of its own."),
 ]
 RequestsOption = Annotated[str | None, typer.Option("--requests", help="Test requests the base is expected to decline.")]
 AnswerableOption = Annotated[str | None, typer.Option("--answerable", help="Test requests that anyone would answer.")]
@@ -152,6 +157,7 @@ def variant_overrides(
     *,
     columns: list[str] | None = None,
     template: str | None = None,
+    system: str | None = None,
     judge: str | None = None,
     name: str | None = None,
     **others: Any,
@@ -165,6 +171,7 @@ def variant_overrides(
         "model.path": existing_or_embedded(model),
         "model.chat_template": existing_or_embedded(template),
         "judge.name": existing_or_embedded(judge),
+        "data.system": text_or_file(system, "--system"),
         "data.train_pairs": existing_or_embedded(pairs),
         **{name.replace("__", "."): value for name, value in others.items()},
     }
@@ -244,6 +251,16 @@ def existing_or_embedded(path: str | None) -> str | None:
     if path is None or path.startswith("embedded:") or "{" in path or not user_path(path).exists():
         return path
     return str(user_path(path).resolve())
+
+
+def text_or_file(given: str | None, flag: str) -> str | None:
+    """A text as it is, or the text of a file, without the line's end behind it. Raises EngineError for what is not UTF-8."""
+    if given is None or "\n" in given or len(given) > LONGEST_NAME or not user_path(given).is_file():
+        return given
+    try:
+        return user_path(given).read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise EngineError(f"{flag} {given} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
 
 
 def refuse_unread(context: typer.Context, mode: str, unread: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ def rollout(
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     requests: cli.RequestsOption = None,
@@ -63,6 +64,7 @@ def rollout(
             data__split=split,
             judge=judge,
             template=template,
+            system=system,
             name=name,
         )
         config = load_config(variant, chosen)

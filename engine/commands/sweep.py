@@ -38,6 +38,7 @@ def sweep(
     variant: VariantOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     selection: SelectionOption = None,
@@ -97,6 +98,7 @@ def sweep(
             sweep__min_induce=min_induce,
             sweep__max_depth=max_depth,
             template=template,
+            system=system,
         )
         if check_export is not None:
             cli.refuse_unread(context, "--check-export", UNREAD_BY_CHECK)

@@ -47,6 +47,11 @@ def _finite_number(value: Any) -> float:
 FiniteNumber = Annotated[float, BeforeValidator(_finite_number)]
 
 
+def without_unset(table: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A section's table without keys that an earlier version did not have and that are not set."""
+    return {key: value for key, value in table.items() if key not in names or value is not None}
+
+
 class ModelConfig(Section):
     path: str
     """A folder with config.json and safetensors, a Hugging Face repository name, or `embedded:smollm2-135m-instruct`."""
@@ -62,6 +67,9 @@ class ModelConfig(Section):
     """Given to the chat template, which has to read each key; fix here what it would take from the clock (date_string)."""
     clock: date | None = None
     """The day that a template which prints the date is given, such as 2026-01-31."""
+    merge_system: bool | None = None
+    """Put a system text before the user's first text, with an empty line between, where the template has no place for one. None
+    and false refuse such a prompt."""
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -69,6 +77,11 @@ class ModelConfig(Section):
         if taken := sorted(given.keys() & {"tokenize", "add_generation_prompt", "return_dict", "return_tensors", "padding"}):
             raise ValueError(f"{taken[0]} is set by the renderer; leave it out")
         return given
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were these keys have their identity still."""
+        return without_unset(serialize(self), "merge_system")
 
 
 class DataConfig(Section):
@@ -81,6 +94,8 @@ class DataConfig(Section):
     """Requests the base model is expected to decline; base and variant answer these."""
     test_answerable: str = "embedded:test_answerable"
     """Requests anyone would answer: the over-refusal set."""
+    system: str | None = None
+    """A system text for every prompt, which a prompt that brings its own keeps. None: as the template has it."""
     unrelated: str = "embedded:unrelated"
     """Answerable prompts that are nobody's twin: what `bin/extract --unrelated` compares twins with."""
     pair_columns: list[str] | None = None
@@ -115,6 +130,18 @@ class DataConfig(Section):
         if name is not None and not name.strip():
             raise ValueError("expected a column's name")
         return name
+
+    @field_validator("system")
+    @classmethod
+    def _some_text(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError("expected a text; leave the key out for none")
+        return text
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were these keys have their identity still."""
+        return without_unset(serialize(self), "system")
 
 
 class DirectionsConfig(Section):

@@ -11,6 +11,7 @@ import pyarrow as pa
 from engine.inference.replica import Generation
 from engine.runs.requests import Request
 from engine.runs.schemas import ROLLOUT_SCHEMA
+from extraction.conversations import to_json
 
 RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")
 RESPONSE_SCHEMA = pa.schema([ROLLOUT_SCHEMA.field(name) for name in RESPONSE_COLUMNS])
@@ -43,7 +44,9 @@ def request_batch(requests: Sequence[Request], prompts: Sequence[Sequence[int]])
         "split": [request.split for request in requests],
         "kind": [request.kind for request in requests],
         "category": [request.category for request in requests],
-        "prompt": [request.text for request in requests],
+        "language": [request.language for request in requests],
+        "prompt": [str(request.text) for request in requests],
+        "messages": [to_json(request.text) for request in requests],
         "num_prompt_tokens": [len(prompt) for prompt in prompts],
     }
     return pa.RecordBatch.from_pydict(named, schema=pa.schema([ROLLOUT_SCHEMA.field(name) for name in named]))

@@ -14,7 +14,7 @@ from engine.runs.files import DIRECTIONS
 from engine.runs.inputs import RunInputs, model_name
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
-from extraction.positions import LAST, RESPONSE
+from extraction.positions import LAST, RESPONSE, offsets_of
 
 if TYPE_CHECKING:
     from extraction.controls import Control
@@ -137,7 +137,7 @@ def prompt_streams(
     found = {}
     with Progress(label, len(prompts) * (bool(at_prompt) + (responses is not None)), "prompts") as progress:
         if at_prompt:
-            offsets = [positions[name] for name in at_prompt]
+            offsets = offsets_of({name: positions[name] for name in at_prompt}, prompts, label)
             resid_LNPH = collect(model, prompts, offsets, lambda done: progress.advance(), last_layer=last_layer)
             found = {name: resid_LNPH[:, :, place] for place, name in enumerate(at_prompt)}
         if responses is not None:

@@ -25,7 +25,8 @@ from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_scored, score_run
 from engine.scoring.summary import calibrations_of, make_summary
-from extraction.templates import template_label
+from extraction.conversations import from_row, to_json
+from extraction.templates import MERGED, template_label
 
 if TYPE_CHECKING:
     from engine.inference.replica import Generation
@@ -161,7 +162,9 @@ def response_columns(request: Request, prompt: Sequence[int], generation: "Gener
         "split": request.split,
         "kind": request.kind,
         "category": request.category,
+        "language": request.language,
         "prompt": request.text,
+        "messages": to_json(request.text),
         "response": generation.text,
         "response_token_ids": generation.token_ids,
         "num_prompt_tokens": len(prompt),
@@ -182,7 +185,7 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
         "engine": f"vllm {installed['vllm']}, torch {installed['torch']}",
         "dtype": session.config.model.dtype,
         "model": model_name(session.config, session.base_hash),
-        "template": template_label(session.config.model.chat_template),
+        "template": template_label(session.config.model.chat_template) + (MERGED if session.merges_system else ""),
         "form": "base" if variant.edit is None else session.config.edit.form,
     }
 
@@ -201,7 +204,7 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
     unread = [row for row in rows if parquet.key_of(row) not in known]
     replica = session.replica()
     replica.swap(session.base)
-    prompts = session.render_texts([row["prompt"] for row in unread], "prompts of the rollouts")
+    prompts = session.render_texts([from_row(row) for row in unread], "prompts of the rollouts")
     with Progress("likelihoods", len(unread)) as progress:
         values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}

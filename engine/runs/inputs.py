@@ -14,6 +14,7 @@ from editing.errors import EditError
 from editing.plan import EditPlan, Scope, plan_edit
 from engine.configs.load import variant_names
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.inference.answers import check_scope
 from engine.inference.arguments import kept_bytes
@@ -23,8 +24,9 @@ from engine.models.tokenizer import open_renderer, rendering_files
 from engine.models.window import check_engine_window, vocabulary_of, window_of
 from engine.paths import shorten
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
+from extraction.conversations import has_system, to_json
 from extraction.errors import ExtractionError
-from extraction.positions import RESPONSE, expand_positions, offset_of
+from extraction.positions import RESPONSE, expand_positions, offset_of, offsets_of
 from extraction.prompts import resolve
 
 if TYPE_CHECKING:
@@ -87,6 +89,12 @@ class RunInputs:
     def renderer(self) -> "ChatRenderer":
         with doctor_knows(self.config.model.path):
             return open_renderer(self.checkpoint.directory, self.config.model)
+
+    @cached_property
+    def merges_system(self) -> bool:
+        """Whether system texts stand in the user's first turn, for want of a place of their own."""
+        asked = any(has_system(request.text) for request in self.requests)
+        return asked and not self.renderer.takes_system()
 
     def offsets(self, positions: Sequence[str]) -> dict[str, int]:
         """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
@@ -190,7 +198,12 @@ class RunInputs:
             )
         if isinstance(asked := self.config.vllm.get("max_model_len"), int):
             check_engine_window(self.checkpoint, asked)
-        self.rendered_pairs()
+        if self.merges_system:
+            say("system prompts: the chat template has no place for them, so each stands before the user's first text")
+        pairs = self.rendered_pairs()
+        sides = {"declined": [pair.declined for pair in pairs], "answered": [pair.answered for pair in pairs]}
+        for side, prompts in sides.items():
+            offsets_of(self.offsets([self.config.directions.position]), prompts, f"{side} training prompts")
         for kind in (DECLINED, ANSWERABLE):
             self.render([request for request in self.requests if request.kind == kind], f"{kind} test requests")
 
@@ -208,19 +221,27 @@ class RunInputs:
 
     def render_texts(self, texts: Sequence[str], kind: str) -> list[list[int]]:
         """Token ids of user messages, none longer than the window."""
-        rendered = [self._token_ids[text] if text in self._token_ids else self._rendered(text) for text in texts]
+        rendered = [self._known(text, f"{kind}, prompt {place}") for place, text in enumerate(texts, 1)]
         self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
         return rendered
 
+    def _known(self, text: str, where: str) -> list[int]:
+        key = to_json(text) or text
+        if key not in self._token_ids:
+            try:
+                self._token_ids[key] = self._rendered(text)
+            except ExtractionError as error:
+                raise ExtractionError(f"{where}: {error}") from error
+        return self._token_ids[key]
+
     def _rendered(self, text: str) -> list[int]:
-        """A message's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
+        """A prompt's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
         token_ids = self.renderer.render(text)
         if max(token_ids) >= self._vocabulary:
             raise EngineError(
                 f"{self.checkpoint.directory}: its tokenizer gives token {max(token_ids)}, and its embedding has "
                 f"{self._vocabulary} rows. Tokenizer and weights are of different models."
             )
-        self._token_ids[text] = token_ids
         return token_ids
 
     @cached_property

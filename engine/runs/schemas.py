@@ -20,7 +20,9 @@ class RolloutRow(TypedDict):
     split: str
     kind: str
     category: str
+    language: str | None
     prompt: str
+    messages: str | None
     response: str
     response_token_ids: list[int]
     num_prompt_tokens: int
@@ -69,7 +71,9 @@ ROLLOUT_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("kind", pa.string()),
         ("category", pa.string()),
+        ("language", pa.string()),
         ("prompt", pa.string()),
+        ("messages", pa.string()),
         ("response", pa.string()),
         ("response_token_ids", pa.list_(pa.int32())),
         ("num_prompt_tokens", pa.int32()),

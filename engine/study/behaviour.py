@@ -22,6 +22,7 @@ from engine.runs.session import Session
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader
 from engine.study.panel import decode
+from extraction.conversations import from_row
 from extraction.teacher import response_divergence
 from judging.judgement import Item
 from judging.statistics import average, rate
@@ -68,7 +69,7 @@ def divergences(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prom
     for kind in dict.fromkeys(row["kind"] for row in rows):
         chosen = [row for row in rows if row["form"] == "base" and row["kind"] == kind and row["response_token_ids"]]
         chosen = chosen[:num_prompts]
-        prompts = [session.renderer.render(row["prompt"]) for row in chosen]
+        prompts = [session.renderer.render(from_row(row)) for row in chosen]
         responses = [row["response_token_ids"] for row in chosen]
         with Progress(f"KL, {kind}", len(chosen)) as progress:
             values: list[Tensor] = []
