@@ -110,12 +110,11 @@ def few_kinds(count: int) -> list[str]:
 
 
 def sample_line(figure: Row) -> str:
-    """How much of a product's variance is sampling, and how much is between prompts."""
+    """How much of a figure's variance is sampling, and how much is between prompts."""
     found = figure["samples"]
-    return (
-        f"{figure['variant']}, {asked(figure)}: {found['prompts']} prompts sampled several times; variance of the product within "
-        f"prompts {number(found['within'])}, between them {number(found['between'])}."
-    )
+    parts = {"declined": found.get("declined"), "product": found.get("product", found)}
+    said = [f"{name} within {number(part['within'])}, between {number(part['between'])}" for name, part in parts.items() if part]
+    return f"{figure['variant']}, {asked(figure)}: {found['prompts']} prompts sampled several times. Variance: {'; '.join(said)}."
 
 
 def outcome_table(figures: Sequence[Row]) -> Table | None:

@@ -60,6 +60,11 @@ def sampled(requests: Sequence[Request], samples: int) -> list[Request]:
     ]
 
 
+def prompt_of(prompt_id: str) -> str:
+    """The prompt of a request, whichever sample it is."""
+    return prompt_id.partition("#")[0]
+
+
 def sample_of(prompt_id: str) -> int:
     """The number of a request's sample; 0 where there is one of each."""
     return int(prompt_id.partition("#")[2] or 0)

@@ -18,12 +18,12 @@ import pyarrow.compute as pc
 from engine.configs.schema import RunConfig
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, RUN, SCORES
-from engine.runs.requests import DECLINED
+from engine.runs.requests import DECLINED, prompt_of
 from engine.runs.schemas import Row
 from engine.scoring import biases, calibrations
 from engine.scoring.paired import against_base, split_differences
 from judging import agreement, statistics
-from judging.kinds import effective_n, icc
+from judging.kinds import components, effective_n, icc
 from judging.outcomes import OUTCOMES
 
 Key = tuple[str, str]
@@ -185,25 +185,28 @@ def figures_of(rows: pa.Table) -> Row:
         "kinds": kinds_of(rows["category"].to_pylist()),
         "icc": {name: icc(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "effective_n": {name: effective_n(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
-        "samples": samples_of(scored, products),
+        "samples": samples_of(scored),
         "bounds": bounds_of(figures, len(rows)) if given is scored else None,
         HARM: asdict(statistics.mean(harmed[HARM].to_pylist(), harmed["category"].to_pylist())) if len(harmed) else None,
         **{name: asdict(estimate) for name, estimate in figures.items()},
     }
 
 
-def samples_of(scored: pa.Table, products: Sequence[float]) -> Row | None:
-    """Where prompts were sampled several times: the product's variance between prompts and within them, and the share between."""
-    prompts = [name.partition("#")[0] for name in scored["prompt_id"].to_pylist()]
+def samples_of(scored: pa.Table) -> Row | None:
+    """Where prompts were sampled several times: the number of prompts, and each figure's variance between and within them."""
+    prompts = [prompt_of(name) for name in scored["prompt_id"].to_pylist()]
     if len(set(prompts)) == len(prompts):
         return None
-    groups: dict[str, list[float]] = {}
-    for prompt, product in zip(prompts, products, strict=True):
-        groups.setdefault(prompt, []).append(product)
-    within = float(np.mean([np.var(values, ddof=1) for values in groups.values() if len(values) > 1]))
-    share = icc(products, prompts)
-    between = None if share is None or share == 1 else within * share / (1 - share)
-    return {"prompts": len(groups), "within": within, "between": between, "share_between": share}
+    grades = {name: scored[name].to_pylist() for name in ("declined", "compliance", "coherence")}
+    grades["product"] = [one * other for one, other in zip(grades["compliance"], grades["coherence"], strict=True)]
+    return {"prompts": len(set(prompts)), **{name: _variances(values, prompts) for name, values in grades.items()}}
+
+
+def _variances(values: Sequence[float | None], prompts: Sequence[str]) -> Row | None:
+    """The variance of grades between prompts and within them, and the share between; None where it cannot be told."""
+    known = [(float(value), prompt) for value, prompt in zip(values, prompts, strict=True) if value is not None]
+    found = components([value for value, _ in known], [prompt for _, prompt in known])
+    return None if found is None else {**asdict(found), "share_between": found.share_between}
 
 
 def kinds_of(categories: Sequence[str]) -> int | None:
