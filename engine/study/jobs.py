@@ -21,8 +21,10 @@ from engine.runs.json_reader import read_json
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
+from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.run_judge import RunJudge
 from engine.study.opening import Study, open_study
+from engine.study.refusal_sets import load_sets, sets_hash
 from extraction.errors import ExtractionError
 from extraction.positions import RESPONSE
 from extraction.prompts import load_prompts, resolve
@@ -188,6 +190,25 @@ def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | N
         inputs = {"other": other.base_hash, "judge": judge.identity}
         with contextlib.closing(other):
             return study.run("transfer", inputs, lambda: make_transfer(study, other, judge.grader))
+
+
+def map_refusals(config: RunConfig, path: Path, *, sets: str | None, **options: Any) -> Row:
+    """map.json; options as `engine.study.map.MapOptions`. What its sets hold is read before a model loads."""
+    folder = None if sets is None else Path(sets).expanduser()
+    pairs = sets_hash(load_sets(folder, options["kinds"]))
+    judge = _model_judge(config, "bin/map")
+    with opened(config, path) as study:
+        study.session.check_layers(options["layers"], "--layers")
+
+        def work() -> Row:
+            from engine.study.map import MapOptions, make_map
+
+            named: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+            return make_map(
+                study, MapOptions(sets=folder, **named), OfflineGrader(name=TEXT_ONLY) if judge is None else judge.grader
+            )
+
+        return study.run("map", {**options, "sets": sets, "pairs": pairs, **_asked(judge)}, work)
 
 
 def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
