@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from extraction.errors import ExtractionError
+from extraction.thinking import NAMES as OF_TRACES
+from extraction.thinking import is_of_trace
 
 LAST, LAST_INSTRUCTION, POST_INSTRUCTION = "last", "last_instruction", "post_instruction"
 RESPONSE = "response"
@@ -20,7 +22,7 @@ OWN = 0  # and of what each conversation has in a place of its own
 NUMBERED = re.compile(rf"{POST_INSTRUCTION}:([1-9]\d*)")
 NAMES = (
     f"{LAST}, {LAST_INSTRUCTION}, {POST_INSTRUCTION}:1 (the first template token after the text) and so on, {SYSTEM_END}, "
-    f"{PREFILL_END}, {RESPONSE}"
+    f"{PREFILL_END}, {RESPONSE}; of a model that thinks first {OF_TRACES}"
 )
 
 
@@ -46,9 +48,16 @@ class Rendered(list[int]):
 
 def check_position(name: str) -> str:
     """Return the name of a single position unchanged. Raises ExtractionError for any other name."""
+    if is_of_trace(name):
+        return name
     if name not in (LAST, LAST_INSTRUCTION, RESPONSE, *OF_CONVERSATIONS) and not NUMBERED.fullmatch(name):
         raise ExtractionError(f"Unknown position '{name}'; expected {NAMES}.")
     return name
+
+
+def is_generated(name: str) -> bool:
+    """Whether a position stands in what the model says, which is generated first."""
+    return name == RESPONSE or is_of_trace(name)
 
 
 def offset_of(name: str, num_post_tokens: int) -> int:
@@ -58,7 +67,7 @@ def offset_of(name: str, num_post_tokens: int) -> int:
     Raises ExtractionError for a token that the template does not write.
     """
     check_position(name)
-    if name == RESPONSE:
+    if is_generated(name):
         return AFTER_PROMPT
     if name in OF_CONVERSATIONS:
         return OWN
@@ -109,7 +118,7 @@ def _offset(name: str, shared: int, ends: Ends | None) -> int:
         if own is None:
             raise ExtractionError(f"it has no {'system text' if name == SYSTEM_END else 'prefill'}, so no position {name}.")
         return own
-    if ends is None or name == LAST:
+    if ends is None or name == LAST or is_generated(name):
         return shared
     number = 0 if name == LAST_INSTRUCTION else int(name.partition(":")[2])
     if ends.instruction + number > -1:

@@ -24,6 +24,7 @@ from pydantic import (
 from extraction.errors import ExtractionError
 from extraction.estimators import ESTIMATORS
 from extraction.positions import POST_INSTRUCTION, check_position
+from extraction.thinking import is_of_trace
 
 
 class Section(BaseModel):
@@ -70,6 +71,10 @@ class ModelConfig(Section):
     merge_system: bool | None = None
     """Put a system text before the user's first text, with an empty line between, where the template has no place for one. None
     and false refuse such a prompt."""
+    reasoning: str | None = None
+    """How a model that thinks first marks its trace: `auto` (as its template writes it), two markers such as
+    "<think>,</think>", or the name of one of vLLM's reasoning parsers. Rows then hold trace and answer apart, and the answer is
+    judged. None: all is answer."""
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -81,7 +86,7 @@ class ModelConfig(Section):
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Runs made before there were these keys have their identity still."""
-        return without_unset(serialize(self), "merge_system")
+        return without_unset(serialize(self), "merge_system", "reasoning")
 
 
 class DataConfig(Section):
@@ -251,6 +256,13 @@ class SamplingConfig(Section):
     """Of sampling; without effect when greedy."""
     samples: int = Field(1, ge=1)
     """Responses to each prompt, each with a seed of its own. More than one takes a temperature above 0."""
+    thinking_tokens: int | None = Field(None, ge=0)
+    """Tokens that a trace may take, within max_tokens: vLLM writes the end marker then. Takes model.reasoning."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were these keys have their identity still."""
+        return without_unset(serialize(self), "thinking_tokens")
 
     @model_validator(mode="after")
     def _greedy_gives_one(self) -> "SamplingConfig":
@@ -323,6 +335,8 @@ class JudgeConfig(Section):
     """`offline` (documented rules, no language model; the summary says so), a file in configs/judges/, or the path of a TOML."""
     repeat: int = Field(1, ge=1)
     """How often a language model is asked about each response, to see how far it agrees with itself."""
+    reads_trace: bool = False
+    """Show a judge what a model thought before its answer, too. The rules read the answer alone."""
     max_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Stop before a job's calls can cost more than this, in the price table's currency; None: no limit."""
 
@@ -351,6 +365,15 @@ class RunConfig(Section):
     published: PublishedConfig | None = None
     vllm: dict[str, Any] = {}
     """Passed to vLLM's engine under vLLM's own names."""
+
+    @model_validator(mode="after")
+    def _a_trace_has_markers(self) -> "RunConfig":
+        if self.sampling.thinking_tokens is not None and self.model.reasoning is None:
+            raise ValueError("sampling.thinking_tokens bounds a trace, and model.reasoning does not say how one is marked")
+        asked = next((name for name in (self.directions.position, *self.sweep.positions) if is_of_trace(name)), None)
+        if asked is not None and self.model.reasoning is None:
+            raise ValueError(f"position {asked} is one of models that think first: model.reasoning says how a trace is marked")
+        return self
 
     @model_validator(mode="after")
     def _sweep_keeps_norms_whole(self) -> "RunConfig":

@@ -66,6 +66,7 @@ def sampling_parameters(
 
     common: Mapping[str, Any] = {
         **{"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens},
+        **({} if sampling.thinking_tokens is None else {"thinking_token_budget": sampling.thinking_tokens}),
         **({"logprobs": 0, "flat_logprobs": True} if logprobs else {}),  # of the token taken, before temperature and top_p
     }
     if sampling.temperature == 0:

@@ -68,7 +68,7 @@ def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
 def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
     """One judge's grades of every response."""
     say(f"scores: judge '{judge.name}' ({judge.grader.notice})")
-    score_run(run_dir.path, judge.grader, repeats=judge.config.repeat)
+    score_run(run_dir.path, judge.grader, repeats=judge.config.repeat, trace=judge.config.reads_trace)
     run_dir.manifest.setdefault("judging", {})[judge.name] = judge.grader.report
     run_dir.save()
 
@@ -151,7 +151,10 @@ def answer(
         samples = [sample_of(request.prompt_id) for request in requests]
         for generation in replica.generate(prompts, sampling, logprobs=logprobs, samples=samples):
             place = generation.index
-            yield cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
+            row = constant | response_columns(requests[place], prompts[place], generation)
+            if session.thinking is not None:
+                row |= session.thinking.columns(prompts[place], generation.token_ids)
+            yield cast(RolloutRow, row)
             progress.advance(1, len(generation.token_ids))
 
 
@@ -170,6 +173,9 @@ def response_columns(request: Request, prompt: Sequence[int], generation: "Gener
         "num_prompt_tokens": len(prompt),
         "num_output_tokens": len(generation.token_ids),
         "finish_reason": generation.finish_reason,
+        "trace": None,
+        "num_trace_tokens": None,
+        "unfinished": None,
         "mean_logprob": generation.mean_logprob,
     }
 

@@ -20,14 +20,16 @@ from engine.inference.answers import check_scope
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
+from engine.models.thinking import Thinking
 from engine.models.tokenizer import open_renderer, rendering_files
 from engine.models.window import check_engine_window, vocabulary_of, window_of
 from engine.paths import shorten
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
 from extraction.conversations import has_system, to_json
 from extraction.errors import ExtractionError
-from extraction.positions import RESPONSE, expand_positions, offset_of, offsets_of
+from extraction.positions import expand_positions, is_generated, offset_of, offsets_of
 from extraction.prompts import resolve
+from extraction.thinking import written_markers
 
 if TYPE_CHECKING:
     from engine.models.variant import Variant
@@ -89,6 +91,12 @@ class RunInputs:
     def renderer(self) -> "ChatRenderer":
         with doctor_knows(self.config.model.path):
             return open_renderer(self.checkpoint.directory, self.config.model)
+
+    @cached_property
+    def thinking(self) -> Thinking | None:
+        """What tells a response's trace from its answer; None for a model that does not think first."""
+        reasoning = self.config.model.reasoning
+        return None if reasoning is None else Thinking(self.renderer.tokenizer, self.renderer.template, reasoning)
 
     @cached_property
     def merges_system(self) -> bool:
@@ -159,7 +167,7 @@ class RunInputs:
         """The settings that directions depend on, and nothing else of the configuration."""
         if "directions" in self.identity["data_hashes"]:
             return {"base": self.base_hash, "file": self.identity["data_hashes"]["directions"]}
-        response = self.config.directions.position == RESPONSE
+        response = is_generated(self.config.directions.position)
         generated = {"sampling": self.config.sampling.model_dump(mode="json"), "vllm": self.config.vllm} if response else {}
         return {
             **generated,
@@ -198,6 +206,9 @@ class RunInputs:
             )
         if isinstance(asked := self.config.vllm.get("max_model_len"), int):
             check_engine_window(self.checkpoint, asked)
+        markers = written_markers(self.renderer.template)
+        if self.thinking is None and markers is not None and markers[1] not in self.renderer.rendered_probe:
+            say(f"traces: the chat template writes {' '.join(markers)}; where the model thinks first, --set model.reasoning=auto")
         if self.merges_system:
             say("system prompts: the chat template has no place for them, so each stands before the user's first text")
         pairs = self.rendered_pairs()

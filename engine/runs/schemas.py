@@ -28,6 +28,9 @@ class RolloutRow(TypedDict):
     num_prompt_tokens: int
     num_output_tokens: int
     finish_reason: str
+    trace: str | None
+    num_trace_tokens: int | None
+    unfinished: bool | None
     mean_logprob: float | None
     sampling: str
     seed: int
@@ -79,6 +82,9 @@ ROLLOUT_SCHEMA = pa.schema(
         ("num_prompt_tokens", pa.int32()),
         ("num_output_tokens", pa.int32()),
         ("finish_reason", pa.string()),
+        ("trace", pa.string()),
+        ("num_trace_tokens", pa.int32()),
+        ("unfinished", pa.bool_()),
         ("mean_logprob", pa.float64()),
         ("sampling", pa.string()),
         ("seed", pa.int64()),

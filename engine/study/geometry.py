@@ -27,7 +27,7 @@ from extraction.estimators import ESTIMATORS, estimate
 from extraction.kind_directions import kind_cosines
 from extraction.kinds import Kinds
 from extraction.pair_rank import pair_rank
-from extraction.positions import RESPONSE
+from extraction.positions import is_generated
 from extraction.residuals import padded_means
 from extraction.separability import cohens_d, fit_probe, null_band, probe_right, separability
 from extraction.stability import curve, doubling, stability
@@ -53,8 +53,9 @@ def make_geometry(study: Study, options: GeometryOptions) -> Row:
     """Everything but what needs generation with an edit."""
     session, main = study.session, study.session.config.directions.position
     positions = session.offsets([main, *options.positions])
-    responses = pair_responses(session) if RESPONSE in positions else None
-    held_responses = base_responses(session, [*study.sides[0], *study.sides[1]]) if RESPONSE in positions else None
+    generated = any(map(is_generated, positions))
+    responses = pair_responses(session) if generated else None
+    held_responses = base_responses(session, [*study.sides[0], *study.sides[1]]) if generated else None
     model = transformers_model(session)
     train = streams_at(session, model, positions, responses)
     held = prompt_streams(model, *study.sides, positions, held_responses, "held-out pairs")

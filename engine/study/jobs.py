@@ -26,7 +26,7 @@ from engine.scoring.run_judge import RunJudge
 from engine.study.opening import Study, open_study
 from engine.study.refusal_sets import load_sets, sets_hash
 from extraction.errors import ExtractionError
-from extraction.positions import RESPONSE
+from extraction.positions import is_generated
 from extraction.prompts import load_prompts, resolve
 
 EFFECT_RESPONSES = 1000  # a comparison has hundreds: what judges them is worth its start
@@ -87,7 +87,7 @@ def _check_extract(config: RunConfig, asked: Extract) -> str | None:
         given_layers(config)
     if not asked.unrelated:
         return None
-    if config.directions.position == RESPONSE:
+    if is_generated(config.directions.position):
         raise EngineError(
             "Unrelated prompts are compared at a token of the prompt; set directions.position to one, such as last."
         )
@@ -196,6 +196,7 @@ def map_refusals(config: RunConfig, path: Path, *, sets: str | None, **options: 
     """map.json; options as `engine.study.map.MapOptions`. What its sets hold is read before a model loads."""
     folder = None if sets is None else Path(sets).expanduser()
     pairs = sets_hash(load_sets(folder, options["kinds"]))
+    _check_prompt_position(config)
     judge = _model_judge(config, "bin/map")
     with opened(config, path) as study:
         study.session.check_layers(options["layers"], "--layers")
@@ -249,7 +250,7 @@ def _asked(judge: RunJudge | None) -> Row:
 
 
 def _check_prompt_position(config: RunConfig) -> None:
-    if config.directions.position == RESPONSE:
+    if is_generated(config.directions.position):
         raise EngineError(
             "This study reads directions again, under an edit or on another model, where the base's responses would be others. "
             "Set directions.position to a token, such as last."

@@ -118,21 +118,30 @@ class _Map:
         }
 
     def behaviour(self) -> dict[str, Row]:
-        """What the base declines of each kind and of its twins, and whether the kind is in the map."""
-        for split in (SELECTION, TEST):
-            self.answers.make(
-                [self.base],
-                [request for one in self.all for side in (DECLINED, ANSWERABLE) for request in one.requests(split, side)],
-            )
+        """What the base declines of each kind and of its twins, and whether the kind is in the map: test requests then."""
+        self._answer(self.all, SELECTION)
         found = {}
         for one in self.all:
-            row: Row = {
-                split: {side: self._base_rate(one, split, side) for side in (DECLINED, ANSWERABLE)} for split in (SELECTION, TEST)
-            }
-            declines, twins = (row[SELECTION][side]["value"] or 0.0 for side in (DECLINED, ANSWERABLE))
+            selection = {side: self._base_rate(one, SELECTION, side) for side in (DECLINED, ANSWERABLE)}
+            declines, twins = (selection[side]["value"] or 0.0 for side in (DECLINED, ANSWERABLE))
             sizes = {split: len(pairs) for split, pairs in one.pairs.items()}
-            found[one.name] = row | {"pairs": sizes, "in_map": declines >= self.options.least and twins <= TWINS * declines}
+            in_map = declines >= self.options.least and twins <= TWINS * declines
+            found[one.name] = {
+                "pairs": sizes,
+                "in_map": in_map,
+                SELECTION: selection,
+                TEST: dict.fromkeys((DECLINED, ANSWERABLE)),
+            }
+        mapped = [one for one in self.all if found[one.name]["in_map"]]
+        if mapped:
+            self._answer(mapped, TEST)
+        for one in mapped:
+            found[one.name][TEST] = {side: self._base_rate(one, TEST, side) for side in (DECLINED, ANSWERABLE)}
         return found
+
+    def _answer(self, sets: Sequence[RefusalSet], split: str) -> None:
+        sides = [one.requests(split, side) for one in sets for side in (DECLINED, ANSWERABLE)]
+        self.answers.make([self.base], [request for requests in sides for request in requests])
 
     def _base_rate(self, one: RefusalSet, split: str, side: str) -> Row:
         requests = one.requests(split, side)
