@@ -26,6 +26,12 @@ def rollout(
     answerable: cli.AnswerableOption = None,
     num_requests: Annotated[int | None, typer.Option(help="How many test requests, from the top of the file.")] = None,
     num_answerable: Annotated[int | None, typer.Option(help="How many answerable test requests; 0 leaves them out.")] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary", metavar="FACTOR=LEVELS", help="Ask the same prompts under each: system=a.txt,none; may be repeated."
+        ),
+    ] = None,
     kinds: cli.KindsOption = None,
     split: cli.SplitOption = None,
     judge: cli.JudgeOption = None,
@@ -62,6 +68,7 @@ def rollout(
             data__num_answerable=num_answerable,
             data__kinds=kinds,
             data__split=split,
+            vary=cli.parse_factors(vary),
             judge=judge,
             template=template,
             system=system,

@@ -365,6 +365,21 @@ class RunConfig(Section):
     published: PublishedConfig | None = None
     vllm: dict[str, Any] = {}
     """Passed to vLLM's engine under vLLM's own names."""
+    vary: dict[str, dict[str, Any]] = {}
+    """Factors of how test requests are asked, each with its levels by label: bin/rollout asks all of them under every
+    combination. Directions come of the configuration itself."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_vary(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were conditions have their identity still."""
+        return {key: value for key, value in serialize(self).items() if key != "vary" or value}
+
+    @field_validator("vary")
+    @classmethod
+    def _two_levels(cls, factors: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if few := next((key for key, levels in factors.items() if len(levels) < 2), None):
+            raise ValueError(f"{few} has one level; expected two or more, so that there is something to compare")
+        return factors
 
     @model_validator(mode="after")
     def _a_trace_has_markers(self) -> "RunConfig":

@@ -48,17 +48,23 @@ def removal_table(found: Row) -> Table:
         [
             named(row["removed"]),
             str(row["k"]),
+            number(row["of_mean"]),
             *(estimate(row["declined"][name], 2) for name in kinds),
             estimate(row["coherence"], 2),
         ]
         for row in found["table"]
     ]
     band = found["random_band"]
-    notes = [f"Declined share of test requests, layer {found['layer']}, position {found['position']}. k: dimensions removed."]
+    notes = [
+        f"Declined share of test requests, layer {found['layer']}, position {found['position']}, {named(found['estimator'])}. k: "
+        "dimensions removed. Of the mean: how much of the streams' own mean direction a removal takes."
+    ]
     if band:
         spans = ", ".join(f"{named(name)} {low:.2f} to {high:.2f}" for name, (low, high) in band.items())
         notes.append(f"Random directions: {spans}.")
-    return Table("Remove the row, watch the column", ["removed", "k", *map(named, kinds), "coherence"], rows, notes)
+    return Table(
+        "Remove the row, watch the column", ["removed", "k", "of the mean", *map(named, kinds), "coherence"], rows, notes
+    )
 
 
 def cosine_table(found: Row) -> Table:

@@ -49,6 +49,7 @@ def request_batch(requests: Sequence[Request], prompts: Sequence[Sequence[int]])
         "language": [request.language for request in requests],
         "prompt": [str(request.text) for request in requests],
         "messages": [to_json(request.text) for request in requests],
+        "condition": [request.condition for request in requests],
         "num_prompt_tokens": [len(prompt) for prompt in prompts],
     }
     return pa.RecordBatch.from_pydict(named, schema=pa.schema([ROLLOUT_SCHEMA.field(name) for name in named]))

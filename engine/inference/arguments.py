@@ -5,6 +5,7 @@ from typing import Any
 
 from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.plan import EditPlan, Scope, plan_edit
+from engine.configs.conditions import conditions_of
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
@@ -39,9 +40,10 @@ def engine_arguments(
     }
     arguments |= {} if window is None else {"max_model_len": window}
     arguments |= hardware_arguments(has_gpu=has_gpu)
-    arguments |= {} if has_gpu or config.sampling.temperature == 0 else whole_prompts(window)
+    asked = [condition.applied(config).sampling for condition in conditions_of(config)]
+    arguments |= whole_prompts(window) if not has_gpu and any(one.temperature for one in asked) else {}
     arguments |= config.vllm
-    arguments |= {} if config.sampling.thinking_tokens is None else bounded_traces(config, model_dir)
+    arguments |= bounded_traces(config, model_dir) if any(one.thinking_tokens is not None for one in asked) else {}
     arguments |= gpu_arguments(config, model_dir) if has_gpu else {}
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")

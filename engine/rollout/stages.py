@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,7 +29,7 @@ from extraction.conversations import from_row, to_json
 from extraction.templates import MERGED, template_label
 
 if TYPE_CHECKING:
-    from engine.inference.replica import Generation
+    from engine.inference.replica import Generation, Replica
     from engine.models.variant import Variant
 
 
@@ -141,21 +141,33 @@ def generate_rows(
 def answer(
     session: Session, variant: "Variant", requests: Sequence[Request], *, logprobs: bool = False
 ) -> Generator[RolloutRow, None, None]:
-    """One variant's responses as rows of rollouts.parquet, each as it finishes, not in order."""
-    prompts = session.render(requests, "test requests")
+    """One variant's responses as rows of rollouts.parquet, each as it finishes, not in order; condition after condition."""
     replica = session.replica()
-    replica.swap(variant)
-    sampling = session.config.sampling
-    constant = row_identity(session, variant, sampling)
     with Progress(f"rollouts {variant.name}", len(requests)) as progress:
-        samples = [sample_of(request.prompt_id) for request in requests]
-        for generation in replica.generate(prompts, sampling, logprobs=logprobs, samples=samples):
-            place = generation.index
-            row = constant | response_columns(requests[place], prompts[place], generation)
-            if session.thinking is not None:
-                row |= session.thinking.columns(prompts[place], generation.token_ids)
-            yield cast(RolloutRow, row)
-            progress.advance(1, len(generation.token_ids))
+        for label in dict.fromkeys(request.condition for request in requests):
+            some = [request for request in requests if request.condition == label]
+            for row in _answer_under(session, variant, some, label, replica, logprobs=logprobs):
+                yield row
+                progress.advance(1, row["num_output_tokens"])
+
+
+def _answer_under(
+    session: Session, variant: "Variant", requests: Sequence[Request], label: str, replica: "Replica", *, logprobs: bool
+) -> Iterator[RolloutRow]:
+    """One variant's responses to the requests of one condition."""
+    prompts, sampling = (
+        session.render(requests, "test requests"),
+        session.under[label].sampling if label else session.config.sampling,
+    )
+    replica.swap(variant)
+    constant = row_identity(session, variant, sampling)
+    samples = [sample_of(request.prompt_id) for request in requests]
+    for generation in replica.generate(prompts, sampling, logprobs=logprobs, samples=samples):
+        place = generation.index
+        row = constant | response_columns(requests[place], prompts[place], generation)
+        if session.thinking is not None:
+            row |= session.thinking.columns(prompts[place], generation.token_ids)
+        yield cast(RolloutRow, row)
 
 
 def response_columns(request: Request, prompt: Sequence[int], generation: "Generation") -> dict[str, Any]:
@@ -168,6 +180,7 @@ def response_columns(request: Request, prompt: Sequence[int], generation: "Gener
         "language": request.language,
         "prompt": request.text,
         "messages": to_json(request.text),
+        "condition": request.condition,
         "response": generation.text,
         "response_token_ids": generation.token_ids,
         "num_prompt_tokens": len(prompt),
@@ -210,7 +223,7 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
     unread = [row for row in rows if parquet.key_of(row) not in known]
     replica = session.replica()
     replica.swap(session.base)
-    prompts = session.render_texts([from_row(row) for row in unread], "prompts of the rollouts")
+    prompts = [session.render_texts([from_row(row)], "prompts of the rollouts", row["condition"] or "")[0] for row in unread]
     with Progress("likelihoods", len(unread)) as progress:
         values = replica.mean_logprobs(prompts, [row["response_token_ids"] for row in unread], lambda: progress.advance())
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
 from editing.plan import EditPlan, Scope, plan_edit
+from engine.configs.conditions import conditions_of
 from engine.configs.load import variant_names
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
@@ -24,7 +25,7 @@ from engine.models.thinking import Thinking
 from engine.models.tokenizer import open_renderer, rendering_files
 from engine.models.window import check_engine_window, vocabulary_of, window_of
 from engine.paths import shorten
-from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
+from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled, under
 from extraction.conversations import has_system, to_json
 from extraction.errors import ExtractionError
 from extraction.positions import expand_positions, is_generated, offset_of, offsets_of
@@ -42,15 +43,20 @@ class RunInputs:
     """A run's inputs. Its `config` names the type that the model runs in here."""
 
     def __init__(self, config: RunConfig) -> None:
-        data = config.data
-        self.pairs, requests = read_prompts(data, config.sweep.seed)
-        self.requests = sampled(requests, config.sampling.samples)
+        self.pairs, _ = read_prompts(config.data, config.sweep.seed)
+        self.under = {condition.label: condition.applied(config) for condition in conditions_of(config)}
+        self.requests = [
+            request
+            for number, (label, own) in enumerate(self.under.items())
+            for request in sampled(under(read_prompts(own.data, own.sweep.seed)[1], label, number), own.sampling.samples)
+        ]
         with doctor_knows(config.model.path):
             self.checkpoint: Checkpoint = open_model(config.model)
             self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
             self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
         self.config = with_dtype(config, self.arithmetic.dtype)
-        self._token_ids: dict[str, list[int]] = {}
+        self._token_ids: dict[tuple[str, str], list[int]] = {}
+        self._renderers: dict[str, ChatRenderer] = {}
 
     def layers(self) -> list[int]:
         """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
@@ -104,6 +110,20 @@ class RunInputs:
         asked = any(has_system(request.text) for request in self.requests)
         return asked and not self.renderer.takes_system()
 
+    def renderer_under(self, condition: str) -> "ChatRenderer":
+        """The rendering under a condition: the run's own, but for another day or other keys of the template."""
+        own = self.under[condition].model.model_copy(update={"dtype": self.config.model.dtype})
+        if own == self.config.model:
+            return self.renderer
+        if condition not in self._renderers:
+            self._renderers[condition] = open_renderer(self.checkpoint.directory, own)
+        return self._renderers[condition]
+
+    @property
+    def _max_tokens(self) -> int:
+        """New tokens of the longest response under any condition; a session may have widened its own."""
+        return max(self.config.sampling.max_tokens, *(own.sampling.max_tokens for own in self.under.values()))
+
     def offsets(self, positions: Sequence[str]) -> dict[str, int]:
         """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
         names = expand_positions(positions, self.renderer.num_post_tokens)
@@ -120,7 +140,7 @@ class RunInputs:
         """Tokens a prompt may have: the window less the new tokens and the one that reading likelihoods asks for."""
         window = self._model_window
         asked = self.config.vllm.get("max_model_len", window)
-        return min(window, asked if isinstance(asked, int) else window) - self.config.sampling.max_tokens - 1
+        return min(window, asked if isinstance(asked, int) else window) - self._max_tokens - 1
 
     @property
     def _model_window(self) -> int:
@@ -135,7 +155,7 @@ class RunInputs:
         """
         if "max_model_len" in self.config.vllm:
             return None
-        longest = max(map(len, self._token_ids.values()), default=0) + self.config.sampling.max_tokens + 1
+        longest = max(map(len, self._token_ids.values()), default=0) + self._max_tokens + 1
         return min(max(longest, WINDOW), self._model_window)
 
     @cached_property
@@ -227,27 +247,32 @@ class RunInputs:
         return [RenderedPair(*sides) for sides in zip(declined, answered, strict=True)]
 
     def render(self, requests: Sequence[Request], kind: str) -> list[list[int]]:
-        """Token ids of requests, none longer than the window."""
-        return self.render_texts([request.text for request in requests], kind)
+        """Token ids of requests under their conditions, none longer than the window."""
+        asked = [(request.text, request.condition) for request in requests]
+        return self._rendered_under(asked, kind)
 
-    def render_texts(self, texts: Sequence[str], kind: str) -> list[list[int]]:
-        """Token ids of user messages, none longer than the window."""
-        rendered = [self._known(text, f"{kind}, prompt {place}") for place, text in enumerate(texts, 1)]
+    def render_texts(self, texts: Sequence[str], kind: str, condition: str = "") -> list[list[int]]:
+        """Token ids of prompts, none longer than the window; condition: the one that they are asked under."""
+        return self._rendered_under([(text, condition) for text in texts], kind)
+
+    def _rendered_under(self, asked: Sequence[tuple[str, str]], kind: str) -> list[list[int]]:
+        rendered = [self._known(*one, f"{kind}, prompt {place}") for place, one in enumerate(asked, 1)]
         self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
         return rendered
 
-    def _known(self, text: str, where: str) -> list[int]:
-        key = to_json(text) or text
+    def _known(self, text: str, condition: str, where: str) -> list[int]:
+        key = (condition, to_json(text) or text)
         if key not in self._token_ids:
             try:
-                self._token_ids[key] = self._rendered(text)
+                self._token_ids[key] = self._rendered(text, condition)
             except ExtractionError as error:
                 raise ExtractionError(f"{where}: {error}") from error
         return self._token_ids[key]
 
-    def _rendered(self, text: str) -> list[int]:
+    def _rendered(self, text: str, condition: str) -> list[int]:
         """A prompt's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
-        token_ids = self.renderer.render(text)
+        renderer = self.renderer_under(condition) if condition else self.renderer
+        token_ids = renderer.render(text)
         if max(token_ids) >= self._vocabulary:
             raise EngineError(
                 f"{self.checkpoint.directory}: its tokenizer gives token {max(token_ids)}, and its embedding has "

@@ -22,6 +22,20 @@ class Request:
     category: str
     text: str
     language: str = ""
+    condition: str = ""
+
+
+def under(requests: Sequence[Request], condition: str, number: int) -> list[Request]:
+    """Requests as they are asked under a condition; the first to be named has the number 0. "" is no condition."""
+    if not condition:
+        return list(requests)
+    return [replace(request, prompt_id=f"{request.prompt_id}@{number}", condition=condition) for request in requests]
+
+
+def across_conditions(prompt_id: str) -> str:
+    """A request's id whatever the condition that it is asked under."""
+    prompt, _, sample = prompt_id.partition("#")
+    return "#".join([prompt.partition("@")[0], *([sample] if sample else [])])
 
 
 def read_prompts(data: DataConfig, seed: int) -> tuple[list[Pair], list[Request]]:

@@ -23,6 +23,7 @@ class RolloutRow(TypedDict):
     language: str | None
     prompt: str
     messages: str | None
+    condition: str | None
     response: str
     response_token_ids: list[int]
     num_prompt_tokens: int
@@ -77,6 +78,7 @@ ROLLOUT_SCHEMA = pa.schema(
         ("language", pa.string()),
         ("prompt", pa.string()),
         ("messages", pa.string()),
+        ("condition", pa.string()),
         ("response", pa.string()),
         ("response_token_ids", pa.list_(pa.int32())),
         ("num_prompt_tokens", pa.int32()),

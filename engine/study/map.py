@@ -76,6 +76,7 @@ class _Map:
     def __init__(self, study: Study, options: MapOptions, answers: Answers, sets: Sequence[RefusalSet]) -> None:
         self.study, self.options, self.answers, self.all = study, options, answers, sets
         self.session, self.position = study.session, study.session.config.directions.position
+        self.estimator = study.session.config.directions.estimator
         self.base = Candidate(BASE, "nothing (the base)", (), 0.0, study.session.base)
 
     def make(self) -> Row:
@@ -95,7 +96,10 @@ class _Map:
         layer, tried = self.choose_layer(sets, train)
         rows = self.removals(sets, train, layer)
         watched = watched_requests(sets)
-        table = [table_row(self.answers, candidate, what, watched) for candidate, what in rows]
+        table = [
+            table_row(self.answers, candidate, what, watched) | {"of_mean": self._of_mean(candidate, train, layer)}
+            for candidate, what in rows
+        ]
         columns = [self.column(one.name, watched[one.name], rows) for one in sets]
         base = {name: self.answers.declined(self.base, requests) for name, requests in watched.items()}
         templates = {name: [request.category for request in requests] for name, requests in watched.items()}
@@ -106,6 +110,7 @@ class _Map:
             "mapped": names,
             "least": self.options.least,
             "position": self.position,
+            "estimator": self.estimator,
             "layer": layer,
             "layers_tried": tried,
             "table": table,
@@ -153,7 +158,7 @@ class _Map:
             return self.options.layers[0], []
         rows = []
         for layer in self.options.layers:
-            units_KH = geometry.units_at(sets, train, self.position, layer)
+            units_KH = geometry.units_at(sets, train, self.position, layer, self.estimator)
             scores = [self._readable(one, unit_H, layer) for one, unit_H in zip(sets, units_KH, strict=True)]
             rows.append({"layer": layer, "answered": float(np.mean(scores))})
         best = max(rows, key=lambda row: row["answered"])
@@ -172,7 +177,7 @@ class _Map:
         self, sets: Sequence[RefusalSet], train: Mapping[str, geometry.OfSet], layer: int
     ) -> list[tuple[Candidate, str]]:
         """Every candidate of the table and what it stands for, answered on all kinds' test requests."""
-        units_KH = geometry.units_at(sets, train, self.position, layer)
+        units_KH = geometry.units_at(sets, train, self.position, layer, self.estimator)
         rows = [(self.base, BASE)]
         rows += [(self._candidate(one.name, unit_H[None]), KIND) for one, unit_H in zip(sets, units_KH, strict=True)]
         if len(sets) > 1:
@@ -192,6 +197,10 @@ class _Map:
 
     def _candidate(self, name: str, directions_KH: Tensor, kind: str = SINGLE) -> Candidate:
         return make_candidate(self.session, kind, name, directions_KH.to(torch.float64))
+
+    def _of_mean(self, candidate: Candidate, train: Mapping[str, geometry.OfSet], layer: int) -> float:
+        edit = candidate.variant.edit
+        return 0.0 if edit is None else geometry.share_of_mean(edit.basis_HK, train, self.position, layer)
 
     def column(self, name: str, requests: Sequence[Request], rows: Sequence[tuple[Candidate, str]]) -> Column:
         """A kind's test requests under each kind's removal; those that a judge gave no verdict on somewhere are left out."""

@@ -17,7 +17,7 @@ from engine.study.estimates import OVER_KINDS, table_of
 from engine.study.refusal_sets import TRAIN, RefusalSet
 from extraction.between_kinds import OfKind, between_kinds, cosines_of, grams, noise_free_cosines, reliability
 from extraction.controls import RANDOM, Control
-from extraction.directions import Streams, unit_rows
+from extraction.directions import MEAN_DIFFERENCE, Streams, directions_from, unit_rows
 from extraction.positions import LAST, LAST_INSTRUCTION
 from extraction.separability import separability
 
@@ -58,10 +58,27 @@ def by_layer(sets: Sequence[RefusalSet], train: Mapping[str, OfSet], position: s
     }
 
 
-def units_at(sets: Sequence[RefusalSet], train: Mapping[str, OfSet], position: str, layer: int) -> Tensor:
-    """Each kind's direction at one layer, (K, H) at unit length."""
-    kinds = of_layer(sets, train, position, layer)
-    return unit_rows(torch.stack([torch.from_numpy(kind.differences_NH.mean(axis=0)) for kind in kinds]))
+def units_at(
+    sets: Sequence[RefusalSet], train: Mapping[str, OfSet], position: str, layer: int, estimator: str = MEAN_DIFFERENCE
+) -> Tensor:
+    """Each kind's direction at one layer, by an estimator, (K, H) at unit length."""
+    streams = [one_layer(train[one.name][position], layer) for one in sets]
+    return unit_rows(torch.cat([directions_from(found, position, estimator).direction_LH for found in streams]))
+
+
+def one_layer(streams: Streams, layer: int) -> Streams:
+    """The streams of one layer alone."""
+    return Streams(streams.declined_LNH[layer : layer + 1], streams.answered_LNH[layer : layer + 1])
+
+
+def share_of_mean(basis_HK: Tensor, train: Mapping[str, OfSet], position: str, layer: int) -> float:
+    """How much of the mean of all kinds' streams a removal takes: the length of its unit's part inside the basis, 0 to 1.
+
+    Whatever takes that part moves every prompt, whether it is about refusing or not.
+    """
+    sides = [side for found in train.values() for side in vars(one_layer(found[position], layer)).values()]
+    mean_H = torch.cat(sides, dim=1)[0].double().mean(dim=0)
+    return float((basis_HK.T.double() @ (mean_H / mean_H.norm())).norm())
 
 
 def shared_unit(units_KH: Tensor, kinds: Sequence[OfKind]) -> Tensor:
@@ -81,11 +98,8 @@ def own_part(units_KH: Tensor, place: int) -> Tensor | None:
 
 def random_units(train: Mapping[str, OfSet], position: str, layer: int, draws: int, seed: int) -> list[Tensor]:
     """Directions of the covariance of all kinds' streams, (1, H) each."""
-    sides = [
-        torch.cat([getattr(found[position], side)[layer : layer + 1] for found in train.values()], dim=1)
-        for side in ("declined_LNH", "answered_LNH")
-    ]
-    pooled = Streams(*sides)
+    alone = [one_layer(found[position], layer) for found in train.values()]
+    pooled = Streams(*(torch.cat([getattr(one, side) for one in alone], dim=1) for side in ("declined_LNH", "answered_LNH")))
     return [
         control_units(pooled, Control(RANDOM, number, seed), [0], position, "mean_difference") for number in range(1, draws + 1)
     ]

@@ -19,10 +19,11 @@ from engine.report.page import report
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.study.jobs import map_refusals
 from engine.study.map import MapOptions, make_map
-from engine.study.map_geometry import own_part, shared_unit
+from engine.study.map_geometry import own_part, share_of_mean, shared_unit
 from engine.study.opening import Study, open_study
 from engine.study.refusal_sets import load_sets
 from extraction.between_kinds import OfKind
+from extraction.directions import Streams
 from tests.small_run import SmallReplica, config_of, make_inputs
 
 BASE = {"base", "random 1", "random 2"}
@@ -197,6 +198,21 @@ def test_a_prompt_of_two_splits_is_refused(folder: Path, tmp_path: Path) -> None
 
 def test_the_embedded_sets_come_in_their_named_order() -> None:
     assert [one.name for one in load_sets(None)][:3] == ["inability", "missing_information", "false_premise"]
+
+
+def test_a_removal_says_how_much_of_the_streams_mean_it_takes(found: dict[str, Any]) -> None:
+    assert all(0 < row["of_mean"] <= 1 for row in found["table"][1:])
+
+
+def test_the_base_takes_nothing_of_the_mean(found: dict[str, Any]) -> None:
+    assert found["table"][0]["of_mean"] == 0.0
+
+
+def test_a_basis_that_holds_the_mean_takes_all_of_it() -> None:
+    streams = Streams(*(torch.randn(2, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (1, 2)))
+    mean_H = torch.cat([streams.declined_LNH[1], streams.answered_LNH[1]]).mean(dim=0)
+    basis_HK = torch.linalg.qr(torch.stack([mean_H, torch.ones(6, dtype=torch.float64)], dim=1)).Q
+    assert share_of_mean(basis_HK, {"one": {"last": streams}}, "last", 1) == pytest.approx(1.0)
 
 
 def test_an_own_part_is_orthogonal_to_the_other_kinds() -> None:
