@@ -14,10 +14,10 @@ from typing import Any
 
 from extraction.errors import ExtractionError
 from extraction.tables import kind_of
+from extraction.thinking import WRITTEN
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 ENDS = (USER, ASSISTANT)
-TRACE_BEGINS, TRACE_ENDS = "<think>", "</think>"
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,11 @@ def check_turns(turns: Sequence[Turn]) -> None:
     if USER not in {turn.role for turn in turns}:
         raise ExtractionError("no turn is the user's, so nothing is asked. Add one.")
     for number, turn in enumerate(turns[:-1], 1):
-        if turn.role == ASSISTANT and TRACE_BEGINS in turn.content and TRACE_ENDS not in turn.content:
+        begins, ends = next(((one, end) for one, end in WRITTEN if one in turn.content and end not in turn.content), ("", ""))
+        if turn.role == ASSISTANT and begins:
             raise ExtractionError(
-                f"turn {number} begins a trace ({TRACE_BEGINS}) that no {TRACE_ENDS} ends. End it, or leave the trace out; only "
-                "the last turn may be continued."
+                f"turn {number} begins a trace ({begins}) that no {ends} ends. End it, or leave the trace out; only the last "
+                "turn may be continued."
             )
 
 

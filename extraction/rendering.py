@@ -10,12 +10,13 @@ from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from extraction.conversations import SYSTEM, TRACE_ENDS, USER, Conversation, Turn, has_system
+from extraction.conversations import SYSTEM, USER, Conversation, Turn, has_system
 from extraction.errors import ExtractionError
 from extraction.limits import tried
 from extraction.positions import Ends, Rendered
 from extraction.prompts import Pair
 from extraction.templates import check_keys, chosen_template, clock_error, fixed_clock, keys_read
+from extraction.thinking import behind_trace
 
 PROBE = "zebra crossing, 1 2\n\n(see above) :-)"  # inner spaces, lines and signs, which a template has to keep
 MARK = "zebra9crossing"  # put behind a part of a conversation to see where it ends
@@ -163,7 +164,7 @@ class ChatRenderer:
         """Raise ExtractionError for a turn whose words are not in the rendered text; a trace that ended may be left out."""
         place = 0
         for number, turn in enumerate(turns, 1):
-            words = turn.content.rpartition(TRACE_ENDS)[2].strip()
+            words = behind_trace(turn.content).strip()
             found = text.find(words, place)
             if found < 0:
                 raise ExtractionError(f"the chat template leaves out or changes turn {number} ({turn.role}): {words[:60]!r}.")

@@ -100,6 +100,13 @@ def written_markers(template: str) -> tuple[str, str] | None:
     return next(((start, end) for start, end in WRITTEN if end in template), None)
 
 
+def behind_trace(text: str) -> str:
+    """What a text says behind its last trace: templates leave earlier traces out."""
+    for _, end in WRITTEN:
+        text = text.rpartition(end)[2]
+    return text
+
+
 def is_of_trace(name: str) -> bool:
     """Whether a position stands in what a model thinks, or where its answer starts."""
     return name in (TRACE, ANSWER_START) or bool(BEFORE_END.fullmatch(name))

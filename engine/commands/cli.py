@@ -186,7 +186,7 @@ def parse_settings(settings: list[str] | None, flag: str = "--set") -> dict[str,
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise EngineError(f"{flag} takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
-        chosen[key] = _toml_value(text)
+        chosen[key] = toml_value(text)
     return chosen
 
 
@@ -263,27 +263,6 @@ def text_or_file(given: str | None, flag: str) -> str | None:
         raise EngineError(f"{flag} {given} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
 
 
-def parse_factors(given: list[str] | None) -> dict[str, dict[str, Any]] | None:
-    """The factors of --vary, each with its levels by label; None where there is none. A level is a file, a value, or none."""
-    from engine.configs.conditions import key_of
-
-    found: dict[str, dict[str, Any]] = {}
-    for text in given or []:
-        name, equals, levels = text.partition("=")
-        if not equals or key_of(name) in found:
-            raise EngineError(f"--vary takes a factor once, with its levels: system=a.txt,b.txt; found '{text}'.")
-        labelled = {level.rsplit("/", 1)[-1]: _level(level) for level in items(levels)}
-        if len(labelled) < len(items(levels)):
-            raise EngineError(f"--vary {name} names a level twice; found '{levels}'.")
-        found[key_of(name)] = labelled
-    return found or None
-
-
-def _level(text: str) -> Any:
-    said = text_or_file(text, "--vary")
-    return None if text == "none" else said if said != text else _toml_value(text)
-
-
 def refuse_unread(context: typer.Context, mode: str, unread: Iterable[str]) -> None:
     """Raise EngineError for an option that was given and that this mode of the command does not read."""
     for name in unread:
@@ -310,7 +289,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
+    """A text as a value of TOML: a number, a list, a truth value; the text itself where it is none."""
     import tomllib
 
     try:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from engine.commands import cli
+from engine.commands.factors import parse_factors
 
 app = typer.Typer(add_completion=False)
 
@@ -68,7 +69,7 @@ def rollout(
             data__num_answerable=num_answerable,
             data__kinds=kinds,
             data__split=split,
-            vary=cli.parse_factors(vary),
+            vary=parse_factors(vary),
             judge=judge,
             template=template,
             system=system,

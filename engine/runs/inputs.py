@@ -23,10 +23,11 @@ from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_
 from engine.models.locate import checkpoint_hash, open_model
 from engine.models.thinking import Thinking
 from engine.models.tokenizer import open_renderer, rendering_files
-from engine.models.window import check_engine_window, vocabulary_of, window_of
+from engine.models.window import check_engine_window, window_of
 from engine.paths import shorten
+from engine.runs.renderings import Renderings
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled, under
-from extraction.conversations import has_system, to_json
+from extraction.conversations import has_system
 from extraction.errors import ExtractionError
 from extraction.positions import expand_positions, is_generated, offset_of, offsets_of
 from extraction.prompts import resolve
@@ -55,8 +56,6 @@ class RunInputs:
             self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
             self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
         self.config = with_dtype(config, self.arithmetic.dtype)
-        self._token_ids: dict[tuple[str, str], list[int]] = {}
-        self._renderers: dict[str, ChatRenderer] = {}
 
     def layers(self) -> list[int]:
         """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
@@ -110,15 +109,6 @@ class RunInputs:
         asked = any(has_system(request.text) for request in self.requests)
         return asked and not self.renderer.takes_system()
 
-    def renderer_under(self, condition: str) -> "ChatRenderer":
-        """The rendering under a condition: the run's own, but for another day or other keys of the template."""
-        own = self.under[condition].model.model_copy(update={"dtype": self.config.model.dtype})
-        if own == self.config.model:
-            return self.renderer
-        if condition not in self._renderers:
-            self._renderers[condition] = open_renderer(self.checkpoint.directory, own)
-        return self._renderers[condition]
-
     @property
     def _max_tokens(self) -> int:
         """New tokens of the longest response under any condition; a session may have widened its own."""
@@ -155,7 +145,7 @@ class RunInputs:
         """
         if "max_model_len" in self.config.vllm:
             return None
-        longest = max(map(len, self._token_ids.values()), default=0) + self._max_tokens + 1
+        longest = self._renderings.longest + self._max_tokens + 1
         return min(max(longest, WINDOW), self._model_window)
 
     @cached_property
@@ -256,33 +246,14 @@ class RunInputs:
         return self._rendered_under([(text, condition) for text in texts], kind)
 
     def _rendered_under(self, asked: Sequence[tuple[str, str]], kind: str) -> list[list[int]]:
-        rendered = [self._known(*one, f"{kind}, prompt {place}") for place, one in enumerate(asked, 1)]
+        rendered = self._renderings.of(asked, kind)
         self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
         return rendered
 
-    def _known(self, text: str, condition: str, where: str) -> list[int]:
-        key = (condition, to_json(text) or text)
-        if key not in self._token_ids:
-            try:
-                self._token_ids[key] = self._rendered(text, condition)
-            except ExtractionError as error:
-                raise ExtractionError(f"{where}: {error}") from error
-        return self._token_ids[key]
-
-    def _rendered(self, text: str, condition: str) -> list[int]:
-        """A prompt's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
-        renderer = self.renderer_under(condition) if condition else self.renderer
-        token_ids = renderer.render(text)
-        if max(token_ids) >= self._vocabulary:
-            raise EngineError(
-                f"{self.checkpoint.directory}: its tokenizer gives token {max(token_ids)}, and its embedding has "
-                f"{self._vocabulary} rows. Tokenizer and weights are of different models."
-            )
-        return token_ids
-
     @cached_property
-    def _vocabulary(self) -> int:
-        return vocabulary_of(self.checkpoint)
+    def _renderings(self) -> Renderings:
+        models = {label: with_dtype(own, self.config.model.dtype).model for label, own in self.under.items()}
+        return Renderings(self.checkpoint, {**models, "": self.config.model}, lambda: self.renderer)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ Responses and scores are read as columns, names as numbers, texts not at all: a 
 """
 # N = responses, S = scores
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +18,13 @@ from engine.configs.conditions import conditions_of
 from engine.configs.schema import RunConfig
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, RUN, SCORES
-from engine.runs.requests import DECLINED, across_conditions, prompt_of
+from engine.runs.requests import DECLINED, across_conditions
 from engine.runs.schemas import Row
 from engine.scoring import biases, calibrations
 from engine.scoring.paired import against_base, split_differences
+from engine.scoring.units import kinds_of, mix_of, samples_of
 from judging import agreement, statistics
-from judging.kinds import components, effective_n, icc
-from judging.outcomes import OUTCOMES
+from judging.kinds import effective_n, icc
 
 Key = tuple[str, str]
 KEY = ["variant_hash", "prompt_id"]
@@ -227,29 +226,6 @@ def figures_of(rows: pa.Table) -> Row:
     }
 
 
-def samples_of(scored: pa.Table) -> Row | None:
-    """Where prompts were sampled several times: the number of prompts, and each figure's variance between and within them."""
-    prompts = [prompt_of(name) for name in scored["prompt_id"].to_pylist()]
-    if len(set(prompts)) == len(prompts):
-        return None
-    grades = {name: scored[name].to_pylist() for name in ("declined", "compliance", "coherence")}
-    grades["product"] = [one * other for one, other in zip(grades["compliance"], grades["coherence"], strict=True)]
-    return {"prompts": len(set(prompts)), **{name: _variances(values, prompts) for name, values in grades.items()}}
-
-
-def _variances(values: Sequence[float | None], prompts: Sequence[str]) -> Row | None:
-    """The variance of grades between prompts and within them, and the share between; None where it cannot be told."""
-    known = [(float(value), prompt) for value, prompt in zip(values, prompts, strict=True) if value is not None]
-    found = components([value for value, _ in known], [prompt for _, prompt in known])
-    return None if found is None else {**asdict(found), "share_between": found.share_between}
-
-
-def kinds_of(categories: Sequence[str]) -> int | None:
-    """The number of kinds among prompts; None where no prompt names one, so that each is its own."""
-    named = {category for category in categories if category}
-    return len(named) + sum(not category for category in categories) if named else None
-
-
 def bounds_of(figures: Mapping[str, statistics.Estimate], total: int) -> Row | None:
     """Each mean with the missing scores at 0 and at 1: [lowest, highest]; None where none is missing.
 
@@ -280,12 +256,6 @@ def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row
         "cost_unknown": scored["cost"].null_count if costs else 0,
         "last_run": manifest.get("judging", {}).get(name),
     }
-
-
-def mix_of(outcomes: Sequence[str | None]) -> dict[str, int] | None:
-    """How many responses had each outcome, in the set's order; None where the judge gives none."""
-    counts = Counter(outcomes)
-    return {name: counts[name] for name in OUTCOMES} if counts.keys() - {None} else None
 
 
 def agreements(scores: Mapping[str, pa.Table]) -> list[Row]:

@@ -127,6 +127,13 @@ def test_a_turn_that_a_template_drops_is_refused(tokenizer: PreTrainedTokenizerB
         )
 
 
+def test_an_earlier_trace_that_a_template_leaves_out_is_no_fault(tokenizer: PreTrainedTokenizerBase) -> None:
+    template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'].split('</think>')[-1] }}{% endfor %}<go>"
+    turns = [Turn("user", "Hi"), Turn("assistant", "<think>Hm.</think>Hello."), Turn("user", "Which door?")]
+    found = ChatRenderer(tokenizer, template=template).render(Conversation(turns))
+    assert tokenizer.decode(found) == "<user>Hi<assistant>Hello.<user>Which door?<go>"
+
+
 def test_a_position_reads_each_conversations_own_token() -> None:
     model = tiny_model("llama", torch.float32)
     prompts = [Rendered(ids, Ends(system, -2, None)) for ids, system in (([1, 5, 9, 4, 60], -4), ([1, 8, 2, 70, 71, 60], -3))]

@@ -81,6 +81,10 @@ def test_both_sides_of_a_pair_take_its_system_text(tmp_path: Path) -> None:
             {"messages": [ASKED, {"role": "assistant", "content": "<think>Hm"}, MORE]},
             "turn 2 begins a trace (<think>) that no </thi",
         ),
+        (
+            {"messages": [ASKED, {"role": "assistant", "content": "[THINK]Hm"}, MORE]},
+            "turn 2 begins a trace ([THINK]) that no [/THINK]",
+        ),
         ({"messages": [{**ASKED, "tool_calls": [1]}]}, "turn 1 has 'tool_calls'; only a role and a content are read"),
         ({"messages": [SYSTEM, ASKED], "system": "Be brief."}, "the system prompt stands in a column and in the messages"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.cli import parse_factors
+from engine.commands.factors import parse_factors
 from engine.configs.conditions import conditions_of
 from engine.configs.load import changed
 from engine.configs.schema import RunConfig, SamplingConfig
