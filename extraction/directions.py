@@ -18,9 +18,9 @@ from extraction.controls import RANDOM, Control, as_long, random_weights, swappe
 from extraction.errors import ExtractionError
 from extraction.estimators import estimate
 from extraction.finite import check_finite
-from extraction.positions import LAST
+from extraction.positions import LAST, offsets_of
 from extraction.rendering import RenderedPair
-from extraction.residuals import batches
+from extraction.residuals import Offsets, batches
 
 CONVENTION = "resid_pre"
 MEAN_DIFFERENCE = "mean_difference"
@@ -116,7 +116,7 @@ def extract_at(
 ) -> Extraction:
     """Directions of every layer at each position, with those of the controls, in one pass over the prompts.
 
-    positions: names, each with its offset from the prompt's end.
+    positions: names, each with its offset from a plain prompt's end; conversations know their own.
     kinds: of the pairs; shuffled labels exchange the sides of whole kinds.
     on_prompt: called with the number of the 2 N prompts done.
     Memory does not grow with the number of pairs. Raises ExtractionError where there are none.
@@ -128,7 +128,7 @@ def extract_at(
     sides_GN = torch.zeros(2, 2 * count, dtype=torch.float64)
     sides_GN[0, :count], sides_GN[1, count:] = 1.0, 1.0
     rows = [sides_GN, *(control_weights(control, sides_GN, kinds or [""] * count) for control in controls)]
-    sums_GPLH = weighted_sums(model, prompts, torch.cat(rows), list(positions.values()), on_prompt)
+    sums_GPLH = weighted_sums(model, prompts, torch.cat(rows), offsets_of(positions, prompts), on_prompt)
     split = sums_GPLH.split([len(weights_GN) for weights_GN in rows])
     parts = dict(zip(["", *(control.name for control in controls)], split, strict=True))
     directions = {
@@ -182,7 +182,7 @@ def group_means(
     model: nn.Module,
     prompts: Iterable[Sequence[int]],
     groups: Iterable[Sequence[int]],
-    offsets: Sequence[int],
+    offsets: Offsets,
     on_prompt: Callable[[int], None] = lambda done: None,
     *,
     batch_tokens: int | None = None,
@@ -190,7 +190,7 @@ def group_means(
     """Means of the residual stream over the prompts of each group, summed in float64: (G, P, L+1, H).
 
     groups: for each prompt, the groups it counts in.
-    offsets: of the wanted tokens, from each prompt's end.
+    offsets: of the wanted tokens, from each prompt's end: the same for all, or a row for each prompt.
     batch_tokens: tokens of a batch; None for as many as fit (`extraction.residuals.tokens_that_fit`).
     The means are those of one prompt at a time, to rounding: see `extraction.residuals.batches`. Prompts are added in one
     order, whatever the batches. So the size of a batch, which depends on free memory, changes no bit of a sum.
@@ -208,7 +208,7 @@ def weighted_sums(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
     weights_GN: Tensor,
-    offsets: Sequence[int],
+    offsets: Offsets,
     on_prompt: Callable[[int], None] = lambda done: None,
     *,
     batch_tokens: int | None = None,

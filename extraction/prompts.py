@@ -1,20 +1,24 @@
 """Prompt files: pairs (a declined and an answered request) and plain lists.
 
 Reads the study's JSON forms, `[[declined, answered], ...]` and `[prompt, ...]`, and tables with named columns, as
-`extraction.tables` has them. Knows nothing of tokenizers or models. `embedded:NAME` names a file of the project's own.
+`extraction.tables` has them. A prompt is a text or a conversation (`extraction.conversations`). Knows nothing of tokenizers or
+models. `embedded:NAME` names a file of the project's own.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extraction.conversations import has_system, read_messages, with_system
 from extraction.errors import ExtractionError
 from extraction.tables import Row, is_missing, kind_of, load_rows
 
 EMBEDDED_DIR = Path(__file__).parent / "data"
 EMBEDDED_PREFIX = "embedded:"
+KIND_COLUMNS = ("category", "kind")
 # Column names that are read without being asked for: this project's, the study's, and those of the field's prompt sets.
 PAIR_COLUMNS = (("declined", "answered"), ("harmful", "harmless"), ("harmful", "safe"), ("unsafe", "safe"))
 REQUEST_COLUMNS = tuple(
@@ -36,26 +40,28 @@ REQUEST_COLUMNS = tuple(
 
 @dataclass(frozen=True)
 class Pair:
-    """A request that the model declines and its twin that it answers. `category` is free text, "" where unknown."""
+    """A request that the model declines and its twin that it answers. `category` and `language` are "" where unknown."""
 
     declined: str
     answered: str
     category: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request. `category` is free text, "" where the file has none."""
+    """One request: a text, or a `Conversation`. `category` and `language` are "" where the file has none."""
 
     text: str
     category: str = ""
+    language: str = ""
 
 
 def load_pairs(source: str | Path, columns: Sequence[str] | None = None) -> list[Pair]:
     """Pairs of a file: rows [declined, answered], or rows with two of the columns in PAIR_COLUMNS and, optionally, category.
 
     columns: the names of the declined and the answered column; None takes those that are known. Embedded files have their own.
-    A cell is a text, or chat messages with one user turn. Raises ExtractionError for an unreadable file, a row of another shape
+    A cell is a text, or chat messages. Raises ExtractionError for an unreadable file, a row of another shape
     or an empty text, with the row's line or number.
     """
     path, columns = resolve(source), _asked(source, columns)
@@ -63,7 +69,9 @@ def load_pairs(source: str | Path, columns: Sequence[str] | None = None) -> list
 
 
 def load_prompts(source: str | Path, column: str | None = None) -> list[Prompt]:
-    """Prompts of a file: texts, chat messages, or rows with a column of REQUEST_COLUMNS and, optionally, category.
+    """Prompts of a file: texts, chat messages, or rows with a column of REQUEST_COLUMNS and, optionally, others.
+
+    system: the system text of a row. category or kind: its kind. language: free text.
 
     column: the prompts' column; None takes the one that is known. Cells and errors are those of `load_pairs`.
     """
@@ -112,15 +120,16 @@ def _as_pair(row: Row, columns: Sequence[str] | None) -> Pair:
     if not isinstance(value, dict):
         raise ExtractionError(f"{row.where}: expected columns such as declined and answered, found {kind_of(value)}.")
     declined, answered = columns_of(value, columns, PAIR_COLUMNS, row.where, "--columns DECLINED,ANSWERED")
-    texts = [_text(value[name], f"{row.where}: {name}") for name in (declined, answered)]
-    return Pair(texts[0], texts[1], _category(value, row.where))
+    texts = [_under_system(_text(value[name], f"{row.where}: {name}"), value, row.where) for name in (declined, answered)]
+    return Pair(texts[0], texts[1], _category(value, row.where), _cell(value, "language", row.where))
 
 
 def _as_prompt(row: Row, columns: Sequence[str] | None) -> Prompt:
     value = row.value
     if isinstance(value, dict):
         (name,) = columns_of(value, columns, REQUEST_COLUMNS, row.where, "--columns NAME")
-        return Prompt(_text(value[name], f"{row.where}: {name}"), _category(value, row.where))
+        text = _under_system(_text(value[name], f"{row.where}: {name}"), value, row.where)
+        return Prompt(text, _category(value, row.where), _cell(value, "language", row.where))
     return Prompt(_text(value, f"{row.where}: prompt"))
 
 
@@ -147,37 +156,50 @@ def columns_of(
 
 
 def _text(value: Any, what: str) -> str:
-    if isinstance(value, list | dict):
-        value = _user_text(value, what)
+    if isinstance(value, str) and value.lstrip().startswith('[{"role"'):  # messages in a cell of text
+        value = _as_json(value)
+    if isinstance(value, list):
+        return _checked(read_messages(value, what), what)
     if not isinstance(value, str) or not value.strip():
         found = "an empty string" if isinstance(value, str) else kind_of(value)
         raise ExtractionError(f"{what} must be text that is not empty, found {found}.")
-    _check_characters(value, what)
-    return value
+    return _checked(value, what)
 
 
-def _user_text(value: Any, what: str) -> Any:
-    """The content of chat messages that are one user turn: [{"role": "user", "content": "..."}]."""
-    turns = value if isinstance(value, list) else []
-    roles = [str(turn.get("role"))[:20] for turn in turns if isinstance(turn, dict)]
-    if not roles or len(roles) < len(turns):
-        raise ExtractionError(f"{what} must be text or chat messages, found {kind_of(value)}.")
-    if roles != ["user"]:
-        raise ExtractionError(
-            f"{what} has {len(roles)} chat turns ({', '.join(roles[:5])}); expected one turn, the user's. "
-            "Only a request is read: leave other turns and system prompts out."
-        )
-    return turns[0].get("content")
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _under_system(text: str, row: Mapping[str, Any], where: str) -> str:
+    """A prompt under its row's system text. Raises ExtractionError where its messages bring one too."""
+    system = _cell(row, "system", where)
+    if system and has_system(text):
+        raise ExtractionError(f"{where}: the system prompt stands in a column and in the messages. Leave one out.")
+    return with_system(text, system)
 
 
 def _category(row: Mapping[str, Any], where: str) -> str:
-    value = next((row[name] for name in row if str(name).strip().lower() == "category"), None)
+    found = {name: value for name in KIND_COLUMNS if (value := _cell(row, name, where))}
+    if len(set(found.values())) > 1:
+        raise ExtractionError(f"{where}: category and kind both name the prompt's kind, and differ. Leave one out.")
+    return next(iter(found.values()), "")
+
+
+def _cell(row: Mapping[str, Any], column: str, where: str) -> str:
+    """The text of an optional column, found in any case; "" where it is missing."""
+    value = next((row[name] for name in row if str(name).strip().lower() == column), None)
     if is_missing(value):
         return ""
     if isinstance(value, list | dict):
-        raise ExtractionError(f"{where}: category must be text, found {kind_of(value)}.")
-    text = str(value)
-    _check_characters(text, f"{where}: category")
+        raise ExtractionError(f"{where}: {column} must be text, found {kind_of(value)}.")
+    return _checked(str(value), f"{where}: {column}")
+
+
+def _checked(text: str, what: str) -> str:
+    _check_characters(text, what)
     return text
 
 

@@ -19,6 +19,7 @@ from extraction.hooks import ResidualCapture, decoder_blocks, decoder_body, trun
 from extraction.prefill import BATCH_TOKENS, Batch, Prefill, laid_out
 
 GPU_FACTOR = 16  # a GPU is busy with so many times the tokens of a batch that suits a CPU
+Offsets = Sequence[int] | Sequence[Sequence[int]]
 OnPrompt = Callable[[int], None]
 Reduce = Callable[[Tensor], Tensor]
 
@@ -26,7 +27,7 @@ Reduce = Callable[[Tensor], Tensor]
 def batches(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    offsets: Sequence[int],
+    offsets: Offsets,
     on_prompt: OnPrompt = lambda done: None,
     *,
     batch_tokens: int | None = None,
@@ -34,7 +35,7 @@ def batches(
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Places of prompts and their residual stream, (L+1, B, P, H) in the model's dtype, batch by batch.
 
-    offsets: of the P wanted tokens, from each prompt's end (-1 is the last).
+    offsets: of the P wanted tokens, from each prompt's end (-1 is the last): the same for all, or a row for each prompt.
     on_prompt: called with the number of prompts done.
     batch_tokens: tokens of a batch; None for as many as fit.
     last_layer: the pass ends there, and L is that layer.
@@ -42,20 +43,28 @@ def batches(
     """
     if not prompts:
         raise ExtractionError("No prompts to average; expected at least one.")
-    keep = max(-offset for offset in offsets)
-    if (shortest := min(map(len, prompts))) < keep:
-        raise ExtractionError(f"A prompt of {shortest} tokens has no position {-keep}; expected at least {keep} tokens.")
+    offsets_NP = torch.tensor(offsets).expand(len(prompts), -1)
+    back_N = (-offsets_NP).amax(dim=1).tolist()
+    short = next((place for place, back in enumerate(back_N) if len(prompts[place]) < back), None)
+    if short is not None:
+        back = back_N[short]
+        raise ExtractionError(
+            f"A prompt of {len(prompts[short])} tokens has no position {-back}; expected at least {back} tokens."
+        )
     device = input_device(model)
-    offsets_P = torch.tensor(offsets, device=device)
-    prefill = _laid_out(model, prompts, keep, batch_tokens)
+    prefill = _laid_out(model, prompts, max(back_N), batch_tokens)
+
+    def places(batch: Batch) -> tuple[Tensor, None]:
+        return batch.last_B[:, None] + 1 + offsets_NP[batch.indices].to(device), None
+
     with _until(model, last_layer):
-        yield from _captured(model, prefill, lambda batch: (batch.last_B[:, None] + 1 + offsets_P, None), on_prompt)
+        yield from _captured(model, prefill, places, on_prompt)
 
 
 def collect(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
-    offsets: Sequence[int],
+    offsets: Offsets,
     on_prompt: OnPrompt = lambda done: None,
     *,
     batch_tokens: int | None = None,

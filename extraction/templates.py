@@ -12,6 +12,8 @@ PLAIN = "plain"
 PLAIN_TEMPLATE = "{{ bos_token }}Question: {{ messages[-1]['content'] }}\nAnswer:"
 """The completion form for a base model: the question on a line of its own, and the answer after a label."""
 DEFAULT = "default"
+MERGED = ", system text merged"
+"""Behind a template's label where a system text stands in the user's first turn."""
 SPOKEN_OF_TIME = ("date", "time", "today")
 
 

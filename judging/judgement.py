@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 GRADES = (0.0, 0.5, 1.0)
+IN_TRACE = "the tokens ended inside the trace, so there is no answer to grade"
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,7 @@ class Item:
 
     mean_logprob: of the response under the base weights, nats a token. The rule judge reads it, others do not.
     repeat: counts from 0 where a judge is asked more than once about the same response.
+    trace: what the model thought before the response, where a judge is to see it.
     """
 
     prompt: str
@@ -18,6 +20,7 @@ class Item:
     finish_reason: str | None = None
     mean_logprob: float | None = None
     repeat: int = 0
+    trace: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,3 +54,7 @@ class Judgement:
     outcome: str | None = None
     reply_model: str | None = None
     harm: float | None = None
+
+
+UNFINISHED = Judgement(None, None, None, IN_TRACE, outcome="unfinished")
+"""Of a response whose tokens ended before its answer began: an outcome, and no grade."""

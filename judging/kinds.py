@@ -5,6 +5,7 @@ Everything here takes values of prompts and the kinds of the prompts. A prompt o
 # N = prompts, G = kinds, S = sums that a permutation can give
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,21 +42,43 @@ def covariance(first_N: np.ndarray, second_N: np.ndarray, codes_N: np.ndarray) -
     return float((sums_G * others_G).sum() * count / (count - 1)) if count > 1 else 0.0
 
 
-def icc(values: Sequence[float], kinds: Sequence[str] | None) -> float | None:
-    """Intra-class correlation of values within kinds, from 0: the one-way analysis of variance (Donner 1986).
+@dataclass(frozen=True)
+class Components:
+    """The variance of values between kinds and within them."""
 
-    None where no kind has two prompts, there is one kind alone, or all values are equal.
+    between: float
+    within: float
+
+    @property
+    def share_between(self) -> float | None:
+        """The intra-class correlation; None where all values are equal."""
+        total = self.between + self.within
+        return self.between / total if total > 0 else None
+
+
+def components(values: Sequence[float], kinds: Sequence[str] | None) -> Components | None:
+    """Variance between and within kinds, by the one-way analysis of variance (Donner 1986); between them from 0.
+
+    None where no kind has two values, or there is one kind alone.
     """
     values_N, codes_N = np.asarray(values, dtype=float), kind_codes(kinds, len(values))
     sizes_G = np.bincount(codes_N) if len(values_N) else np.zeros(0)
     total, groups = len(values_N), len(sizes_G)
-    if groups < 2 or groups == total or np.ptp(values_N) == 0:
+    if groups < 2 or groups == total:
         return None
     means_G = sums_by_kind(values_N, codes_N) / sizes_G
     between = float((sizes_G * (means_G - values_N.mean()) ** 2).sum() / (groups - 1))
     within = float(((values_N - means_G[codes_N]) ** 2).sum() / (total - groups))
     size = (total - float((sizes_G**2).sum()) / total) / (groups - 1)
-    return max(0.0, (between - within) / (between + (size - 1) * within))
+    return Components(max(0.0, (between - within) / size), within)
+
+
+def icc(values: Sequence[float], kinds: Sequence[str] | None) -> float | None:
+    """Intra-class correlation of values within kinds, from 0. None as for `components`, and where all values are equal."""
+    if not len(values) or np.ptp(np.asarray(values, dtype=float)) == 0:
+        return None
+    found = components(values, kinds)
+    return None if found is None else found.share_between
 
 
 def effective_n(values: Sequence[float], kinds: Sequence[str] | None) -> float | None:

@@ -65,8 +65,9 @@ class Rubric(Hooks):
         return [json.dumps({"outcome": outcome, "compliance": a, "coherence": b}) for outcome, a, b in grades]
 
     def question(self, item: Item) -> str:
-        """Prompt and response, each between markers it cannot contain."""
-        content = fenced({"prompt": item.prompt, "response": item.response})
+        """Prompt, trace where it is to be seen, and response, each between markers it cannot contain."""
+        trace = {} if item.trace is None else {"what was thought before the response": item.trace}
+        content = fenced({"prompt": item.prompt, **trace, "response": item.response})
         if item.finish_reason == "length":
             content += f"\n\n{CUT}"
         return content

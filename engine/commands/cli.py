@@ -24,6 +24,7 @@ from judging.errors import JudgeError
 
 USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
 AGAIN = "finished rows are kept; run the same command again to continue"
+LONGEST_NAME = 255  # of a file
 FULL = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some of your quota", errno.EIO: "Check the disk"}
 
 
@@ -57,6 +58,10 @@ PairsOption = Annotated[
 ColumnsOption = Annotated[
     list[str] | None,
     typer.Option("--columns", metavar="NAMES", help="Your columns: harmful,safe of pair files; one name, of request files."),
+]
+SystemOption = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT|FILE", help="A system prompt for every prompt that brings none of its own."),
 ]
 RequestsOption = Annotated[
     str | None,
@@ -185,6 +190,7 @@ def variant_overrides(
     *,
     columns: list[str] | None = None,
     template: str | None = None,
+    system: str | None = None,
     judge: str | None = None,
     name: str | None = None,
     **others: Any,
@@ -198,6 +204,7 @@ def variant_overrides(
         "model.path": existing_or_embedded(model),
         "model.chat_template": existing_or_embedded(template),
         "judge.name": existing_or_embedded(judge),
+        "data.system": text_or_file(system, "--system"),
         "data.train_pairs": existing_or_embedded(pairs),
         **{name.replace("__", "."): value for name, value in others.items()},
     }
@@ -212,7 +219,7 @@ def parse_settings(settings: list[str] | None, flag: str = "--set") -> dict[str,
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise EngineError(f"{flag} takes KEY=VALUE, such as sampling.max_tokens=128; found '{setting}'.")
-        chosen[key] = _toml_value(text)
+        chosen[key] = toml_value(text)
     return chosen
 
 
@@ -279,6 +286,16 @@ def existing_or_embedded(path: str | None) -> str | None:
     return str(user_path(path).resolve())
 
 
+def text_or_file(given: str | None, flag: str) -> str | None:
+    """A text as it is, or the text of a file, without the line's end behind it. Raises EngineError for what is not UTF-8."""
+    if given is None or "\n" in given or len(given) > LONGEST_NAME or not user_path(given).is_file():
+        return given
+    try:
+        return user_path(given).read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise EngineError(f"{flag} {given} is not UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+
+
 def refuse_unread(context: typer.Context, mode: str, unread: Iterable[str]) -> None:
     """Raise EngineError for an option that was given and that this mode of the command does not read."""
     for name in unread:
@@ -320,7 +337,8 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
+    """A text as a value of TOML: a number, a list, a truth value; the text itself where it is none."""
     import tomllib
 
     try:

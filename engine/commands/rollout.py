@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from engine.commands import cli
+from engine.commands.factors import parse_factors
 
 app = cli.Application(
     "bin/rollout --variant smollm2_135m_k1",
@@ -23,6 +24,7 @@ def rollout(
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     requests: cli.RequestsOption = None,
@@ -32,6 +34,12 @@ def rollout(
     ] = None,
     num_answerable: Annotated[
         int | None, typer.Option(show_default="all", help="How many answerable test requests; 0 leaves them out.")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary", metavar="FACTOR=LEVELS", help="Ask the same prompts under each: system=a.txt,none; may be repeated."
+        ),
     ] = None,
     kinds: cli.KindsOption = None,
     split: cli.SplitOption = None,
@@ -70,9 +78,11 @@ def rollout(
             data__num_answerable=num_answerable,
             data__kinds=kinds,
             data__split=split,
+            vary=parse_factors(vary),
             judge=judge,
             edit__form=edit_form,
             template=template,
+            system=system,
             name=name,
         )
         config = load_config(variant, chosen)

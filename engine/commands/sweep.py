@@ -42,6 +42,7 @@ def sweep(
     variant: VariantOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     selection: SelectionOption = None,
@@ -105,6 +106,7 @@ def sweep(
             sweep__max_depth=max_depth,
             edit__form=edit_form,
             template=template,
+            system=system,
         )
         if check_export is not None:
             cli.refuse_unread(context, "--check-export", UNREAD_BY_CHECK)

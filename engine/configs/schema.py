@@ -24,6 +24,7 @@ from pydantic import (
 from extraction.errors import ExtractionError
 from extraction.estimators import ESTIMATORS
 from extraction.positions import POST_INSTRUCTION, check_position
+from extraction.thinking import is_of_trace
 
 
 class Section(BaseModel):
@@ -47,6 +48,11 @@ def _finite_number(value: Any) -> float:
 FiniteNumber = Annotated[float, BeforeValidator(_finite_number)]
 
 
+def without_unset(table: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A section's table without keys that an earlier version did not have and that are not set."""
+    return {key: value for key, value in table.items() if key not in names or value is not None}
+
+
 class ModelConfig(Section):
     path: str
     """A folder with config.json and safetensors, a Hugging Face repository name, or `embedded:smollm2-135m-instruct`."""
@@ -62,6 +68,13 @@ class ModelConfig(Section):
     """Given to the chat template, which has to read each key; fix here what it would take from the clock (date_string)."""
     clock: date | None = None
     """The day that a template which prints the date is given, such as 2026-01-31."""
+    merge_system: bool | None = None
+    """Put a system text before the user's first text, with an empty line between, where the template has no place for one. None
+    and false refuse such a prompt."""
+    reasoning: str | None = None
+    """How a model that thinks first marks its trace: `auto` (as its template writes it), two markers such as
+    "<think>,</think>", or the name of one of vLLM's reasoning parsers. Rows then hold trace and answer apart, and the answer is
+    judged. None: all is answer."""
 
     @field_validator("chat_template_kwargs")
     @classmethod
@@ -69,6 +82,11 @@ class ModelConfig(Section):
         if taken := sorted(given.keys() & {"tokenize", "add_generation_prompt", "return_dict", "return_tensors", "padding"}):
             raise ValueError(f"{taken[0]} is set by the renderer; leave it out")
         return given
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were these keys have their identity still."""
+        return without_unset(serialize(self), "merge_system", "reasoning")
 
 
 class DataConfig(Section):
@@ -81,6 +99,8 @@ class DataConfig(Section):
     """Requests the base model is expected to decline; base and variant answer these."""
     test_answerable: str = "embedded:test_answerable"
     """Requests anyone would answer: the over-refusal set."""
+    system: str | None = None
+    """A system text for every prompt, which a prompt that brings its own keeps. None: as the template has it."""
     unrelated: str = "embedded:unrelated"
     """Answerable prompts that are nobody's twin: what `bin/extract --unrelated` compares twins with."""
     pair_columns: list[str] | None = None
@@ -115,6 +135,18 @@ class DataConfig(Section):
         if name is not None and not name.strip():
             raise ValueError("expected a column's name")
         return name
+
+    @field_validator("system")
+    @classmethod
+    def _some_text(cls, text: str | None) -> str | None:
+        if text is not None and not text.strip():
+            raise ValueError("expected a text; leave the key out for none")
+        return text
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were these keys have their identity still."""
+        return without_unset(serialize(self), "system")
 
 
 class DirectionsConfig(Section):
@@ -225,6 +257,13 @@ class SamplingConfig(Section):
     """Of sampling; without effect when greedy."""
     samples: int = Field(1, ge=1)
     """Responses to each prompt, each with a seed of its own. More than one takes a temperature above 0."""
+    thinking_tokens: int | None = Field(None, ge=0)
+    """Tokens that a trace may take, within max_tokens: vLLM writes the end marker then. Takes model.reasoning."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were these keys have their identity still."""
+        return without_unset(serialize(self), "thinking_tokens")
 
     @model_validator(mode="after")
     def _greedy_gives_one(self) -> "SamplingConfig":
@@ -297,6 +336,8 @@ class JudgeConfig(Section):
     """`offline` (documented rules, no language model; the summary says so), a file in configs/judges/, or the path of a TOML."""
     repeat: int = Field(1, ge=1)
     """How often a language model is asked about each response, to see how far it agrees with itself."""
+    reads_trace: bool = False
+    """Show a judge what a model thought before its answer, too. The rules read the answer alone."""
     max_cost: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Stop before a job's calls can cost more than this, in the price table's currency; None: no limit."""
 
@@ -326,6 +367,30 @@ class RunConfig(Section):
     published: PublishedConfig | None = None
     vllm: dict[str, Any] = {}
     """Passed to vLLM's engine under vLLM's own names."""
+    vary: dict[str, dict[str, Any]] = {}
+    """Factors of how test requests are asked, each with its levels by label: bin/rollout asks all of them under every
+    combination. Directions come of the configuration itself."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_does_not_vary(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were conditions have their identity still."""
+        return {key: value for key, value in serialize(self).items() if key != "vary" or value}
+
+    @field_validator("vary")
+    @classmethod
+    def _two_levels(cls, factors: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if few := next((key for key, levels in factors.items() if len(levels) < 2), None):
+            raise ValueError(f"{few} has one level; expected two or more, so that there is something to compare")
+        return factors
+
+    @model_validator(mode="after")
+    def _a_trace_has_markers(self) -> "RunConfig":
+        if self.sampling.thinking_tokens is not None and self.model.reasoning is None:
+            raise ValueError("sampling.thinking_tokens bounds a trace, and model.reasoning does not say how one is marked")
+        asked = next((name for name in (self.directions.position, *self.sweep.positions) if is_of_trace(name)), None)
+        if asked is not None and self.model.reasoning is None:
+            raise ValueError(f"position {asked} is one of models that think first: model.reasoning says how a trace is marked")
+        return self
 
     @model_validator(mode="after")
     def _sweep_keeps_norms_whole(self) -> "RunConfig":

@@ -52,7 +52,26 @@ def figure_tables(summary: Row) -> list[Table]:
         if figures:
             found.append(_figures(figures, f"Judge: {judge['name']}", [*kind_lines(figures), *judge_lines(judge)]))
             found += [outcome_table(figures), bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
-    return [table for table in [*found, split_table(summary.get("unseen_kinds", []))] if table is not None]
+    found += [split_table(summary.get("unseen_kinds", [])), condition_table(summary.get("conditions", []))]
+    return [table for table in found if table is not None]
+
+
+def condition_table(differences: Sequence[Row]) -> Table | None:
+    """Each variant's rates under a condition less those under the first; None where nothing varied."""
+    if not differences:
+        return None
+    scales = ("declined", "compliance", "product")
+    rows = [
+        [row["variant"], asked(row)]
+        + [cell for name in scales for cell in (estimate(_estimate_of(row[name])), p_value(row[name]["p"]))]
+        for row in differences
+    ]
+    columns = ["variant", "requests", *(name for scale in scales for name in (scale, "p"))]
+    return Table("Conditions: less the first, the same prompts", columns, rows, ["p: sign flips kind by kind."], keys=2)
+
+
+def _estimate_of(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != "p"}
 
 
 def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
@@ -79,7 +98,8 @@ def _known(figure: Row | None) -> bool:
 
 def asked(figure: Row) -> str:
     """The kind of request, and whether its kinds made the directions."""
-    return figure["kind"] + (", kinds of the directions" if figure["split"] == "test_seen_kinds" else "")
+    condition = f", {figure['condition']}" if figure.get("condition") else ""
+    return figure["kind"] + (", kinds of the directions" if figure["split"] == "test_seen_kinds" else "") + condition
 
 
 def _worth(figure: Row) -> list[str]:
@@ -110,12 +130,11 @@ def few_kinds(count: int) -> list[str]:
 
 
 def sample_line(figure: Row) -> str:
-    """How much of a product's variance is sampling, and how much is between prompts."""
+    """How much of a figure's variance is sampling, and how much is between prompts."""
     found = figure["samples"]
-    return (
-        f"{figure['variant']}, {asked(figure)}: {found['prompts']} prompts sampled several times; variance of the product within "
-        f"prompts {number(found['within'])}, between them {number(found['between'])}."
-    )
+    parts = {"declined": found.get("declined"), "product": found.get("product", found)}
+    said = [f"{name} within {number(part['within'])}, between {number(part['between'])}" for name, part in parts.items() if part]
+    return f"{figure['variant']}, {asked(figure)}: {found['prompts']} prompts sampled several times. Variance: {'; '.join(said)}."
 
 
 def outcome_table(figures: Sequence[Row]) -> Table | None:

@@ -9,10 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from engine.inference.replica import Generation
+from engine.models.thinking import Thinking
 from engine.runs.requests import Request
 from engine.runs.schemas import ROLLOUT_SCHEMA
+from extraction.conversations import to_json
 
 RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")
+THOUGHT_SCHEMA = pa.schema([ROLLOUT_SCHEMA.field(name) for name in ("response", "trace", "num_trace_tokens", "unfinished")])
 RESPONSE_SCHEMA = pa.schema([ROLLOUT_SCHEMA.field(name) for name in RESPONSE_COLUMNS])
 
 
@@ -43,17 +46,29 @@ def request_batch(requests: Sequence[Request], prompts: Sequence[Sequence[int]])
         "split": [request.split for request in requests],
         "kind": [request.kind for request in requests],
         "category": [request.category for request in requests],
-        "prompt": [request.text for request in requests],
+        "language": [request.language for request in requests],
+        "prompt": [str(request.text) for request in requests],
+        "messages": [to_json(request.text) for request in requests],
+        "condition": [request.condition for request in requests],
         "num_prompt_tokens": [len(prompt) for prompt in prompts],
     }
     return pa.RecordBatch.from_pydict(named, schema=pa.schema([ROLLOUT_SCHEMA.field(name) for name in named]))
 
 
-def rollout_table(constant: Mapping[str, Any], asked: pa.RecordBatch, answered: pa.RecordBatch) -> pa.Table:
-    """Rows of rollouts.parquet: what they share, their requests' columns and their responses'."""
-    columns = {
-        field.name: column for batch in (asked, answered) for field, column in zip(batch.schema, batch.columns, strict=True)
-    }
+def thought_batch(thinking: Thinking | None, prompts: Sequence[Sequence[int]], answered: pa.RecordBatch) -> pa.RecordBatch:
+    """The columns that tell a response's trace from its answer; nulls beside the response where a model does not think first."""
+    if thinking is None:
+        columns = [answered["response"], *(pa.nulls(len(answered), field.type) for field in list(THOUGHT_SCHEMA)[1:])]
+        return pa.RecordBatch.from_arrays(columns, schema=THOUGHT_SCHEMA)
+    ids = answered["response_token_ids"].to_pylist()
+    rows = [thinking.columns(list(prompt), response) for prompt, response in zip(prompts, ids, strict=True)]
+    return pa.RecordBatch.from_pylist(rows, schema=THOUGHT_SCHEMA)
+
+
+def rollout_table(constant: Mapping[str, Any], *batches: pa.RecordBatch) -> pa.Table:
+    """Rows of rollouts.parquet: what they share, and the columns of their requests, responses and traces; the last one counts."""
+    columns = {field.name: column for batch in batches for field, column in zip(batch.schema, batch.columns, strict=True)}
+    asked = batches[0]
     for name, value in constant.items():
         columns[name] = pa.repeat(pa.scalar(value, ROLLOUT_SCHEMA.field(name).type), len(asked))
     return pa.Table.from_arrays([columns[name] for name in ROLLOUT_SCHEMA.names], schema=ROLLOUT_SCHEMA)

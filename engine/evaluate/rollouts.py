@@ -11,7 +11,7 @@ from engine.display.progress import Progress
 from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.evaluate.candidates import Candidate
-from engine.evaluate.columns import request_batch, rollout_table
+from engine.evaluate.columns import request_batch, rollout_table, thought_batch
 from engine.evaluate.keyed import Key, Keyed
 from engine.evaluate.rules import Rules
 from engine.evaluate.scoring import Scoring
@@ -28,7 +28,14 @@ from engine.scoring.grader import Grader, reference_logprob
 from judging.paired import Grades
 
 NAMES = LIKELIHOOD_SCHEMA.names
-SHOWN = [*ROLLOUT_KEY, "prompt", "response", "finish_reason"]  # what a judge is shown, and of which response
+SHOWN = [
+    *ROLLOUT_KEY,
+    "prompt",
+    "response",
+    "finish_reason",
+    "trace",
+    "unfinished",
+]  # what a judge is shown, and of which response
 VARIANTS_AT_ONCE = 64  # whose responses are in memory
 TASK_PROMPTS = {True: 1024, False: 256}  # with and without a GPU: as many as an engine runs side by side
 
@@ -84,7 +91,9 @@ class Rollouts:
         total = sum(len(task.prompts) for task in tasks)
         for result in self._run(tasks, total, f"rollouts ({requests[0].split})", requests[0].split):
             task = result.task
-            table = rollout_table(row_identity(self.session, task.variant, sampling), asked[task.prompt_ids], result.responses)
+            thought = thought_batch(self.session.thinking, task.prompts, result.responses)
+            constant = row_identity(self.session, task.variant, sampling)
+            table = rollout_table(constant, asked[task.prompt_ids], result.responses, thought)
             self.table.extend(table)
             subject = [task.subject] * len(table)
             self.lengths.put(subject, task.prompt_ids, table["num_output_tokens"].to_pylist())

@@ -13,8 +13,8 @@ from engine.evaluate.keyed import Key, Keyed
 from engine.evaluate.rules import Graded, LocalRules, Rules
 from engine.runs.schemas import RolloutRow
 from engine.scoring.grader import Grader
-from engine.scoring.scores import item_of
-from judging.judgement import Item, Judgement
+from engine.scoring.scores import is_unfinished, item_of
+from judging.judgement import UNFINISHED, Item, Judgement
 
 QUEUED_BATCHES = 8
 
@@ -83,14 +83,15 @@ class Scoring:
 
         Of a drained judge. The grades are there after the next `drain`, or after this call where this process applies the rules.
         """
-        keys = [_key(row) for row in rows]
-        self._apply([(key, item_of(row, logprobs.get(key))) for key, row in zip(keys, rows, strict=True)], reference)
+        finished = [row for row in rows if not is_unfinished(row)]
+        self._apply([(key, item_of(row, logprobs.get(key))) for row in finished for key in [_key(row)]], reference)
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
             started = time.thread_time()
             try:
-                asked = [(_key(row), item_of(row)) for row in rows]
+                self._note_unfinished(rows)
+                asked = [(_key(row), item_of(row)) for row in rows if not is_unfinished(row)]
                 if self.reads_likelihoods:
                     self._apply(asked, None)
                 else:
@@ -100,6 +101,11 @@ class Scoring:
             except Exception as error:  # handed to the thread that waits
                 self._error = error
             self._rows.task_done()
+
+    def _note_unfinished(self, rows: Sequence[RolloutRow]) -> None:
+        for row in rows:
+            if is_unfinished(row):
+                self.grades[_key(row)] = UNFINISHED
 
     def _apply(self, asked: Sequence[tuple[Key, Item]], reference: float | None) -> None:
         self._under_way.append(([key for key, _ in asked], self.rules.start([item for _, item in asked], reference)))

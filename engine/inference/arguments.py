@@ -5,10 +5,13 @@ from typing import Any
 
 from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.plan import EditPlan, Scope, plan_edit
+from engine.configs.conditions import conditions_of
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
-from engine.vllm_compat import BIG_BATCH, BIG_CARD, CAPTURED, GIB, WORKER_EXTENSION, device_bytes, memory_share
+from engine.models.thinking import Thinking
+from engine.models.tokenizer import open_renderer
+from engine.vllm_compat import BIG_BATCH, BIG_CARD, CAPTURED, GIB, WORKER_EXTENSION, device_bytes, memory_share, thinking_budget
 
 STEP_TOKENS = 4096  # vLLM's own default of a step on a CPU
 OPENED_AS = {"load_format": "safetensors", "config_format": "hf"}
@@ -37,12 +40,21 @@ def engine_arguments(
     }
     arguments |= {} if window is None else {"max_model_len": window}
     arguments |= hardware_arguments(has_gpu=has_gpu)
-    arguments |= {} if has_gpu or config.sampling.temperature == 0 else whole_prompts(window)
+    asked = [condition.applied(config).sampling for condition in conditions_of(config)]
+    arguments |= whole_prompts(window) if not has_gpu and any(one.temperature for one in asked) else {}
     arguments |= config.vllm
+    arguments |= bounded_traces(config, model_dir) if any(one.thinking_tokens is not None for one in asked) else {}
     arguments |= gpu_arguments(config, model_dir) if has_gpu else {}
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
     return arguments
+
+
+def bounded_traces(config: RunConfig, model_dir: Path) -> dict[str, Any]:
+    """Arguments that let requests bound what a model thinks before its answer (sampling.thinking_tokens)."""
+    renderer = open_renderer(model_dir, config.model)
+    thinking = Thinking(renderer.tokenizer, renderer.template, str(config.model.reasoning))
+    return {"reasoning_config": thinking_budget(thinking.start, thinking.end)}
 
 
 def hardware_arguments(*, has_gpu: bool) -> dict[str, Any]:

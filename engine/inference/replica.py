@@ -10,7 +10,7 @@ from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
 from engine.inference.answers import arguments_of, check_scope, checked_answers, opening_of
 from engine.inference.responses import Generation, generations, teacher_forced
-from engine.inference.sampling import sampling_parameters
+from engine.inference.sampling import joined, sampling_parameters
 from engine.models.variant import Variant
 from engine.vllm_compat import engine_death, start_engine, stop_engine, stream
 
@@ -68,10 +68,12 @@ class Replica:
         """Responses of the current variant, each as it finishes (not in order); `together` as for `outputs`.
 
         `logprobs` has each tell its own mean log-probability, as `mean_logprobs` would compute it anew. `samples` numbers the
-        samples of a prompt, each of which has a seed of its own.
+        samples of a prompt: neighbours that are of one prompt are one request, and each sample has a seed of its own.
         """
-        parameters = sampling_parameters(prompts, sampling, logprobs=logprobs, samples=samples)
-        yield from generations(self.outputs(prompts, parameters, together=together), logprobs=logprobs)
+        asked = joined(prompts, samples)
+        parameters = sampling_parameters(asked.prompts, sampling, logprobs=logprobs, counts=asked.counts)
+        outputs = self.outputs(asked.prompts, parameters, together=together)
+        yield from generations(outputs, logprobs=logprobs, places=asked.places)
 
     def mean_logprobs(
         self,

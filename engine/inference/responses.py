@@ -1,6 +1,6 @@
 """Responses and their log-probabilities, out of vLLM's finished outputs: of engines that swap and engines that steer."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,13 +24,20 @@ class Generation:
     mean_logprob: float | None = None
 
 
-def generations(outputs: Iterable[tuple[int, Any]], *, logprobs: bool) -> Iterator[Generation]:
-    """A generation of each output, as they come."""
+def generations(
+    outputs: Iterable[tuple[int, Any]], *, logprobs: bool, places: Sequence[Mapping[int, int]] | None = None
+) -> Iterator[Generation]:
+    """The generations of each output, as they come: one, or those of its samples that have a place.
+
+    places: for each request, the generation's index by its sample's number; None where each request is one response.
+    """
     for index, output in outputs:
-        response = output.outputs[0]
-        total, count = response.cumulative_logprob, len(response.token_ids)
-        mean = float(total) / count if logprobs and count else None
-        yield Generation(index, response.text, list(response.token_ids), str(response.finish_reason), mean)
+        own = {0: index} if places is None else places[index]
+        for number, response in enumerate(output.outputs):
+            if number in own:
+                total, count = response.cumulative_logprob, len(response.token_ids)
+                mean = float(total) / count if logprobs and count else None
+                yield Generation(own[number], response.text, list(response.token_ids), str(response.finish_reason), mean)
 
 
 def teacher_forced(

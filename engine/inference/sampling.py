@@ -1,7 +1,8 @@
-"""vLLM's sampling parameters for each prompt."""
+"""vLLM's sampling parameters for each prompt, and a prompt's samples as one request."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.configs.schema import SamplingConfig
@@ -9,14 +10,45 @@ from engine.configs.schema import SamplingConfig
 SEED_BYTES = 7
 
 
-def prompt_seed(seed: int, token_ids: Sequence[int], sample: int = 0) -> int:
-    """A seed of each prompt's and sample's own, the same for base and variants.
+def prompt_seed(seed: int, token_ids: Sequence[int]) -> int:
+    """A seed of each prompt's own, the same for base and variants; vLLM adds the sample's number to it.
 
     With one seed for all, prompts of equal length would draw the same noise, and responses would not be independent.
     """
-    drawn = f"#{sample}" if sample else ""
-    digest = hashlib.sha256(f"{seed}{drawn}:{','.join(map(str, token_ids))}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}:{','.join(map(str, token_ids))}".encode()).digest()
     return int.from_bytes(digest[:SEED_BYTES], "big")
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Requests to an engine: each prompt once for all of its samples.
+
+    places: for each request, the place in the call of each wanted sample, by the sample's number.
+    """
+
+    prompts: list[Sequence[int]]
+    places: list[dict[int, int]]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many samples each request takes: up to the last that is wanted, since a sample's number is its seed."""
+        return [1 + max(numbers) for numbers in self.places]
+
+
+def joined(prompts: Sequence[Sequence[int]], samples: Sequence[int] | None = None) -> Joined:
+    """Neighbours that are samples of one prompt, in ascending order, as one request.
+
+    samples: the number of each prompt's sample; None for one of each.
+    """
+    found = Joined([], [])
+    numbers = [0] * len(prompts) if samples is None else samples
+    for place, (prompt, number) in enumerate(zip(prompts, numbers, strict=True)):
+        if found.places and number > max(found.places[-1]) and list(prompt) == list(found.prompts[-1]):
+            found.places[-1][number] = place
+        else:
+            found.prompts.append(prompt)
+            found.places.append({number: place})
+    return found
 
 
 def sampling_parameters(
@@ -24,21 +56,22 @@ def sampling_parameters(
     sampling: SamplingConfig,
     *,
     logprobs: bool = False,
-    samples: Sequence[int] | None = None,
+    counts: Sequence[int] | None = None,
 ) -> Any:
-    """vLLM's SamplingParams: one for all where it is greedy, else one each, with the seed of the prompt and its sample.
+    """vLLM's SamplingParams: one for all where it is greedy, else one each, with the seed of the prompt.
 
-    samples: the number of each prompt's sample; None for the first of each.
+    counts: the samples of each prompt; None for one of each.
     """
     from vllm import SamplingParams
 
-    common: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens}
-    if logprobs:  # of the token that is taken, before temperature and top_p
-        common |= {"logprobs": 0, "flat_logprobs": True}
+    common: Mapping[str, Any] = {
+        **{"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens},
+        **({} if sampling.thinking_tokens is None else {"thinking_token_budget": sampling.thinking_tokens}),
+        **({"logprobs": 0, "flat_logprobs": True} if logprobs else {}),  # of the token taken, before temperature and top_p
+    }
     if sampling.temperature == 0:
         return SamplingParams(**common)
-    numbers = [0] * len(prompts) if samples is None else samples
     return [
-        SamplingParams(**common, seed=prompt_seed(sampling.seed, prompt, number))
-        for prompt, number in zip(prompts, numbers, strict=True)
+        SamplingParams(**common, seed=prompt_seed(sampling.seed, prompt), n=count)
+        for prompt, count in zip(prompts, counts or [1] * len(prompts), strict=True)
     ]

@@ -50,7 +50,8 @@ def open_renderer(directory: Path, model: ModelConfig, *, quick: bool = False) -
     from extraction.rendering import ChatRenderer
 
     tokenizer = open_tokenizer(directory, quick=quick)
-    make = partial(ChatRenderer, tokenizer, model.chat_template_kwargs, clock=model.clock)
+    merge = bool(model.merge_system)
+    make = partial(ChatRenderer, tokenizer, model.chat_template_kwargs, clock=model.clock, merge_system=merge)
     if model.chat_template is not None or not (directory / PROCESSORS_TEMPLATE).is_file():
         return make(template=model.chat_template)
     of_processor = _processors_template(directory / PROCESSORS_TEMPLATE)

@@ -12,7 +12,7 @@ from engine.runs.manifest import read_manifest
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 
-STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
+STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "map", "bench")
 OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.display import study_tables
+from engine.display import map_tables, study_tables
 from engine.display.ability import bench_table
 from engine.display.progress import say
 from engine.display.run_tables import figure_tables
@@ -179,6 +179,8 @@ def _sentences(run: RunData) -> list[str]:
         found.append(sentence)
     if geometry := run.studies.get("geometry"):
         found += [*kind_sentences(geometry), structure_sentence(geometry), *pair_rank_sentences(geometry)]
+    if found_map := run.studies.get("map"):
+        found += map_tables.map_sentences(found_map)
     if reading := run.studies.get("reading"):
         found += [f"{line}." for line in reading_sentences(reading)]
     return found
@@ -209,6 +211,8 @@ def _details(run: RunData) -> list[Table]:
         found.append(study_tables.effect_table(other["effect"], f"On {other['other']}"))
     if "behaviour" in studies:
         found += [study_tables.divergence_table(studies["behaviour"]), study_tables.length_table(studies["behaviour"])]
+    if "map" in studies:
+        found += map_tables.tables_of(studies["map"])
     if "bench" in studies:
         found.append(bench_table(studies["bench"]))
     found += [study_tables.plain_table(name, study) for name, study in studies.items() if name not in STUDIES]

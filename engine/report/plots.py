@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.display import plotting
 from engine.report import geometry_plots as of_geometry
+from engine.report import map_plots as of_map
 from engine.report import study_plots as of_study
 from engine.report.collect import RunData
 from engine.runs.schemas import Row
@@ -74,6 +75,10 @@ PLOTS: dict[str, Sequence[Plot]] = {
     "transfer": (Plot("transfer", "Transfer to another model", "By layer number, as far as both go.", of_study.transfer),),
     "adapter": (
         Plot("adapter", "A LoRA's writes and the directions", "Leading write of each adapted tensor.", of_study.adapter),
+    ),
+    "map": (
+        Plot("map", "Remove the row, watch the column", "Kinds of refusal, on test requests of each.", of_map.removals),
+        Plot("map-cosines", "Cosines between kinds of refusal", "Without the noise of few pairs.", of_map.cosines),
     ),
     "behaviour": (Plot("behaviour", "Beyond the rate", "Teacher-forced on the base's responses.", of_study.divergence),),
 }

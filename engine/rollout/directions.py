@@ -1,6 +1,6 @@
 """The directions stage: the base as a transformers model, its streams over the training pairs, the file that comes of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,13 @@ from engine.runs.files import DIRECTIONS
 from engine.runs.inputs import RunInputs, model_name
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
-from extraction.positions import LAST, RESPONSE
+from extraction.errors import ExtractionError
+from extraction.positions import LAST, RESPONSE, is_generated, offsets_of
+from extraction.thinking import TRACE, Thought, place_in
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from extraction.controls import Control
     from extraction.directions import Directions, Extraction, Streams
 
@@ -84,7 +88,8 @@ def extract(session: Session, positions: Mapping[str, int], controls: "Sequence[
     from extraction.directions import Extraction, directions_from, extract_at
 
     estimator, kinds = session.config.directions.estimator, [pair.category for pair in session.pairs]
-    if estimator == "mean_difference" and RESPONSE not in positions:
+    generated = any(map(is_generated, positions))
+    if estimator == "mean_difference" and not generated:
         pairs = session.rendered_pairs()
         model = transformers_model(session)
         with Progress("directions", 2 * len(pairs), "prompts") as progress:
@@ -92,7 +97,7 @@ def extract(session: Session, positions: Mapping[str, int], controls: "Sequence[
         tokens = sum(len(pair.declined) + len(pair.answered) for pair in pairs)
         timings.keep(session, timings.DIRECTIONS, tokens, progress.seconds)
         return found
-    responses = pair_responses(session) if RESPONSE in positions else None
+    responses = pair_responses(session) if generated else None
     streams = streams_at(session, transformers_model(session), positions, responses)
     return Extraction(
         {name: directions_from(found, name, estimator) for name, found in streams.items()},
@@ -134,21 +139,70 @@ def prompt_streams(
     """
     from extraction.directions import Streams
     from extraction.finite import check_finite
-    from extraction.residuals import collect, response_means
+    from extraction.residuals import collect
 
     prompts, middle = [*declined, *answered], len(declined)
-    at_prompt = [name for name in positions if name != RESPONSE]
+    at_prompt = [name for name in positions if not is_generated(name)]
     found = {}
-    with Progress(label, len(prompts) * (bool(at_prompt) + (responses is not None)), "prompts") as progress:
+    passes = bool(at_prompt) + (0 if responses is None else len(positions) - len(at_prompt))
+    with Progress(label, len(prompts) * passes, "prompts") as progress:
         if at_prompt:
-            offsets = [positions[name] for name in at_prompt]
+            offsets = offsets_of({name: positions[name] for name in at_prompt}, prompts, label)
             resid_LNPH = collect(model, prompts, offsets, lambda done: progress.advance(), last_layer=last_layer)
             found = {name: resid_LNPH[:, :, place] for place, name in enumerate(at_prompt)}
         if responses is not None:
-            found[RESPONSE] = response_means(model, prompts, responses, lambda done: progress.advance())
+            for name in filter(is_generated, positions):
+                found[name] = generated_streams(model, prompts, responses, name, label, lambda done: progress.advance())
     for resid_LNH in found.values():
         check_finite(model, resid_LNH)
     return {name: Streams(found[name][:, :middle], found[name][:, middle:]) for name in positions}
+
+
+def generated_streams(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    name: str,
+    label: str,
+    on_prompt: Callable[[int], None],
+) -> "Tensor":
+    """Residual streams at one position of responses, (L+1, N, H): the mean of the response or of its trace, or one token.
+
+    Raises ExtractionError for a response without such a position, by its place from 1.
+    """
+    from extraction.residuals import collect, response_means
+
+    if name == RESPONSE:
+        return response_means(model, prompts, responses, on_prompt)
+    thoughts = [thought_of(response, name, f"{label}, response {place}") for place, response in enumerate(responses, 1)]
+    if name == TRACE:
+        behind = [[*prompt, *one[: one.parts.begin]] for prompt, one in zip(prompts, thoughts, strict=True)]
+        return response_means(model, behind, [one[one.parts.begin : one.parts.end] for one in thoughts], on_prompt)
+    places = [place_of(one, name, f"{label}, response {number}") for number, one in enumerate(thoughts, 1)]
+    sequences = [[*prompt, *one[: place + 1]] for prompt, one, place in zip(prompts, thoughts, places, strict=True)]
+    return collect(model, sequences, [-1], on_prompt)[:, :, 0]
+
+
+def thought_of(response: Sequence[int], name: str, where: str) -> Thought:
+    """A response with its parts. Raises ExtractionError for one without, and for one that its position is not in."""
+    if not isinstance(response, Thought):
+        raise ExtractionError(f"Position {name} is one of models that think first: say how a trace is marked (model.reasoning).")
+    parts = response.parts
+    if parts.unfinished or parts.begin is None or (name == TRACE and parts.begin == parts.end):
+        said = "no trace" if parts.begin is None else "a trace that has not ended" if parts.unfinished else "an empty trace"
+        raise ExtractionError(f"{where} has {said}, so no position {name}. Allow more tokens, or leave the pair out.")
+    return response
+
+
+def place_of(thought: Thought, name: str, where: str) -> int:
+    """A single token's place in a response. Raises ExtractionError where there is none."""
+    try:
+        place = place_in(name, thought.parts)
+    except ExtractionError as error:
+        raise ExtractionError(f"{where}: {error}") from error
+    if place >= len(thought):
+        raise ExtractionError(f"{where} has no answer behind its trace, so no position {name}. Allow more tokens.")
+    return place
 
 
 def pair_responses(session: Session) -> list[list[int]]:
@@ -171,7 +225,11 @@ def base_responses(session: Session, prompts: Sequence[Sequence[int]]) -> list[l
     responses: list[list[int]] = [[] for _ in prompts]
     with Progress("responses of the base", len(prompts)) as progress:
         for generation in replica.generate(prompts, session.config.sampling):
-            responses[generation.index] = generation.token_ids
+            said = generation.token_ids
+            thinking = session.thinking
+            responses[generation.index] = (
+                said if thinking is None else Thought(said, thinking.parts(list(prompts[generation.index]), said))
+            )
             progress.advance(1, len(generation.token_ids))
     if has_gpu():
         session.close()

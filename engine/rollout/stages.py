@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,10 +25,11 @@ from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_scored, score_run
 from engine.scoring.summary import calibrations_of, make_summary
-from extraction.templates import template_label
+from extraction.conversations import from_row, to_json
+from extraction.templates import MERGED, template_label
 
 if TYPE_CHECKING:
-    from engine.inference.replica import Generation
+    from engine.inference.replica import Generation, Replica
     from engine.models.variant import Variant
 
 
@@ -67,7 +68,7 @@ def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
 def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
     """One judge's grades of every response."""
     say(f"scores: judge '{judge.name}' ({judge.grader.notice})")
-    score_run(run_dir.path, judge.grader, repeats=judge.config.repeat)
+    score_run(run_dir.path, judge.grader, repeats=judge.config.repeat, trace=judge.config.reads_trace)
     run_dir.manifest.setdefault("judging", {})[judge.name] = judge.grader.report
     run_dir.save()
 
@@ -140,19 +141,34 @@ def generate_rows(
 def answer(
     session: Session, variant: "Variant", requests: Sequence[Request], *, logprobs: bool = False
 ) -> Generator[RolloutRow, None, None]:
-    """One variant's responses as rows of rollouts.parquet, each as it finishes, not in order."""
-    prompts = session.render(requests, "test requests")
+    """One variant's responses as rows of rollouts.parquet, each as it finishes, not in order; condition after condition."""
     replica = session.replica()
-    replica.swap(variant)
-    sampling = session.config.sampling
-    constant = row_identity(session, variant, sampling)
     with Progress(f"rollouts {variant.name}", len(requests)) as progress:
-        samples = [sample_of(request.prompt_id) for request in requests]
-        for generation in replica.generate(prompts, sampling, logprobs=logprobs, samples=samples):
-            place = generation.index
-            yield cast(RolloutRow, constant | response_columns(requests[place], prompts[place], generation))
-            progress.advance(1, len(generation.token_ids))
+        for label in dict.fromkeys(request.condition for request in requests):
+            some = [request for request in requests if request.condition == label]
+            for row in _answer_under(session, variant, some, label, replica, logprobs=logprobs):
+                yield row
+                progress.advance(1, row["num_output_tokens"])
         timings.keep(session, timings.ROLLOUTS, progress.tokens, progress.seconds)
+
+
+def _answer_under(
+    session: Session, variant: "Variant", requests: Sequence[Request], label: str, replica: "Replica", *, logprobs: bool
+) -> Iterator[RolloutRow]:
+    """One variant's responses to the requests of one condition."""
+    prompts, sampling = (
+        session.render(requests, "test requests"),
+        session.under[label].sampling if label else session.config.sampling,
+    )
+    replica.swap(variant)
+    constant = row_identity(session, variant, sampling)
+    samples = [sample_of(request.prompt_id) for request in requests]
+    for generation in replica.generate(prompts, sampling, logprobs=logprobs, samples=samples):
+        place = generation.index
+        row = constant | response_columns(requests[place], prompts[place], generation)
+        if session.thinking is not None:
+            row |= session.thinking.columns(prompts[place], generation.token_ids)
+        yield cast(RolloutRow, row)
 
 
 def response_columns(request: Request, prompt: Sequence[int], generation: "Generation") -> dict[str, Any]:
@@ -162,12 +178,18 @@ def response_columns(request: Request, prompt: Sequence[int], generation: "Gener
         "split": request.split,
         "kind": request.kind,
         "category": request.category,
+        "language": request.language,
         "prompt": request.text,
+        "messages": to_json(request.text),
+        "condition": request.condition,
         "response": generation.text,
         "response_token_ids": generation.token_ids,
         "num_prompt_tokens": len(prompt),
         "num_output_tokens": len(generation.token_ids),
         "finish_reason": generation.finish_reason,
+        "trace": None,
+        "num_trace_tokens": None,
+        "unfinished": None,
         "mean_logprob": generation.mean_logprob,
     }
 
@@ -183,7 +205,7 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
         "engine": f"vllm {installed['vllm']}, torch {installed['torch']}",
         "dtype": session.config.model.dtype,
         "model": model_name(session.config, session.base_hash),
-        "template": template_label(session.config.model.chat_template),
+        "template": template_label(session.config.model.chat_template) + (MERGED if session.merges_system else ""),
         "form": "base" if variant.edit is None else session.config.edit.form,
     }
 
@@ -202,7 +224,7 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
     unread = [row for row in rows if parquet.key_of(row) not in known]
     replica = session.replica()
     replica.swap(session.base)
-    prompts = session.render_texts([row["prompt"] for row in unread], "prompts of the rollouts")
+    prompts = [session.render_texts([from_row(row)], "prompts of the rollouts", row["condition"] or "")[0] for row in unread]
     with Progress("likelihoods", len(unread)) as progress:
         responses = [row["response_token_ids"] for row in unread]
         values = replica.mean_logprobs(prompts, responses, lambda: progress.advance())

@@ -12,20 +12,26 @@ from typing import TYPE_CHECKING, Any
 from editing.checkpoint import Checkpoint
 from editing.errors import EditError
 from editing.plan import EditPlan, Scope, plan_edit
+from engine.configs.conditions import conditions_of
 from engine.configs.load import variant_names
 from engine.configs.schema import RunConfig
+from engine.display.progress import say
 from engine.errors import EngineError
 from engine.inference.answers import check_scope
 from engine.inference.arguments import kept_bytes
 from engine.inference.arithmetic import BYTES_PER_VALUE, Arithmetic, arithmetic_of
 from engine.models.locate import checkpoint_hash, open_model
+from engine.models.thinking import Thinking
 from engine.models.tokenizer import open_renderer, rendering_files
-from engine.models.window import check_engine_window, vocabulary_of, window_of
+from engine.models.window import check_engine_window, window_of
 from engine.paths import shorten
-from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled
+from engine.runs.renderings import Renderings
+from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled, under
+from extraction.conversations import has_system
 from extraction.errors import ExtractionError
-from extraction.positions import RESPONSE, expand_positions, offset_of
+from extraction.positions import expand_positions, is_generated, offset_of, offsets_of
 from extraction.prompts import resolve
+from extraction.thinking import written_markers
 
 if TYPE_CHECKING:
     from engine.models.variant import Variant
@@ -38,15 +44,18 @@ class RunInputs:
     """A run's inputs. Its `config` names the type that the model runs in here."""
 
     def __init__(self, config: RunConfig) -> None:
-        data = config.data
-        self.pairs, requests = read_prompts(data, config.sweep.seed)
-        self.requests = sampled(requests, config.sampling.samples)
+        self.pairs, _ = read_prompts(config.data, config.sweep.seed)
+        self.under = {condition.label: condition.applied(config) for condition in conditions_of(config)}
+        self.requests = [
+            request
+            for number, (label, own) in enumerate(self.under.items())
+            for request in sampled(under(read_prompts(own.data, own.sweep.seed)[1], label, number), own.sampling.samples)
+        ]
         with doctor_knows(config.model.path):
             self.checkpoint: Checkpoint = open_model(config.model)
             self.arithmetic: Arithmetic = arithmetic_of(config.model.dtype, self.checkpoint)
             self.plan: EditPlan = plan_edit(self.checkpoint, scope_of(config))
         self.config = with_dtype(config, self.arithmetic.dtype)
-        self._token_ids: dict[str, list[int]] = {}
 
     def layers(self) -> list[int]:
         """The configured layers. Raises EngineError where nobody has published any, and for one that the model lacks."""
@@ -88,6 +97,23 @@ class RunInputs:
         with doctor_knows(self.config.model.path):
             return open_renderer(self.checkpoint.directory, self.config.model)
 
+    @cached_property
+    def thinking(self) -> Thinking | None:
+        """What tells a response's trace from its answer; None for a model that does not think first."""
+        reasoning = self.config.model.reasoning
+        return None if reasoning is None else Thinking(self.renderer.tokenizer, self.renderer.template, reasoning)
+
+    @cached_property
+    def merges_system(self) -> bool:
+        """Whether system texts stand in the user's first turn, for want of a place of their own."""
+        asked = any(has_system(request.text) for request in self.requests)
+        return asked and not self.renderer.takes_system()
+
+    @property
+    def _max_tokens(self) -> int:
+        """New tokens of the longest response under any condition; a session may have widened its own."""
+        return max(self.config.sampling.max_tokens, *(own.sampling.max_tokens for own in self.under.values()))
+
     def offsets(self, positions: Sequence[str]) -> dict[str, int]:
         """Each position's offset from the end of a rendered prompt; `post_instruction` stands for all of the template's."""
         names = expand_positions(positions, self.renderer.num_post_tokens)
@@ -104,7 +130,7 @@ class RunInputs:
         """Tokens a prompt may have: the window less the new tokens and the one that reading likelihoods asks for."""
         window = self._model_window
         asked = self.config.vllm.get("max_model_len", window)
-        return min(window, asked if isinstance(asked, int) else window) - self.config.sampling.max_tokens - 1
+        return min(window, asked if isinstance(asked, int) else window) - self._max_tokens - 1
 
     @property
     def _model_window(self) -> int:
@@ -119,7 +145,7 @@ class RunInputs:
         """
         if "max_model_len" in self.config.vllm:
             return None
-        longest = max(map(len, self._token_ids.values()), default=0) + self.config.sampling.max_tokens + 1
+        longest = self._renderings.longest + self._max_tokens + 1
         return min(max(longest, WINDOW), self._model_window)
 
     @cached_property
@@ -151,7 +177,7 @@ class RunInputs:
         """The settings that directions depend on, and nothing else of the configuration."""
         if "directions" in self.identity["data_hashes"]:
             return {"base": self.base_hash, "file": self.identity["data_hashes"]["directions"]}
-        response = self.config.directions.position == RESPONSE
+        response = is_generated(self.config.directions.position)
         generated = {"sampling": self.config.sampling.model_dump(mode="json"), "vllm": self.config.vllm} if response else {}
         return {
             **generated,
@@ -191,7 +217,15 @@ class RunInputs:
             )
         if isinstance(asked := self.config.vllm.get("max_model_len"), int):
             check_engine_window(self.checkpoint, asked)
-        self.rendered_pairs()
+        markers = written_markers(self.renderer.template)
+        if self.thinking is None and markers is not None and markers[1] not in self.renderer.rendered_probe:
+            say(f"traces: the chat template writes {' '.join(markers)}; where the model thinks first, --set model.reasoning=auto")
+        if self.merges_system:
+            say("system prompts: the chat template has no place for them, so each stands before the user's first text")
+        pairs = self.rendered_pairs()
+        sides = {"declined": [pair.declined for pair in pairs], "answered": [pair.answered for pair in pairs]}
+        for side, prompts in sides.items():
+            offsets_of(self.offsets([self.config.directions.position]), prompts, f"{side} training prompts")
         for kind in (DECLINED, ANSWERABLE):
             self.render([request for request in self.requests if request.kind == kind], f"{kind} test requests")
 
@@ -204,29 +238,23 @@ class RunInputs:
         return [RenderedPair(*sides) for sides in zip(declined, answered, strict=True)]
 
     def render(self, requests: Sequence[Request], kind: str) -> list[list[int]]:
-        """Token ids of requests, none longer than the window."""
-        return self.render_texts([request.text for request in requests], kind)
+        """Token ids of requests under their conditions, none longer than the window."""
+        asked = [(request.text, request.condition) for request in requests]
+        return self._rendered_under(asked, kind)
 
-    def render_texts(self, texts: Sequence[str], kind: str) -> list[list[int]]:
-        """Token ids of user messages, none longer than the window."""
-        rendered = [self._token_ids[text] if text in self._token_ids else self._rendered(text) for text in texts]
+    def render_texts(self, texts: Sequence[str], kind: str, condition: str = "") -> list[list[int]]:
+        """Token ids of prompts, none longer than the window; condition: the one that they are asked under."""
+        return self._rendered_under([(text, condition) for text in texts], kind)
+
+    def _rendered_under(self, asked: Sequence[tuple[str, str]], kind: str) -> list[list[int]]:
+        rendered = self._renderings.of(asked, kind)
         self.renderer.check_lengths(rendered, self.room_for_prompt, kind)
         return rendered
 
-    def _rendered(self, text: str) -> list[int]:
-        """A message's token ids, kept: every variant is asked the same prompts, and a template costs 0.2 ms a prompt."""
-        token_ids = self.renderer.render(text)
-        if max(token_ids) >= self._vocabulary:
-            raise EngineError(
-                f"{self.checkpoint.directory}: its tokenizer gives token {max(token_ids)}, and its embedding has "
-                f"{self._vocabulary} rows. Tokenizer and weights are of different models."
-            )
-        self._token_ids[text] = token_ids
-        return token_ids
-
     @cached_property
-    def _vocabulary(self) -> int:
-        return vocabulary_of(self.checkpoint)
+    def _renderings(self) -> Renderings:
+        models = {label: with_dtype(own, self.config.model.dtype).model for label, own in self.under.items()}
+        return Renderings(self.checkpoint, {**models, "": self.config.model}, lambda: self.renderer)
 
 
 @contextlib.contextmanager

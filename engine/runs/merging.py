@@ -41,9 +41,11 @@ def unique_places(keys: pa.Table, key: Sequence[str]) -> np.ndarray:
     return np.sort(last[f"{PLACE}_max"].to_numpy())
 
 
-def batches(files: Sequence[Path], kept: np.ndarray, columns: Sequence[str] | None, size: int) -> Iterator[pa.RecordBatch]:
-    """The rows at the places `kept` (ascending), at most `size` at a time."""
-    for batch, places in _placed(files, columns, size):
+def batches(
+    files: Sequence[Path], kept: np.ndarray, columns: Sequence[str] | None, size: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows at the places `kept` (ascending), at most `size` at a time; None for `columns` gives all of the schema's."""
+    for batch, places in _placed(files, columns or schema.names, size, schema):
         begin, end = np.searchsorted(kept, [places.start, places.stop])
         if end - begin == len(batch):
             yield batch
@@ -111,17 +113,27 @@ def _distribute(files: Sequence[Path], rank: np.ndarray, schema: pa.Schema, part
 
 
 def _read(files: Sequence[Path], schema: pa.Schema) -> Iterator[tuple[pa.RecordBatch, range]]:
-    return _placed(files, schema.names, PART_ROWS)
+    return _placed(files, schema.names, PART_ROWS, schema)
 
 
-def _placed(files: Sequence[Path], columns: Sequence[str] | None, size: int) -> Iterator[tuple[pa.RecordBatch, range]]:
-    """Batches of the files' rows with their places."""
+def _placed(
+    files: Sequence[Path], columns: Sequence[str], size: int, schema: pa.Schema
+) -> Iterator[tuple[pa.RecordBatch, range]]:
+    """Batches of the files' rows with their places; a column that an earlier version did not write is null."""
     place = 0
     for file in files:
         with named(file), open_file(file) as parquet:
-            for batch in parquet.iter_batches(size, columns=None if columns is None else list(columns)):
-                yield batch, range(place, place + len(batch))
+            for batch in parquet.iter_batches(size, columns=list(columns)):
+                yield _filled(batch, columns, schema), range(place, place + len(batch))
                 place += len(batch)
+
+
+def _filled(batch: pa.RecordBatch, columns: Sequence[str], schema: pa.Schema) -> pa.RecordBatch:
+    if batch.schema.names == list(columns):
+        return batch
+    there = {name: batch[name] for name in batch.schema.names}
+    found = [there.get(name, pa.nulls(len(batch), schema.field(name).type)) for name in columns]
+    return pa.RecordBatch.from_arrays(found, schema=pa.schema([schema.field(name) for name in columns]))
 
 
 def _with_rank(batch: pa.RecordBatch, ranks: np.ndarray) -> pa.RecordBatch:

@@ -61,7 +61,7 @@ class ShardedTable:
         """Every row on disk, once, some at a time: of rows with one key that of the latest shard."""
         files = self.files()
         kept = merging.unique_places(merging.read_keys(files, self.key), self.key)
-        return merging.batches(files, kept, columns, ROWS_A_BATCH)
+        return merging.batches(files, kept, columns, ROWS_A_BATCH, self.schema)
 
     def where(self, column: str, values: Sequence[Any], columns: Sequence[str]) -> pa.Table:
         """Rows whose `column` has one of the values, once, with their keys. Files without any are skipped by their statistics."""

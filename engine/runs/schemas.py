@@ -20,12 +20,18 @@ class RolloutRow(TypedDict):
     split: str
     kind: str
     category: str
+    language: str | None
     prompt: str
+    messages: str | None
+    condition: str | None
     response: str
     response_token_ids: list[int]
     num_prompt_tokens: int
     num_output_tokens: int
     finish_reason: str
+    trace: str | None
+    num_trace_tokens: int | None
+    unfinished: bool | None
     mean_logprob: float | None
     sampling: str
     seed: int
@@ -69,12 +75,18 @@ ROLLOUT_SCHEMA = pa.schema(
         ("split", pa.string()),
         ("kind", pa.string()),
         ("category", pa.string()),
+        ("language", pa.string()),
         ("prompt", pa.string()),
+        ("messages", pa.string()),
+        ("condition", pa.string()),
         ("response", pa.string()),
         ("response_token_ids", pa.list_(pa.int32())),
         ("num_prompt_tokens", pa.int32()),
         ("num_output_tokens", pa.int32()),
         ("finish_reason", pa.string()),
+        ("trace", pa.string()),
+        ("num_trace_tokens", pa.int32()),
+        ("unfinished", pa.bool_()),
         ("mean_logprob", pa.float64()),
         ("sampling", pa.string()),
         ("seed", pa.int64()),

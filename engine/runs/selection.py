@@ -5,7 +5,8 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.runs.inputs import RunInputs
 from engine.runs.kinds import AUTO, HELD_OUT, held_out_places, with_kinds
-from extraction.prompts import EMBEDDED_PREFIX, Pair, load_pairs, take
+from engine.runs.requests import pairs_of
+from extraction.prompts import EMBEDDED_PREFIX, Pair, take
 
 EMBEDDED_SELECTION = "embedded:selection_pairs"
 
@@ -21,9 +22,9 @@ def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
                 "--split kinds with pairs that choose needs kinds that all files name: give them a category column, or leave "
                 "--kinds auto out."
             )
-        chosen = load_pairs(data.selection_pairs, data.pair_columns)
+        chosen = pairs_of(data, data.selection_pairs)
         return config.model_copy(update={"data": data}), with_kinds(data.kinds, chosen)[0]
-    listed = load_pairs(data.train_pairs, data.pair_columns)
+    listed = pairs_of(data, data.train_pairs)
     pairs = with_kinds(data.kinds, take(listed, data.num_pairs, data.train_pairs))[0]
     places = held_out_places(pairs, config.sweep.seed) if len(pairs) >= HELD_OUT else frozenset[int]()
     if not places:

@@ -17,7 +17,7 @@ from engine.paths import cache_dir, file_hash, hash_of
 from engine.runs.schemas import RolloutRow
 from engine.scoring.grader import Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
-from engine.scoring.scores import batches, item_of
+from engine.scoring.scores import batches, is_unfinished, item_of
 from judging.batches import Batch, BatchCounts
 from judging.budget import Budget
 from judging.cache import ReplyCache
@@ -92,7 +92,8 @@ class RunJudge:
             return {"judge": self.file.python, "rubric": file_hash(self.file.python_file), "repeat": self.config.repeat}
         own = self.file.own
         asked = own_identity(own) if own is not None else self.endpoint.sampling if self.endpoint is not None else None
-        return {"judge": asked, "rubric": _rubric_of(self.file), "repeat": self.config.repeat}
+        shown = {"trace": True} if self.config.reads_trace else {}
+        return {"judge": asked, "rubric": _rubric_of(self.file), "repeat": self.config.repeat, **shown}
 
     @property
     def stopped(self) -> str | None:
@@ -134,9 +135,10 @@ class RunJudge:
         assert self.endpoint is not None and self.file is not None
         hooks, cache = self.file.read_rubric(), ReplyCache(judge_cache(), say)
         calls = [
-            call_of(self.endpoint, hooks, item_of(row, repeat=repeat))
+            call_of(self.endpoint, hooks, item_of(row, repeat=repeat, trace=self.config.reads_trace))
             for rows in batches(rollouts)
             for row in rows
+            if not is_unfinished(row)
             for repeat in range(self.config.repeat)
         ]
         with contextlib.closing(cache):
@@ -180,10 +182,10 @@ class RunJudge:
 
     def offer(self, row: RolloutRow) -> None:
         """Judge a response along the way, where there is room; what is not taken here is asked when the run is scored."""
-        if self.endpoint is None:
+        if self.endpoint is None or is_unfinished(row):
             return
         for repeat in range(self.config.repeat):
-            self._offered.append(item_of(row, repeat=repeat))
+            self._offered.append(item_of(row, repeat=repeat, trace=self.config.reads_trace))
         if len(self._offered) >= OFFERED_ROWS:
             self.grader.offer(self._offered)
             self._offered = []

@@ -18,9 +18,10 @@ from engine.runs import parquet, parquet_reader
 from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
 from engine.runs.schemas import ROLLOUT_KEY, SCORE_SCHEMA, RolloutRow, Row, ScoreRow
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
-from judging.judgement import Item, Judgement
+from judging.judgement import UNFINISHED, Item, Judgement
 
-COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason"]
+COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason", "trace", "unfinished"]
+LATER = ("trace", "unfinished")  # columns that runs of earlier versions lack
 TEXTS = ("prompt", "response")
 LOGPROB_COLUMNS = ["variant_hash", "prompt_id", "form"]
 # What tables of earlier versions lack, and what it is there.
@@ -29,16 +30,19 @@ SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
 Key = tuple[Any, ...]
 
 
-def score_run(folder: Path, grader: Grader, *, repeats: int = 1) -> None:
-    """Judge the rollouts of a run directory; rows of the same judge are replaced, those of others kept."""
+def score_run(folder: Path, grader: Grader, *, repeats: int = 1, trace: bool = False) -> None:
+    """Judge the rollouts of a run directory; rows of the same judge are replaced, those of others kept.
+
+    trace: show the judge what was thought before a response.
+    """
     rollouts = folder / ROLLOUTS
     logprobs = logprobs_of(folder)
     judges = as_judges(grader, rollouts, logprobs)
     if grader.model:
         for rows in batches(rollouts):
-            grader.ask([item for _, item in _items(rows, logprobs, repeats)])
+            grader.ask([item for row, item in _items(rows, logprobs, repeats, trace=trace) if not is_unfinished(row)])
         grader.drain()
-    found = (lines for judge, knows in judges for lines in lines_of(judge, knows, folder, logprobs, repeats))
+    found = (lines for judge, knows in judges for lines in lines_of(judge, knows, folder, logprobs, repeats, trace=trace))
     replace_scores(folder / SCORES, grader.name, found)
 
 
@@ -52,18 +56,36 @@ def replace_scores(scores: Path, judge: str, found: Iterable[list[ScoreRow]]) ->
 
 
 def lines_of(
-    judge: Grader, knows: Callable[[RolloutRow], bool], folder: Path, logprobs: Mapping[Key, float | None], repeats: int
+    judge: Grader,
+    knows: Callable[[RolloutRow], bool],
+    folder: Path,
+    logprobs: Mapping[Key, float | None],
+    repeats: int,
+    *,
+    trace: bool = False,
 ) -> Iterator[list[ScoreRow]]:
     """A judge's rows of scores.parquet, some at a time. What it scored before stays where it now has no score."""
     before: dict[Key, ScoreRow] | None = None
     for rows in batches(folder / ROLLOUTS):
-        asked = [(row, item) for row, item in _items(rows, logprobs, repeats if judge.model else 1) if knows(row)]
-        found = judge.grade([item for _, item in asked])
+        times = repeats if judge.model else 1
+        asked = [(row, item) for row, item in _items(rows, logprobs, times, trace=trace) if knows(row)]
+        found = judged(judge, asked)
         lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
         if any(line["error"] is not None for line in lines):
             before = scored_before(folder / SCORES, judge) if before is None else before
             lines = [before.get(parquet.key_of(line, SCORE_KEY), line) if line["error"] is not None else line for line in lines]
         yield lines
+
+
+def judged(judge: Grader, asked: Sequence[tuple[RolloutRow, Item]]) -> list[Judgement]:
+    """Judgements in order: the judge's, and of a response that ended inside its trace that it is unfinished."""
+    graded = iter(judge.grade([item for row, item in asked if not is_unfinished(row)]))
+    return [UNFINISHED if is_unfinished(row) else next(graded) for row, _ in asked]
+
+
+def is_unfinished(row: Mapping[str, Any]) -> bool:
+    """Whether a response's tokens ended inside its trace: nobody is asked about it."""
+    return bool(row.get("unfinished"))
 
 
 def scored_before(scores: Path, judge: Grader) -> dict[Key, ScoreRow]:
@@ -108,7 +130,9 @@ def as_judges(
 
 def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[RolloutRow]]:
     """The responses of a run, some at a time."""
-    for batch in parquet_reader.read_batches(rollouts, columns, parquet.ROWS_A_BATCH):
+    there = set(parquet_reader.column_names(rollouts))
+    kept = [name for name in columns if name in there or name not in LATER]
+    for batch in parquet_reader.read_batches(rollouts, kept, parquet.ROWS_A_BATCH):
         for name in TEXTS:
             if name in columns and batch[name].null_count:
                 place = batch[name].is_null().to_pylist().index(True)
@@ -147,13 +171,17 @@ def _of_this_version(table: pa.Table, scores: Path) -> pa.Table:
         return table.select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
 
 
-def item_of(row: RolloutRow, mean_logprob: float | None = None, repeat: int = 0) -> Item:
-    """A rollout as a judge is shown it."""
-    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat)
+def item_of(row: RolloutRow, mean_logprob: float | None = None, repeat: int = 0, *, trace: bool = False) -> Item:
+    """A rollout as a judge is shown it; `trace` with what was thought before it."""
+    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat, row.get("trace") if trace else None)
 
 
-def _items(rows: Sequence[RolloutRow], logprobs: Mapping[Key, float | None], repeats: int) -> list[tuple[RolloutRow, Item]]:
-    return [(row, item_of(row, logprobs.get(parquet.key_of(row)), repeat)) for row in rows for repeat in range(repeats)]
+def _items(
+    rows: Sequence[RolloutRow], logprobs: Mapping[Key, float | None], repeats: int, *, trace: bool
+) -> list[tuple[RolloutRow, Item]]:
+    return [
+        (row, item_of(row, logprobs.get(parquet.key_of(row)), repeat, trace=trace)) for row in rows for repeat in range(repeats)
+    ]
 
 
 def count_scored(scores: Path, judge: str) -> int:

@@ -5,7 +5,6 @@ Responses and scores are read as columns, names as numbers, texts not at all: a 
 """
 # N = responses, S = scores
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,21 +14,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.configs.conditions import conditions_of
 from engine.configs.schema import RunConfig
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, RUN, SCORES
-from engine.runs.requests import DECLINED
+from engine.runs.requests import DECLINED, across_conditions
 from engine.runs.schemas import Row
 from engine.scoring import biases, calibrations
 from engine.scoring.paired import against_base, split_differences
+from engine.scoring.units import kinds_of, mix_of, samples_of
 from judging import agreement, statistics
 from judging.kinds import effective_n, icc
-from judging.outcomes import OUTCOMES
 
 Key = tuple[str, str]
 KEY = ["variant_hash", "prompt_id"]
 ROWS_A_BATCH = 16_384
 ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "form", "model", "finish_reason"]
+CONDITION = "condition"
+ROLLOUT_COLUMNS += [CONDITION]
 SCORE_COLUMNS = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "error", "cost"]
 GRADES = ("compliance", "coherence", "declined")
 HARM, OUTCOME = "harm", "outcome"
@@ -41,6 +43,7 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
     """The summary of a run as JSON. Published figures stand beside the kind they were made on."""
     rollouts = read_rollouts(folder / ROLLOUTS)
     scores = read_scores(folder / SCORES)
+    own = conditions_of(config)[0].label
     figures = [figure for name, rows in scores.items() for figure in figures_by(rollouts, rows, judge=name)]
     judges = [judge_entry(name, rows, manifest) for name, rows in scores.items()]
     model = rollouts["model"][0].as_py()
@@ -57,8 +60,9 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
         "alpha": config.edit.alpha,
         "judges": judges,
         "agreement": agreements(scores),
-        "differential": biases.differential(figures),
-        "unseen_kinds": split_differences(figures),
+        "differential": biases.differential([figure for figure in figures if figure["condition"] == own]),
+        "unseen_kinds": split_differences([figure for figure in figures if figure["condition"] == own]),
+        "conditions": [row for name, rows in scores.items() for row in condition_differences(rollouts, rows, judge=name)],
         "prompts": config.data.test_requests,
         "figures": figures,
     }
@@ -67,8 +71,11 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
 def read_rollouts(path: Path) -> pa.Table:
     """The columns that figures need, in the order of the file; of a response's text only whether there is any (`empty`)."""
     parts = []
-    for batch in _batches(path, [*ROLLOUT_COLUMNS, "response"], ROLLOUT_COLUMNS):
+    there = [name for name in ROLLOUT_COLUMNS if name != CONDITION or name in parquet_reader.column_names(path)]
+    for batch in _batches(path, [*there, "response"], there):
         empty = [not text.strip() for text in batch["response"].to_pylist()]
+        if CONDITION not in there:
+            batch = batch.append_column(CONDITION, pa.array([""] * len(batch)).dictionary_encode())
         parts.append(batch.select(ROLLOUT_COLUMNS).append_column("empty", pa.array(empty, pa.bool_())))
     return pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
 
@@ -93,7 +100,39 @@ def _batches(path: Path, columns: Sequence[str], names: list[str]) -> Iterator[p
 
 
 def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]:
-    """Figures per variant and kind, in order of appearance, by one judge's scores."""
+    """Figures per variant, kind and condition, in order of appearance, by one judge's scores."""
+    groups = list(_graded_groups(rollouts, scores))
+    found = [{"judge": judge, **figures_of(group)} for group in groups]
+    bases = {_place(row): group for row, group in zip(found, groups, strict=True) if row["form"] == "base"}
+    for row, group in zip(found, groups, strict=True):
+        base = bases.get(_place(row))
+        row["against_base"] = None if row["form"] == "base" or base is None else against_base(group, base)
+    return found
+
+
+def condition_differences(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]:
+    """Where prompts were asked under several conditions: each variant's rates less those under the first, prompt by prompt."""
+    first: dict[tuple[str, str, str], pa.Table] = {}
+    found = []
+    for group in _graded_groups(rollouts, scores):
+        names = {name: group[name][0].as_py() for name in ("variant", "variant_hash", "kind", "split", CONDITION)}
+        key = (names["variant_hash"], names["kind"], names["split"])
+        aligned = group.set_column(
+            group.column_names.index("prompt_id"), "prompt_id", pa.array(map(across_conditions, group["prompt_id"].to_pylist()))
+        )
+        if key in first:
+            found.append({"judge": judge, **names, **against_base(aligned, first[key])})
+        elif names[CONDITION]:
+            first[key] = aligned
+    return found
+
+
+def _place(figure: Row) -> tuple[str, str, str]:
+    return figure["kind"], figure["split"], figure[CONDITION]
+
+
+def _graded_groups(rollouts: pa.Table, scores: pa.Table) -> Iterator[pa.Table]:
+    """The scored rows of each variant, kind, split and condition, in order of appearance."""
     graded = mean_of_repeats(scores)
     places_S = places_of(graded, rollouts)
     there_N = np.full(len(rollouts), -1)
@@ -102,13 +141,7 @@ def figures_by(rollouts: pa.Table, scores: pa.Table, *, judge: str) -> list[Row]
     grades = graded.take(pa.array(there_N[there_N >= 0]))
     for name in (*NUMBERS, OUTCOME):
         rows = rows.append_column(name, grades[name])
-    groups = list(_groups(rows, ["variant_hash", "kind", "split"]))
-    found = [{"judge": judge, **figures_of(group)} for group in groups]
-    bases = {(row["kind"], row["split"]): group for row, group in zip(found, groups, strict=True) if row["form"] == "base"}
-    for row, group in zip(found, groups, strict=True):
-        base = bases.get((row["kind"], row["split"]))
-        row["against_base"] = None if row["form"] == "base" or base is None else against_base(group, base)
-    return found
+    yield from _groups(rows, ["variant_hash", "kind", "split", CONDITION])
 
 
 def mean_of_repeats(scores: pa.Table) -> pa.Table:
@@ -176,6 +209,7 @@ def figures_of(rows: pa.Table) -> Row:
     products = [one * other for one, other in zip(compliance, coherence, strict=True)]
     return {
         **{name: rows[name][0].as_py() for name in ("variant", "variant_hash", "form", "split", "kind")},
+        CONDITION: (rows[CONDITION][0].as_py() if CONDITION in rows.column_names else None) or "",
         "n": len(rows),
         "missing": len(rows) - len(given),
         "n_declined": len(declined),
@@ -185,31 +219,11 @@ def figures_of(rows: pa.Table) -> Row:
         "kinds": kinds_of(rows["category"].to_pylist()),
         "icc": {name: icc(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "effective_n": {name: effective_n(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
-        "samples": samples_of(scored, products),
+        "samples": samples_of(scored),
         "bounds": bounds_of(figures, len(rows)) if given is scored else None,
         HARM: asdict(statistics.mean(harmed[HARM].to_pylist(), harmed["category"].to_pylist())) if len(harmed) else None,
         **{name: asdict(estimate) for name, estimate in figures.items()},
     }
-
-
-def samples_of(scored: pa.Table, products: Sequence[float]) -> Row | None:
-    """Where prompts were sampled several times: the product's variance between prompts and within them, and the share between."""
-    prompts = [name.partition("#")[0] for name in scored["prompt_id"].to_pylist()]
-    if len(set(prompts)) == len(prompts):
-        return None
-    groups: dict[str, list[float]] = {}
-    for prompt, product in zip(prompts, products, strict=True):
-        groups.setdefault(prompt, []).append(product)
-    within = float(np.mean([np.var(values, ddof=1) for values in groups.values() if len(values) > 1]))
-    share = icc(products, prompts)
-    between = None if share is None or share == 1 else within * share / (1 - share)
-    return {"prompts": len(groups), "within": within, "between": between, "share_between": share}
-
-
-def kinds_of(categories: Sequence[str]) -> int | None:
-    """The number of kinds among prompts; None where no prompt names one, so that each is its own."""
-    named = {category for category in categories if category}
-    return len(named) + sum(not category for category in categories) if named else None
 
 
 def bounds_of(figures: Mapping[str, statistics.Estimate], total: int) -> Row | None:
@@ -242,12 +256,6 @@ def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row
         "cost_unknown": scored["cost"].null_count if costs else 0,
         "last_run": manifest.get("judging", {}).get(name),
     }
-
-
-def mix_of(outcomes: Sequence[str | None]) -> dict[str, int] | None:
-    """How many responses had each outcome, in the set's order; None where the judge gives none."""
-    counts = Counter(outcomes)
-    return {name: counts[name] for name in OUTCOMES} if counts.keys() - {None} else None
 
 
 def agreements(scores: Mapping[str, pa.Table]) -> list[Row]:

@@ -12,6 +12,7 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.paths import write_text
 from engine.scoring.open import check_judge, open_asker
+from extraction.conversations import Conversation
 from extraction.prompts import load_prompts
 from judging.budget import Budget
 from judging.endpoint import Endpoint
@@ -48,7 +49,7 @@ def make_pairs(
     column: of the prompts in their file; None takes the one that is known.
     Raises EngineError before anything is sent for a judge that cannot write, and for an output that exists.
     """
-    prompts = [prompt.text for prompt in load_prompts(prompts_file, column)]
+    prompts = [_single(prompt.text) for prompt in load_prompts(prompts_file, column)]
     endpoint = endpoint_of(judge, max_cost, overrides, max(len(prompt.encode()) for prompt in prompts))
     rejected_file = out.with_suffix(".rejected.json")
     if taken := [path for path in (out, rejected_file) if path.exists()]:
@@ -72,6 +73,13 @@ def make_pairs(
         "cost": budget.spent if endpoint.price else None,
         "stopped": twins.stopped,
     }
+
+
+def _single(text: str) -> str:
+    """A prompt of one turn. Raises EngineError for a conversation, whose turns a twin's writer is not shown as turns."""
+    if isinstance(text, Conversation):
+        raise EngineError(f"bin/pair takes single requests; found a conversation of {len(text.turns)} turns. Leave it out.")
+    return text
 
 
 def find_twins(prompts: Sequence[str], endpoint: Endpoint, budget: Budget, tries: int) -> Twins:

@@ -25,7 +25,7 @@ from engine.study.panel import INPUTS, WRITES, make_panel, nothing, projects_nor
 from extraction.controls import Control
 from extraction.directions import Streams, directions_from, unit_directions
 from extraction.intervention import ablation, addition, stream_ablation
-from extraction.positions import RESPONSE
+from extraction.positions import is_generated
 from extraction.prompts import Prompt
 
 DIRECTION = "direction"
@@ -34,7 +34,7 @@ DIRECTION = "direction"
 def make_ablation(study: Study, options: AblationOptions, grader: Grader | None = None) -> Row:
     """Rates by site, subject and alpha on test requests of the declined kind; and with vectors added on answerable ones."""
     session, position = study.session, study.session.config.directions.position
-    responses = pair_responses(session) if position == RESPONSE else None
+    responses = pair_responses(session) if is_generated(position) else None
     model = transformers_model(session)
     last = max(given_layers(session.config)) or None
     streams = streams_at(session, model, session.offsets([position]), responses, last_layer=last)[position]

@@ -29,7 +29,7 @@ from engine.study.opening import Study
 from engine.study.panel import make_panel, nothing, write_modules
 from extraction.directions import Directions, group_means
 from extraction.intervention import ablation, addition, stream_ablation
-from extraction.positions import POST_INSTRUCTION
+from extraction.positions import POST_INSTRUCTION, offsets_of
 from extraction.screening import Panel, ablation_scores, induction_scores, refusal_scores, smoothed_kl
 from extraction.screening import make_panel as lay_out
 
@@ -137,8 +137,8 @@ def filtered(
 
 def _directions(model: Any, train: Sides, offsets: Mapping[str, int]) -> dict[str, Directions]:
     """Mean difference of the filtered sides, which need not be of one size, at each position."""
-    groups = [(0,)] * len(train.declined) + [(1,)] * len(train.answered)
-    means_GPLH = group_means(model, [*train.declined, *train.answered], groups, list(offsets.values()))
+    groups, prompts = [(0,)] * len(train.declined) + [(1,)] * len(train.answered), [*train.declined, *train.answered]
+    means_GPLH = group_means(model, prompts, groups, offsets_of(offsets, prompts))
     count = min(len(train.declined), len(train.answered))
     return {name: Directions(means_GPLH[0, place], means_GPLH[1, place], count, name) for place, name in enumerate(offsets)}
 

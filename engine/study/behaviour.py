@@ -22,6 +22,7 @@ from engine.runs.session import Session
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader
 from engine.study.panel import decode
+from extraction.conversations import from_row
 from extraction.teacher import response_divergence
 from judging.judgement import Item
 from judging.statistics import average, rate
@@ -61,15 +62,18 @@ def make_behaviour(session: Session, run_dir: RunDir, rows: Sequence[Row], num_p
 
 
 def divergences(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prompts: int) -> list[Row]:
-    """KL(base || variant) in nats along the base's own responses, by kind: a token's mean, a response's sum, and by place."""
+    """KL(base || variant) in nats along the base's own responses, by kind: a token's mean, a response's sum, and by place.
+
+    Of a model that thinks first along the answer, given the trace.
+    """
     variant = load_variant(session, run_dir.file(DIRECTIONS))
     folded = FoldedModel(transformers_model(session), session.checkpoint, session.plan)
     found = []
     for kind in dict.fromkeys(row["kind"] for row in rows):
-        chosen = [row for row in rows if row["form"] == "base" and row["kind"] == kind and row["response_token_ids"]]
+        chosen = [row for row in rows if row["form"] == "base" and row["kind"] == kind and answer_of(row)]
         chosen = chosen[:num_prompts]
-        prompts = [session.renderer.render(row["prompt"]) for row in chosen]
-        responses = [row["response_token_ids"] for row in chosen]
+        prompts = [[*session.renderer.render(from_row(row)), *trace_of(row)] for row in chosen]
+        responses = [answer_of(row) for row in chosen]
         with Progress(f"KL, {kind}", len(chosen)) as progress:
             values: list[Tensor] = []
             steps = response_divergence(
@@ -80,6 +84,16 @@ def divergences(session: Session, run_dir: RunDir, rows: Sequence[Row], num_prom
                 progress.advance()
         found.append({"kind": kind, "n": len(values)} | divergence_figures(values, [row["category"] for row in chosen]))
     return found
+
+
+def trace_of(row: Row) -> list[int]:
+    """The tokens of a response's trace, its markers among them; none where the model did not think first."""
+    return list(row["response_token_ids"][: row.get("num_trace_tokens") or 0])
+
+
+def answer_of(row: Row) -> list[int]:
+    """The tokens of a response behind its trace."""
+    return list(row["response_token_ids"][row.get("num_trace_tokens") or 0 :])
 
 
 def divergence_figures(values: Sequence[Tensor], kinds: Sequence[str]) -> Row:

@@ -29,7 +29,7 @@ from engine.study.geometry import unrelated_directions
 from engine.study.opening import Study
 from extraction.controls import Control
 from extraction.directions import Directions, Streams, directions_from, unit_directions
-from extraction.positions import RESPONSE
+from extraction.positions import is_generated
 from judging.paired import Grades, holm, product_difference, product_p
 
 NUM_REQUESTS = 128
@@ -67,7 +67,7 @@ def _candidates(study: Study, estimators: Sequence[str], unrelated: str | None, 
     layer that it chose for itself. Then the unrelated one, then controls of the same dimension."""
     session = study.session
     position, layers = session.config.directions.position, given_layers(session.config)
-    responses = pair_responses(session) if position == RESPONSE else None
+    responses = pair_responses(session) if is_generated(position) else None
     model = transformers_model(session)
     last = None if len(estimators) > 1 else max(layers, default=0) or None
     train = streams_at(session, model, session.offsets([position]), responses, last_layer=last)[position]

@@ -17,6 +17,7 @@ from engine.environment import describe
 from engine.rollout.controls import control_directions
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
 from engine.runs.inputs import given_layers, model_name
+from engine.runs.requests import prompts_of
 from engine.runs.schemas import Row
 from engine.study.estimates import OVER_KIND_LABELS, OVER_KIND_SPLITS, OVER_LABELS, OVER_SPLITS, over, table_of
 from engine.study.opening import Study
@@ -26,8 +27,7 @@ from extraction.estimators import ESTIMATORS, estimate
 from extraction.kind_directions import kind_cosines
 from extraction.kinds import Kinds
 from extraction.pair_rank import pair_rank
-from extraction.positions import RESPONSE
-from extraction.prompts import load_prompts
+from extraction.positions import is_generated
 from extraction.residuals import padded_means
 from extraction.separability import cohens_d, fit_probe, null_band, probe_right, separability
 from extraction.stability import curve, doubling, stability
@@ -53,8 +53,9 @@ def make_geometry(study: Study, options: GeometryOptions) -> Row:
     """Everything but what needs generation with an edit."""
     session, main = study.session, study.session.config.directions.position
     positions = session.offsets([main, *options.positions])
-    responses = pair_responses(session) if RESPONSE in positions else None
-    held_responses = base_responses(session, [*study.sides[0], *study.sides[1]]) if RESPONSE in positions else None
+    generated = any(map(is_generated, positions))
+    responses = pair_responses(session) if generated else None
+    held_responses = base_responses(session, [*study.sides[0], *study.sides[1]]) if generated else None
     model = transformers_model(session)
     train = streams_at(session, model, positions, responses)
     held = prompt_streams(model, *study.sides, positions, held_responses, "held-out pairs")
@@ -228,7 +229,7 @@ def unrelated_part(study: Study, model: Any, source: str, train: Streams, held: 
 def unrelated_directions(study: Study, model: Any, source: str, train: Streams) -> Directions:
     """Mean of as many declined prompts as there are unrelated ones, less the unrelated prompts' mean, at the run's position."""
     session, position = study.session, study.session.config.directions.position
-    listed = load_prompts(source, session.config.data.request_column)
+    listed = prompts_of(session.config.data, source)
     texts = [prompt.text for prompt in listed][: train.num_pairs]
     prompts = session.render_texts(texts, "unrelated prompts")
     offsets, last_layer = session.offsets([position]), train.declined_LNH.shape[0] - 1

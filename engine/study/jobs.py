@@ -21,10 +21,12 @@ from engine.runs.json_reader import read_json
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import Row
 from engine.runs.session import Session
+from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.run_judge import RunJudge
 from engine.study.opening import Study, open_study
+from engine.study.refusal_sets import load_sets, sets_hash
 from extraction.errors import ExtractionError
-from extraction.positions import RESPONSE
+from extraction.positions import is_generated
 from extraction.prompts import load_prompts, resolve
 
 EFFECT_RESPONSES = 1000  # a comparison has hundreds: what judges them is worth its start
@@ -85,7 +87,7 @@ def _check_extract(config: RunConfig, asked: Extract) -> str | None:
         given_layers(config)
     if not asked.unrelated:
         return None
-    if config.directions.position == RESPONSE:
+    if is_generated(config.directions.position):
         raise EngineError(
             "Unrelated prompts are compared at a token of the prompt; set directions.position to one, such as last."
         )
@@ -190,6 +192,26 @@ def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | N
             return study.run("transfer", inputs, lambda: make_transfer(study, other, judge.grader))
 
 
+def map_refusals(config: RunConfig, path: Path, *, sets: str | None, **options: Any) -> Row:
+    """map.json; options as `engine.study.map.MapOptions`. What its sets hold is read before a model loads."""
+    folder = None if sets is None else Path(sets).expanduser()
+    pairs = sets_hash(load_sets(folder, options["kinds"]))
+    _check_prompt_position(config)
+    judge = _model_judge(config, "bin/map")
+    with opened(config, path) as study:
+        study.session.check_layers(options["layers"], "--layers")
+
+        def work() -> Row:
+            from engine.study.map import MapOptions, make_map
+
+            named: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
+            return make_map(
+                study, MapOptions(sets=folder, **named), OfflineGrader(name=TEXT_ONLY) if judge is None else judge.grader
+            )
+
+        return study.run("map", {**options, "sets": sets, "pairs": pairs, **_asked(judge)}, work)
+
+
 def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
     """behaviour.json of a run, which is finished first where it is not."""
     from engine.study.behaviour import make_behaviour, read_run
@@ -228,7 +250,7 @@ def _asked(judge: RunJudge | None) -> Row:
 
 
 def _check_prompt_position(config: RunConfig) -> None:
-    if config.directions.position == RESPONSE:
+    if is_generated(config.directions.position):
         raise EngineError(
             "This study reads directions again, under an edit or on another model, where the base's responses would be others. "
             "Set directions.position to a token, such as last."

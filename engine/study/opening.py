@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.configs.conditions import check_one_condition
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.paths import hash_of, write_json
@@ -114,6 +115,7 @@ def open_study(config: RunConfig, path: Path) -> Study:
     Raises EngineError for one with other directions, for a layer that the model lacks, and where a held-out or test prompt
     is among those that make directions.
     """
+    check_one_condition(config, "A study")
     whole = Session(config)
     if config.directions.layers != "sweep":
         whole.layers()

@@ -18,7 +18,7 @@ from engine.runs.schemas import ROLLOUT_KEY, Row, ScoreRow
 from engine.scoring.calibrations import judge_of
 from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
-from engine.scoring.summary import kinds_of
+from engine.scoring.units import kinds_of
 from engine.sweep.front import front, kept_variants, variant_name
 from engine.sweep.search import Search, stage_row
 from judging.bias import apart

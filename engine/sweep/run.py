@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from engine.configs.conditions import check_one_condition
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.environment import has_gpu
@@ -29,6 +30,7 @@ EXPECTED_RESPONSES = 1000  # a sweep has thousands: what judges them is worth it
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
     """Run what is not done yet; returns the summary. What can be checked is checked before the run directory is touched."""
+    check_one_condition(config, "A sweep")
     check_run_dir(path)
     say(f"{config.variant}: looking at {config.model.path} and the prompts")
     config, pairs = with_selection(with_controls(config))

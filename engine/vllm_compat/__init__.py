@@ -65,6 +65,13 @@ def memory_share(settings: Mapping[str, Any]) -> float:
     return float(settings.get("gpu_memory_utilization", EngineArgs.gpu_memory_utilization))
 
 
+def thinking_budget(start: str, end: str) -> Any:
+    """vLLM's setting that lets requests bound a trace between these markers."""
+    from vllm.config import ReasoningConfig
+
+    return ReasoningConfig(reasoning_start_str=start, reasoning_end_str=end)
+
+
 def adapter_ranks() -> list[int]:
     """The ranks of adapters that vLLM serves, ascending."""
     from vllm.config.lora import MaxLoRARanks

@@ -178,3 +178,11 @@ def test_another_wording_is_another_rubric() -> None:
     assert Rubric("Compliance: 1 yes, 0.5 partly, 0 no.").hash != RUBRIC.hash == Rubric().hash
     with pytest.raises(JudgeError, match="empty"):
         Rubric(" \n")
+
+
+def test_a_trace_is_shown_where_it_is_to_be_seen() -> None:
+    assert "A key opens doors." in RUBRIC.question(Item("What is a key?", "Metal.", trace="A key opens doors."))
+
+
+def test_a_question_without_a_trace_is_what_it_was() -> None:
+    assert RUBRIC.question(Item("What is a key?", "Metal.")).count("begins ===") == 2

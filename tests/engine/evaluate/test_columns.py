@@ -4,7 +4,7 @@ import random
 
 import pyarrow as pa
 
-from engine.evaluate.columns import generations_of, request_batch, response_batch, rollout_table
+from engine.evaluate.columns import generations_of, request_batch, response_batch, rollout_table, thought_batch
 from engine.evaluate.keyed import Keyed
 from engine.inference.replica import Generation
 from engine.rollout.stages import response_columns
@@ -31,7 +31,8 @@ CONSTANT["form"] = "in_place"
 
 def test_a_task_stored_as_columns_has_the_rows_that_it_has_one_by_one() -> None:
     finished = random.Random(0).sample(GENERATIONS, 40)  # engines finish in any order
-    found = rollout_table(CONSTANT, request_batch(REQUESTS, PROMPTS), response_batch(finished))
+    answered = response_batch(finished)
+    found = rollout_table(CONSTANT, request_batch(REQUESTS, PROMPTS), answered, thought_batch(None, PROMPTS, answered))
     rows = [CONSTANT | response_columns(*one) for one in zip(REQUESTS, PROMPTS, GENERATIONS, strict=True)]
     assert found.equals(pa.Table.from_pylist(rows, schema=ROLLOUT_SCHEMA))
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -31,6 +32,23 @@ def test_rows_of_a_process_that_died_are_kept_and_not_asked_for_again(tmp_path: 
     second.merge({"prompt_id": None})
     assert [r["prompt_id"] for r in read_rows(path)] == ["001", "002", "003", "004", "005"]
     assert [file.name for file in tmp_path.iterdir()] == ["t.parquet"]
+
+
+EARLIER = pa.schema([field for field in LIKELIHOOD_SCHEMA if field.name != "mean_logprob"])
+
+
+def test_rows_of_a_version_that_lacked_a_column_are_read_with_nulls(tmp_path: Path) -> None:
+    earlier = ShardedTable(tmp_path / "t.parquet", EARLIER)
+    earlier.extend([{"variant_hash": "v", "prompt_id": "001"}])
+    assert ShardedTable(tmp_path / "t.parquet", LIKELIHOOD_SCHEMA).rows() == [row(1) | {"mean_logprob": None}]
+
+
+def test_they_are_merged_with_rows_of_today(tmp_path: Path) -> None:
+    ShardedTable(tmp_path / "t.parquet", EARLIER).extend([{"variant_hash": "v", "prompt_id": "001"}])
+    today = ShardedTable(tmp_path / "t.parquet", LIKELIHOOD_SCHEMA)
+    today.append(row(2))
+    today.merge({"prompt_id": None})
+    assert [one["mean_logprob"] for one in read_rows(tmp_path / "t.parquet")] == [None, 2.0]
 
 
 def test_a_merge_that_died_before_removing_its_shards_doubles_nothing(tmp_path: Path) -> None:

@@ -59,6 +59,29 @@ def test_outcomes_are_counted_in_the_sets_order() -> None:
     assert list(found) == list(OUTCOMES)
 
 
+def sampled_twice(*grades: tuple[float, float]) -> list[dict[str, object]]:
+    return [
+        scored(grade, 1.0, not grade, prompt_id=f"declined/{place:05d}#{number}")
+        for place, pair in enumerate(grades)
+        for number, grade in enumerate(pair)
+    ]
+
+
+def test_variance_between_and_within_prompts_stands_in_the_figures() -> None:
+    """Three prompts' means are 0, 0.5 and 1. Their mean square is 0.5, that within is 1/6, so (1/2 - 1/6) / 2 is between."""
+    found = figures_of(pa.Table.from_pylist(sampled_twice((0.0, 0.0), (0.0, 1.0), (1.0, 1.0))))["samples"]
+    assert found["product"] == pytest.approx({"within": 1 / 6, "between": 1 / 6, "share_between": 0.5})
+
+
+def test_the_variance_of_declining_stands_beside_it() -> None:
+    found = figures_of(pa.Table.from_pylist(sampled_twice((0.0, 0.0), (1.0, 1.0))))["samples"]
+    assert found["declined"] == pytest.approx({"within": 0.0, "between": 0.5, "share_between": 1.0})
+
+
+def test_one_sample_a_prompt_has_no_such_variances() -> None:
+    assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False), scored(0.0, 1.0, True)]))["samples"] is None
+
+
 def test_a_judge_without_outcomes_has_no_mix() -> None:
     assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False)] * 3))["outcomes"] is None
 
