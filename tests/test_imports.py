@@ -25,6 +25,7 @@ FLOORS = (
     ("rollout",),
     ("evaluate", "checkpoints", "lmeval"),
     ("sweep", "study", "serving"),
+    ("compare",),
     ("benchmarks",),
     ("commands",),
 )

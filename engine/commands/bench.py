@@ -65,7 +65,7 @@ def bench(
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(each, overrides) for each in cli.named(variant)]
         folder = user_path(include_path).absolute() if include_path else None
-        asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
+        asked = {"tasks": cli.items(tasks), "include": folder, "data": files_of(data), "server": server}
         if dry_run:
             shown = {**asked, "include": folder and str(folder), "data": data, "margin": margin}
             cli.print_json({"variants": [config.model_dump(mode="json") for config in configs], **shown})
@@ -80,7 +80,7 @@ def bench(
         show(bench_view(result), form, result)
 
 
-def _files(data: list[str] | None) -> dict[str, Any]:
+def files_of(data: list[str] | None) -> dict[str, Any]:
     found = {}
     for part in data or []:
         task, equals, file = part.partition("=")

@@ -12,7 +12,19 @@ from engine.runs.manifest import read_manifest
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 
-STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "bench")
+STUDIES = (
+    "geometry",
+    "padded",
+    "reading",
+    "effect",
+    "ablation",
+    "regrowth",
+    "transfer",
+    "adapter",
+    "behaviour",
+    "bench",
+    "compare",
+)
 OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
 
 

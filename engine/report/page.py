@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.display import study_tables
 from engine.display.ability import bench_table
+from engine.display.compare_tables import compare_tables
 from engine.display.progress import say
 from engine.display.run_tables import figure_tables
 from engine.display.study_words import kind_sentences, pair_rank_sentences, reading_sentences, structure_sentence
@@ -164,5 +165,7 @@ def _details(run: RunData) -> list[Table]:
         found += [study_tables.divergence_table(studies["behaviour"]), study_tables.length_table(studies["behaviour"])]
     if "bench" in studies:
         found.append(bench_table(studies["bench"]))
+    if "compare" in studies:
+        found += compare_tables(studies["compare"])
     found += [study_tables.plain_table(name, study) for name, study in studies.items() if name not in STUDIES]
     return [table for table in found if table is not None]
