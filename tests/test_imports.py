@@ -23,7 +23,7 @@ FLOORS = (
     ("scoring",),
     ("report",),
     ("rollout",),
-    ("evaluate", "checkpoints", "lmeval"),
+    ("evaluate", "checkpoints", "lmeval", "exports"),
     ("sweep", "study", "serving"),
     ("compare",),
     ("benchmarks",),
