@@ -28,9 +28,7 @@ def bench(
     include_path: Annotated[Path | None, typer.Option(help="Folder with more lm-eval tasks.")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TASK=FILE", help="A local file, or a folder with one for each split, in place of a task's data set."
-        ),
+        typer.Option(metavar="TASK=FILE", help="A local file, a folder with one for each split, or one that datasets saved."),
     ] = None,
     server: Annotated[str | None, typer.Option(help="Ask an endpoint (.../v1) that serves base and variants instead.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once, with --server.")] = 8,
