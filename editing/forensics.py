@@ -18,6 +18,7 @@ from editing.replacement import ADAPTER, Read, Replacement
 from editing.spectrum import Pool
 
 LOOKED_AT = 33  # singular values of a change: what adds up to less is of full rank
+ROUNDED, EDGE = 0.76, 2.3  # rounding's deviation in unit roundoffs, and its largest singular value over the random one's
 WHOLE = 0.97  # of a change's energy in so few directions: the rest is rounding
 SHARED = 0.9  # of the writers' change in one small space: the directions are the same everywhere
 KEPT = 2e-3  # relative change of a row's or column's norm that rounding explains
@@ -104,7 +105,7 @@ def _change(name: str, old: Tensor, new: Tensor, axis: int, *, is_writer: bool, 
     rank = _rank(values_R, before, after, old.dtype, energy)
     removed = None
     if is_writer and rank:
-        kept_HR = left_HR[:, : min(rank, 4)]
+        kept_HR = left_HR[:, : max(1, round(energy**2 / fourth))]
         removed = _removed(before if axis == 0 else before.T, after if axis == 0 else after.T, kept_HR)
     leading = float(values_R[0].double().square()) / energy
     return TensorChange(
@@ -125,8 +126,8 @@ def _rank(values_R: Tensor, before: Tensor, after: Tensor, dtype: torch.dtype, e
     """Singular values above those of the rounding of W; None where they hold less than WHOLE of the change."""
     rows, columns = before.shape
     size = max(float(weight.square().mean().sqrt()) for weight in (before, after))
-    noise = UNIT_ROUNDOFF[dtype] * size / 3**0.5
-    found = int((values_R > 2 * noise * (rows**0.5 + columns**0.5)).sum())
+    noise = ROUNDED * UNIT_ROUNDOFF[dtype] * size
+    found = int((values_R > EDGE * noise * (rows**0.5 + columns**0.5)).sum())
     explained = float(values_R[:found].double().square().sum()) + noise**2 * before.numel()
     return found if explained >= WHOLE * energy and found < len(values_R) else None
 
