@@ -78,9 +78,11 @@ def forensics_of(replacement: Replacement, read: Read, base: Checkpoint) -> Fore
             continue
         known = writers.get(name)
         axis = known.axis if known else 0
-        changes.append(_change(name, old, new, axis, is_writer=known is not None, layer=layer_of(name)))
-        if known is not None:
-            pool.add(Pool.of(new.float() - old.float(), axis))
+        change, left_HR = _change(name, old, new, axis, is_writer=known is not None, layer=layer_of(name))
+        changes.append(change)
+        if left_HR is not None and known is not None:
+            pool.total_HH += left_HR @ left_HR.T
+            pool.vectors += old.numel() // base.hidden_size
     space_HK, shares = pool.leading() if pool.vectors else (torch.zeros(base.hidden_size, 0, dtype=torch.float64), [])
     shared = float(sum(shares[: space_HK.shape[1]]))
     return Forensics(changes, space_HK, shared, looks_like(replacement, changes, space_HK.shape[1], shared))
@@ -91,12 +93,15 @@ def layer_of(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
-def _change(name: str, old: Tensor, new: Tensor, axis: int, *, is_writer: bool, layer: int | None) -> TensorChange:
+def _change(
+    name: str, old: Tensor, new: Tensor, axis: int, *, is_writer: bool, layer: int | None
+) -> tuple[TensorChange, Tensor | None]:
+    """A tensor's change, and its leading left directions by their shares' roots, (H, R) float64; None for a vector."""
     before, after = old.float(), new.float()
     change = after - before
     relative = float(change.norm() / before.norm().clamp_min(1e-30))
     if change.dim() != 2:
-        return TensorChange(name, layer, is_writer, relative)
+        return TensorChange(name, layer, is_writer, relative), None
     turned_HI = change if axis == 0 else change.T
     left_HR, values_R = _leading(turned_HI)
     energy = float(change.double().square().sum())
@@ -108,9 +113,10 @@ def _change(name: str, old: Tensor, new: Tensor, axis: int, *, is_writer: bool, 
         kept_HR = left_HR[:, : max(1, round(energy**2 / fourth))]
         removed = _removed(before if axis == 0 else before.T, after if axis == 0 else after.T, kept_HR)
     leading = float(values_R[0].double().square()) / energy
-    return TensorChange(
+    found = TensorChange(
         name, layer, is_writer, relative, energy**2 / fourth, rank, leading, removed, _norms_kept(before, after, relative)
     )
+    return found, left_HR.double() * (values_R.double() / energy**0.5)
 
 
 def _leading(change_HI: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def find(
         "note": NOTE,
         "claims": [_claim(member, claim, measured[member.name]) for member in members for claim in member.claims],
         "angles": _angles(looked),
-        "directions": [] if units_LH is None else [_along(name, one, units_LH) for name, one in looked.items()],
+        "directions": [] if units_LH is None else [_along(*one, units_LH) for one in looked.items() if one[1].space_HK.shape[1]],
         "members": {member.name: _details(member, looked[member.name]) for member in members},
         **describe(),
     }

@@ -57,7 +57,8 @@ def _take_checkpoint(table: dict[str, Any], where: str) -> None:
     if unknown := sorted(given.keys() - {"checkpoint", "name"}) or ([] if "checkpoint" in given else ["(empty)"]):
         raise EngineError(f"{where}: [variant] has the key {unknown[0]}; expected checkpoint = FOLDER, and name.")
     del table["variant"]
-    table |= {"checkpoint": given["checkpoint"]} | ({"variant": given["name"]} if "name" in given else {})
+    table.setdefault("checkpoint", given["checkpoint"])  # a flag goes before the file
+    table |= {"variant": given["name"]} if "name" in given else {}
     table.setdefault("directions", {"layers": "sweep"})
 
 
