@@ -16,7 +16,10 @@ from engine.errors import EngineError
 from engine.rollout.run import run
 from engine.rollout.variants import variants_of
 from engine.runs import parquet
+from engine.runs.selection import with_selection
 from engine.runs.session import Session
+from engine.serving.checks import ServeOptions
+from engine.serving.launch import prepare_swappable
 from tests.edited import changed_copy
 from tests.small_run import SmallReplica, config_of, make_inputs
 from tests.tiny import save_tiny, save_tokenizer
@@ -76,6 +79,16 @@ def test_benchmarks_take_it_beside_the_base(work: Path) -> None:
 def test_bin_edit_refuses_it(work: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="takes a variant with directions"):
         write_variant(config(work), tmp_path / "run", tmp_path / "out")
+
+
+def test_bin_serve_refuses_it(work: Path) -> None:
+    with pytest.raises(EngineError, match="bin/serve takes a variant with directions"):
+        prepare_swappable([Session(config(work))], ServeOptions(port=0), None)
+
+
+def test_a_sweep_refuses_it(work: Path) -> None:
+    with pytest.raises(EngineError, match="a sweep or a study takes a variant with directions"):
+        with_selection(config(work))
 
 
 def test_a_folder_that_is_not_there_is_refused(work: Path) -> None:
