@@ -72,6 +72,10 @@ class ChatRenderer:
             return self._render_conversation(text)
         return [int(token) for token in self._apply(self.user(text), tokenize=True)]
 
+    def render_messages(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation (role and content each) that ends with the user, and the generation prompt."""
+        return [int(token) for token in self._apply([dict(message) for message in messages], tokenize=True)]
+
     def render_pairs(self, pairs: Iterable[Pair]) -> list[RenderedPair]:
         """Token ids of both sides of every pair."""
         return [RenderedPair(self.render(pair.declined), self.render(pair.answered)) for pair in pairs]

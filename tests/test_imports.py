@@ -23,8 +23,9 @@ FLOORS = (
     ("scoring",),
     ("report",),
     ("rollout",),
-    ("evaluate", "checkpoints", "lmeval"),
+    ("evaluate", "checkpoints", "lmeval", "exports"),
     ("sweep", "study", "serving"),
+    ("compare",),
     ("benchmarks",),
     ("commands",),
 )

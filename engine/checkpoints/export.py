@@ -18,7 +18,8 @@ from engine.models.variant import Variant
 from engine.rollout.directions import check_directions, ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import RunInputs, given_layers, model_name
+from engine.runs.inputs import RunInputs, check_has_directions, given_layers, model_name
+from engine.runs.recipe import recipe_of
 from engine.runs.run_dir import RunDir, open_for_directions
 from engine.runs.session import Session
 from extraction.directions import CONVENTION
@@ -42,11 +43,18 @@ def directions_of(session: Session, run_dir: RunDir | None, file: Path | None, *
 
 
 def export(
-    session: RunInputs, variant: Variant, out: Path, *, as_adapter: bool = False, layers: Sequence[int] | None = None
+    session: RunInputs,
+    variant: Variant,
+    out: Path,
+    *,
+    as_adapter: bool = False,
+    layers: Sequence[int] | None = None,
+    directions: Path | None = None,
 ) -> dict[str, Any]:
     """Write a variant to `out`; returns what edit.json holds. The same variant already there is left as it is.
 
-    `layers` are those of the variant's directions; None takes what the variant says, else the configuration's.
+    `layers` are those of the variant's directions; None takes what the variant says, else the configuration's. `directions` is
+    the file that they come from, where there is one.
     """
     assert variant.edit is not None
     if (out / EDIT_FILE).is_file():
@@ -58,9 +66,10 @@ def export(
         say("edit: the embedding is also the output head here, so the head changes with it (--untie keeps the head)")
     known = variant.layers if layers is None else layers
     record = edit_record(session, variant, session.layers() if known is None else known)
+    record |= recipe_of(session, directions)
     if as_adapter:
         base_model = str(session.checkpoint.directory)
-        card = _card(record, [])
+        card = card_of(record, [])
         write_adapter(session.checkpoint, variant.plan, variant.edit, out, base_model=base_model, record=record, card=card)
         return record
     if left := left_out(session.checkpoint):
@@ -72,7 +81,7 @@ def export(
             variant.edit,
             out,
             record=record,
-            card=lambda proofs: _card(record, proofs),
+            card=lambda proofs: card_of(record, proofs),
             on_tensor=lambda name: progress.advance(),
         )
     return record
@@ -105,7 +114,8 @@ def edit_record(session: RunInputs, variant: Variant, layers: Sequence[int]) -> 
     }
 
 
-def _card(record: dict[str, Any], proofs: list[Proof]) -> str:
+def card_of(record: dict[str, Any], proofs: list[Proof]) -> str:
+    """The README.md of an edit, with its worst proof; without proofs an adapter's."""
     proof = "this is an adapter; `bin/edit --merge` folds it into the base and proves the result"
     if proofs:
         worst = max(proofs, key=lambda proof: abs(proof.residual - proof.expected))
@@ -144,6 +154,7 @@ def write_variant(
     The directions are those of the file `directions`, or the run's.
     """
 
+    check_has_directions(config, "bin/edit")
     given_layers(config)
     session = Session(config)
     session.layers()
@@ -153,7 +164,7 @@ def write_variant(
     run_dir = None if directions else open_for_directions(run_path, session.identity)
     file = directions_of(session, run_dir, directions, allow_other_base=allow_other_base)
     variant = load_variant(session, file)
-    record = export(session, variant, out, as_adapter=as_adapter)
+    record = export(session, variant, out, as_adapter=as_adapter, directions=file)
     if as_adapter:
         from engine.checkpoints.adapter_divergence import report_divergence
 

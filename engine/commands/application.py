@@ -15,9 +15,9 @@ EXAMPLE_WIDTH = 72
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = (
     *("rollout", "sweep", "judge", "label", "power", "report", "new", "config", "list", "cache"),
-    *("extract", "ablate", "regrow", "behave", "transfer", "map", "study"),
-    *("pair", "doctor", "edit", "audit", "convert-qwen1", "serve", "bench"),
-    *("bench-rollout", "bench-runtime", "bench-sweep", "bench-extract", "bench-judge", "bench-serve", "bench-lmeval"),
+    *("extract", "ablate", "regrow", "behave", "transfer", "sideeffects", "map", "study"),
+    *("pair", "doctor", "edit", "audit", "compare", "replay", "reproduce", "export", "convert-qwen1", "serve", "bench"),
+    *("bench-rollout", "bench-runtime", "bench-sweep", "bench-compare", "bench-extract", "bench-judge", "bench-serve", "bench-lmeval"),
     *("bench-edit", "bench-audit", "bench-overhead", "bench-cluster"),
 )
 

@@ -31,9 +31,7 @@ def bench(
     include_path: Annotated[Path | None, typer.Option(help="Folder with more lm-eval tasks.")] = None,
     data: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="TASK=FILE", help="A local file, or a folder with one for each split, in place of a task's data set."
-        ),
+        typer.Option(metavar="TASK=FILE", help="A local file, a folder with one for each split, or one that datasets saved."),
     ] = None,
     server: Annotated[str | None, typer.Option(help="Ask an endpoint (.../v1) that serves base and variants instead.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="Requests under way at once, with --server.")] = 8,
@@ -68,7 +66,7 @@ def bench(
         overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
         configs = [load_config(each, overrides) for each in cli.named(variant)]
         folder = user_path(include_path).absolute() if include_path else None
-        asked = {"tasks": cli.items(tasks), "include": folder, "data": _files(data), "server": server}
+        asked = {"tasks": cli.items(tasks), "include": folder, "data": files_of(data), "server": server}
         if dry_run:
             shown = {**asked, "include": folder and str(folder), "data": data, "margin": margin}
             cli.show_dry_run(configs[0], shown, others=configs)
@@ -83,7 +81,7 @@ def bench(
         show(bench_view(result), form, result)
 
 
-def _files(data: list[str] | None) -> dict[str, Any]:
+def files_of(data: list[str] | None) -> dict[str, Any]:
     found = {}
     for part in data or []:
         task, equals, file = part.partition("=")

@@ -177,7 +177,7 @@ def generate(session: Session, variant: "Variant", prompts: Sequence[str] | None
     """
     requests = session.requests if prompts is None else [_own(text) for text in dict.fromkeys(prompts)]
     session.check_swappable()
-    rows = {row["prompt_id"]: row for row in answer(session, variant, requests, logprobs=variant.edit is None)}
+    rows = {row["prompt_id"]: row for row in answer(session, variant, requests, logprobs=variant.is_base)}
     return [rows[request.prompt_id] for request in requests]
 
 

@@ -29,6 +29,7 @@ PATHS = (
     ("data", "unrelated"),
     ("directions", "file"),
     ("judge", "name"),
+    ("variant", "checkpoint"),
     ("local", "model", "path"),
     ("classifier", "model", "path"),
 )
@@ -45,8 +46,21 @@ def load_config(variant: str | None, overrides: Mapping[str, Any] | None = None)
     table = read_extended(path)
     for key, value in (overrides or {}).items():
         set_key(table, key.split("."), value)
+    _take_checkpoint(table, path.name)
     table.setdefault("variant", path.stem)
     return validate(table, path.name)
+
+
+def _take_checkpoint(table: dict[str, Any], where: str) -> None:
+    """`[variant] checkpoint = DIR` as the keys that RunConfig has: such a variant has no directions of its own."""
+    if not isinstance(given := table.get("variant"), dict):
+        return
+    if unknown := sorted(given.keys() - {"checkpoint", "name"}) or ([] if "checkpoint" in given else ["(empty)"]):
+        raise EngineError(f"{where}: [variant] has the key {unknown[0]}; expected checkpoint = FOLDER, and name.")
+    del table["variant"]
+    table.setdefault("checkpoint", given["checkpoint"])  # a flag goes before the file
+    table |= {"variant": given["name"]} if "name" in given else {}
+    table.setdefault("directions", {"layers": "sweep"})
 
 
 def load_without_file(overrides: Mapping[str, Any], where: str = "the command line") -> "RunConfig":

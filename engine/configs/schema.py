@@ -365,6 +365,8 @@ class RunConfig(Section):
     judge: JudgeConfig = JudgeConfig()
     sweep: SweepConfig = SweepConfig()
     published: PublishedConfig | None = None
+    checkpoint: str | None = None
+    """A folder made from the model by others, whole or a LoRA: the variant is what it is. A file says `[variant] checkpoint`."""
     vllm: dict[str, Any] = {}
     """Passed to vLLM's engine under vLLM's own names."""
     vary: dict[str, dict[str, Any]] = {}
@@ -391,6 +393,11 @@ class RunConfig(Section):
         if asked is not None and self.model.reasoning is None:
             raise ValueError(f"position {asked} is one of models that think first: model.reasoning says how a trace is marked")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_checkpoint(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before a checkpoint could be a variant have their identity still."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("checkpoint", None)}
 
     @model_validator(mode="after")
     def _sweep_keeps_norms_whole(self) -> "RunConfig":

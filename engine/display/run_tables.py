@@ -22,7 +22,8 @@ UNLIKE = "Published: the study's prompts and judge. This run used the embedded h
 
 def summary_view(summary: Row) -> View:
     """A run: a table of every variant and kind for each judge, and the published figures."""
-    head = f"{summary['variant']}: {summary['model']}, layers {summary['layers']}, alpha {summary['alpha']:g}"
+    made = f"layers {summary['layers']}, alpha {summary['alpha']:g}" if summary["layers"] else "a checkpoint of others"
+    head = f"{summary['variant']}: {summary['model']}, {made}"
     compared = any(figure["published"] for figure in summary["figures"]) and summary["prompts"].startswith("embedded:")
     return [head, *judges_view(summary), BRACKETS, *([UNLIKE] if compared else [])]
 

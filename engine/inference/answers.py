@@ -39,6 +39,22 @@ def arguments_of(variant: "Variant") -> tuple[str, bytes | None, dict[str, float
     return variant.hash, save({"basis": variant.edit.basis_HK.contiguous()}), variant.alphas, variant.edit.keep_norms
 
 
+def call_of(variant: "Variant") -> tuple[str, tuple[Any, ...]]:
+    """The worker's method that takes a variant up, and its arguments."""
+    if (replacement := variant.replacement) is None:
+        return "hotswap_apply", arguments_of(variant)
+    return "hotswap_replace", (variant.hash, str(replacement.directory), replacement.form, list(replacement.names))
+
+
+def check_taken_up(variant: "Variant") -> None:
+    """Raise EngineError for a checkpoint that no engine on its base can hold, with the reason."""
+    if variant.replacement is not None and variant.replacement.apart:
+        raise EngineError(
+            f"{variant.replacement.directory} cannot be taken up by an engine on its base: {variant.replacement.apart}. Give it "
+            "an engine of its own with --model, or compare it with bin/compare, which does."
+        )
+
+
 def checked_answers(answers: Sequence[dict[str, Any]], variant_hash: str) -> list[dict[str, Any]]:
     """Every rank's answer to a call about a variant.
 

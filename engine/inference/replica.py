@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
-from engine.inference.answers import arguments_of, check_scope, checked_answers, opening_of
+from engine.inference.answers import call_of, check_scope, check_taken_up, checked_answers, opening_of
 from engine.inference.responses import Generation, generations, teacher_forced
 from engine.inference.sampling import joined, sampling_parameters
 from engine.models.variant import Variant
@@ -38,11 +38,13 @@ class Replica:
         if variant.base_hash != self.base.base_hash:
             raise EngineError(f"Variant {variant.name} was made from another base than the model in this engine.")
         check_scope(variant.plan.scope, self.base.plan.scope)
+        check_taken_up(variant)
         if self.current is not None and self.current.hash == variant.hash:
             return 0.0
         self.current = None
         with engine_death():
-            answers = self.llm.collective_rpc("hotswap_apply", args=arguments_of(variant))
+            method, arguments = call_of(variant)
+            answers = self.llm.collective_rpc(method, args=arguments)
         worst = max(float(answer["probe_error"]) for answer in checked_answers(answers, variant.hash))
         self.forget_prompts()  # keys and values of the old weights
         self.current = variant

@@ -48,10 +48,11 @@ class RuntimeReplica(Replica):
         yield from stream(self.llm, prompts, own, together=together)
 
     def _of_variant(self, variant: Variant) -> Asked | None:
-        if variant.edit is None:
+        if variant.is_base:
             return None
         if reason := beyond_runtime(variant):
             raise EngineError(f"Variant {variant.name} {reason}, which edit.form = 'runtime' does not do. Use 'in_place'.")
+        assert variant.edit is not None
         self.engine.put(variant.hash, variant.edit.basis_HK.T)
         site = f"{WRITES}+{EMBEDDING}" if variant.plan.scope.embeddings else WRITES
         return self.engine.check(Asked(variant.hash, variant.edit.alpha, site=site))
@@ -61,7 +62,7 @@ def beyond_runtime(variant: Variant) -> str:
     """What a variant does that no intervention on writes stands for; "" where there is nothing."""
     edit, plan = variant.edit, variant.plan
     if edit is None:
-        return ""
+        return "" if variant.is_base else "is a checkpoint"
     writers = [tensor for tensor in plan.writers if tensor.role in PROJECTIONS]
     if edit.keep_norms:
         return "keeps the norms of edited vectors"

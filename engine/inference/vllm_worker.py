@@ -11,6 +11,8 @@ from typing import Any
 
 from editing.checkpoint import open_checkpoint
 from editing.plan import Scope, plan_edit
+from editing.replacement import values_of
+from engine.inference.exchange import Exchange
 from engine.inference.hotswap import HotSwap
 from engine.vllm_compat import on_cpu
 
@@ -21,6 +23,7 @@ class HotSwapWorker:
     """Methods added to vLLM's worker class."""
 
     hotswap: HotSwap
+    exchange: Exchange | None = None
     get_model: Any  # vLLM's Worker
 
     def hotswap_open(self, base_dir: str, embeddings: bool = False, biases: bool = False) -> Answer:
@@ -46,8 +49,26 @@ class HotSwapWorker:
         def work() -> Answer:
             from safetensors.torch import load
 
+            if self.exchange is not None:
+                self.exchange.restore()
             edits = {} if basis is None else self.hotswap.edits(load(bytes(basis))["basis"], alphas, keep_norms=keep_norms)
             return {"probe_error": self.hotswap.swap(edits)}
+
+        return _answer(variant_hash, work)
+
+    def hotswap_replace(self, variant_hash: str, directory: str, form: str, names: list[str]) -> Answer:
+        """Take up another checkpoint, or an adapter: the tensors `names` have its values, all others the base's.
+
+        directory, form: as `editing.replacement.values_of` takes them. `probe_error` is the probe's largest error.
+        """
+
+        def work() -> Answer:
+            if self.hotswap.applied:
+                self.hotswap.swap({})
+            if self.exchange is None:
+                self.exchange = Exchange(self.get_model(), self.hotswap.checkpoint, repacks=on_cpu())
+            read = values_of(Path(directory), form, self.hotswap.checkpoint)
+            return {"probe_error": self.exchange.take_up(names, read)}
 
         return _answer(variant_hash, work)
 

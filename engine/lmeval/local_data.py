@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.errors import EngineError
 from engine.lmeval.bigbench import HUB_NAME, read_bigbench
+from engine.lmeval.saved_data import saved_overrides, saved_splits
 
 BUILDERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow"}
 EVALUATED = "test"  # the split that a single file becomes
@@ -20,11 +21,14 @@ def with_data(name: str, stock: Mapping[str, Any], data: Path) -> dict[str, Any]
     if stock.get("dataset_path") == HUB_NAME and data.suffix == ".json":
         rows = read_bigbench(data)
         return _in_a_group(name, {"custom_dataset": lambda **_: {EVALUATED: Dataset.from_list(rows)}}, stock, alone=True)
+    if data.is_dir() and (saved := saved_splits(data)):
+        return _in_a_group(name, saved_overrides(name, stock, saved), stock, alone=False)
     files = sorted(file for file in data.iterdir() if file.suffix in BUILDERS) if data.is_dir() else [data]
     kinds = {BUILDERS.get(file.suffix) for file in files if file.is_file()}
     if len(kinds) != 1 or None in kinds:
         raise EngineError(
-            f"--data {name}={data}: expected a file that ends in {', '.join(BUILDERS)}, or a folder of one kind of them."
+            f"--data {name}={data}: expected a file that ends in {', '.join(BUILDERS)}, a folder of one kind of them, or "
+            "one that datasets saved (save_to_disk)."
         )
     splits = {file.stem: str(file) for file in files} if data.is_dir() else {EVALUATED: str(data)}
     overrides = {"dataset_path": kinds.pop(), "dataset_name": None, "dataset_kwargs": {"data_files": splits}}

@@ -5,14 +5,16 @@ from functools import cached_property
 
 from editing.plan import EditPlan
 from editing.projection import BEHIND_NORMS, Edit
+from editing.replacement import Replacement
 from engine.paths import hash_of
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A base checkpoint's hash, the plan of its tensors, and the edit; `edit` None is the base itself.
+    """A base checkpoint's hash, the plan of its tensors, and the edit; without an edit and a replacement it is the base itself.
 
-    `layers` says where its directions come from, for its card: a label, as the name is. None where nobody said.
+    `replacement` is a checkpoint or adapter of others, and `contents` the hash of its weights. `layers` says where its
+    directions come from, for its card: a label, as the name is. None where nobody said.
     """
 
     name: str
@@ -20,6 +22,13 @@ class Variant:
     plan: EditPlan
     edit: Edit | None
     layers: tuple[int, ...] | None = None
+    replacement: Replacement | None = None
+    contents: str = ""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the base as it is."""
+        return self.edit is None and self.replacement is None
 
     @cached_property
     def hash(self) -> str:
@@ -31,7 +40,8 @@ class Variant:
             "keep_norms": self.edit.keep_norms if self.edit else False,
             "untied": self.plan.scope.untie if self.edit else False,
         }
-        return hash_of(identity | self._behind_norms)
+        replaced = {"replaced": self.contents} if self.replacement is not None else {}
+        return hash_of(identity | self._behind_norms | replaced)
 
     @property
     def _behind_norms(self) -> dict[str, str]:

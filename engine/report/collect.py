@@ -12,7 +12,20 @@ from engine.runs.manifest import read_manifest
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 
-STUDIES = ("geometry", "padded", "reading", "effect", "ablation", "regrowth", "transfer", "adapter", "behaviour", "map", "bench")
+STUDIES = (
+    "geometry",
+    "padded",
+    "reading",
+    "effect",
+    "ablation",
+    "regrowth",
+    "transfer",
+    "adapter",
+    "behaviour",
+    "map",
+    "bench",
+    "compare",
+)
 OTHERS = (ROLLOUTS, SCORES, SUMMARY, TIMING)
 
 

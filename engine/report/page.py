@@ -9,6 +9,7 @@ from pathlib import Path
 
 from engine.display import map_tables, study_tables
 from engine.display.ability import bench_table
+from engine.display.compare_tables import compare_tables
 from engine.display.progress import say
 from engine.display.run_tables import figure_tables
 from engine.display.study_words import kind_sentences, pair_rank_sentences, reading_sentences, structure_sentence
@@ -215,5 +216,7 @@ def _details(run: RunData) -> list[Table]:
         found += map_tables.tables_of(studies["map"])
     if "bench" in studies:
         found.append(bench_table(studies["bench"]))
+    if "compare" in studies:
+        found += compare_tables(studies["compare"])
     found += [study_tables.plain_table(name, study) for name, study in studies.items() if name not in STUDIES]
     return [table for table in found if table is not None]

@@ -7,6 +7,7 @@ from typing import Any
 
 from editing.checkpoint import free_bytes
 from engine.configs.schema import RunConfig
+from engine.inference.answers import check_taken_up
 from engine.rollout.directions import check_given_directions
 from engine.runs import timings
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, MANIFEST, ROLLOUTS, SCORES, SUMMARY
@@ -86,7 +87,8 @@ def plan_of(session: Session, judge: RunJudge, path: Path) -> Plan:
     config = session.config
     done = finished_files(path, session.identity)
     plan = begin(session, "bin/rollout", path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
-    prompts = session.rendered_pairs() if config.directions.file is None else []
+    extracts = config.directions.file is None and config.checkpoint is None
+    prompts = session.rendered_pairs() if extracts else []
     read = sum(len(side) for pair in prompts for side in (pair.declined, pair.answered))
     rows, most = 2 * len(session.requests), config.sampling.max_tokens
     asked = sum(map(len, session.render(session.requests, "test requests")))
@@ -111,6 +113,8 @@ def check_only(config: RunConfig, *, layers: bool = True) -> Session:
     if layers:
         session.layers()
     session.check_swappable()
+    if config.checkpoint is not None:
+        check_taken_up(session.replaced)
     check_given_directions(session)
     check_tested_apart(session)
     check_machine(session)

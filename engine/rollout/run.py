@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.configs.schema import RunConfig
 from engine.display.progress import Job, say
+from engine.inference.answers import check_taken_up
 from engine.report.page import refresh
 from engine.rollout.directions import check_given_directions
 from engine.rollout.plan import BYTES_PER_ROW, expected_seconds
@@ -31,6 +32,8 @@ def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session 
     session = session or Session(config)
     session.layers()  # all of them in the model
     session.check_swappable()
+    if config.checkpoint is not None:
+        check_taken_up(session.replaced)
     check_given_directions(session)
     check_tested_apart(session)
     judge = RunJudge(config.judge, 2 * len(session.requests))

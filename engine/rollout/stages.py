@@ -37,7 +37,8 @@ def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any
     """Every stage that is not done yet; returns the summary."""
     reads_likelihoods = judge.file is None  # a language model reads fluency for itself
     try:
-        ensure_directions(session, run_dir)
+        if session.config.checkpoint is None:
+            ensure_directions(session, run_dir)
         run_dir.run_stage(
             "rollouts",
             lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods),
@@ -113,7 +114,7 @@ def make_rollouts(
         say(f"rollouts: {len(done)} rows are there from an earlier run; {sum(len(rest) for _, rest in wanted)} to go")
     for variant, requests in wanted:
         if requests:
-            generate_rows(session, variant, requests, table, on_row, logprobs=logprobs and variant.edit is None)
+            generate_rows(session, variant, requests, table, on_row, logprobs=logprobs and variant.is_base)
     run_dir.file(SCORES).unlink(missing_ok=True)  # of other responses
     in_order = {"variant_hash": [variant.hash for variant in variants], "prompt_id": [r.prompt_id for r in session.requests]}
     table.merge(in_order)
@@ -206,8 +207,15 @@ def row_identity(session: Session, variant: "Variant", sampling: SamplingConfig)
         "dtype": session.config.model.dtype,
         "model": model_name(session.config, session.base_hash),
         "template": template_label(session.config.model.chat_template) + (MERGED if session.merges_system else ""),
-        "form": "base" if variant.edit is None else session.config.edit.form,
+        "form": form_of(session, variant),
     }
+
+
+def form_of(session: Session, variant: "Variant") -> str:
+    """How an engine holds a variant: base, a checkpoint or an adapter of others, or the configured form of an edit."""
+    if variant.replacement is not None:
+        return variant.replacement.form
+    return "base" if variant.is_base else session.config.edit.form
 
 
 def make_likelihoods(session: Session, run_dir: RunDir) -> None:

@@ -10,7 +10,7 @@ from engine.errors import EngineError
 from engine.paths import default_run_dir, hash_of
 from engine.rollout.directions import ensure_directions
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import given_layers
+from engine.runs.inputs import check_has_directions, given_layers
 from engine.runs.run_dir import OtherDirectionsError, RunDir, open_for_directions
 from engine.runs.session import Session
 
@@ -44,7 +44,9 @@ def open_sessions(configs: Sequence[RunConfig], one_base: str = ONE_BASE) -> lis
 
 
 def load_variant(session: Session, directions_file: Path) -> "Variant":
-    """The configured variant, from a directions file."""
+    """The configured variant, from a directions file, which a variant that is a checkpoint does without."""
+    if session.config.checkpoint is not None:
+        return session.replaced
     from extraction.files import load_directions
 
     return variant_of(session, load_directions(directions_file), session.config)
@@ -56,6 +58,7 @@ def variant_of(session: Session, directions: "Directions", config: RunConfig) ->
     from engine.models.variant import Variant
     from extraction.directions import unit_directions
 
+    check_has_directions(config, "this")
     layers = given_layers(config)
     session.check_layers(layers, "directions.layers or --layers")
     names = [f"layer {layer}'s direction" for layer in layers]
@@ -81,6 +84,9 @@ def variants_of(sessions: Sequence[Session]) -> "list[Variant]":
     files: dict[str, Path] = {}
     found = []
     for session in sessions:
+        if session.config.checkpoint is not None:
+            found.append(session.replaced)
+            continue
         key = hash_of(session.directions_inputs())
         if key not in files:
             run_dir = _directory(session, key)

@@ -125,6 +125,14 @@ class RunInputs:
 
         return Variant("base", self.base_hash, self.plan, None)
 
+    @cached_property
+    def replaced(self) -> "Variant":
+        """The variant of a configuration with a checkpoint. Raises EngineError for no folder, EditError for another base's."""
+        from engine.models.foreign import replaced
+
+        assert self.config.checkpoint is not None
+        return replaced(self.config.variant, self.config.checkpoint, self.checkpoint, self.base_hash, self.plan)
+
     @property
     def room_for_prompt(self) -> int:
         """Tokens a prompt may have: the window less the new tokens and the one that reading likelihoods asks for."""
@@ -163,14 +171,16 @@ class RunInputs:
             if not user_path(given).is_file():
                 raise EngineError(f"Directions file {given} does not exist. Give a directions.safetensors, or leave it out.")
             files["directions"] = given
+        checkpoint = {} if self.config.checkpoint is None else {"checkpoint": self.replaced.contents}
         rendering = rendering_files(self.checkpoint.directory, self.config.model)
         return {
             "config": self.config.model_dump(
-                mode="json", exclude={"sweep": True, "data": {"selection_pairs", "unrelated"}, "directions": {"file"}}
+                mode="json",
+                exclude={"checkpoint": True, "sweep": True, "data": {"selection_pairs", "unrelated"}, "directions": {"file"}},
             ),
             "base_hash": self.base_hash,
             "rendering_hashes": {name: file_hash(file) for name, file in rendering.items()},
-            "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()},
+            "data_hashes": {name: file_hash(resolve(source)) for name, source in files.items()} | checkpoint,
         }
 
     def directions_inputs(self) -> dict[str, Any]:
@@ -272,12 +282,23 @@ def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
 
 
 def given_layers(config: RunConfig) -> list[int]:
-    """The configured layers, whatever the model. Raises EngineError where they are still to be found."""
+    """The configured layers, whatever the model; none for a checkpoint. Raises EngineError where they are still to be found."""
+    if config.checkpoint is not None:
+        return []
     layers = config.directions.layers
     if layers == "sweep":
         search = f"bin/sweep --variant {config.variant}" if config.variant in variant_names() else "the same flags with bin/sweep"
         raise EngineError(f"{config.variant} has no published layer. Find one with {search}, or try one now: --layers 14")
     return layers
+
+
+def check_has_directions(config: RunConfig, command: str) -> None:
+    """Raise EngineError where a variant is a checkpoint of others, which a command has no directions of."""
+    if config.checkpoint is not None:
+        raise EngineError(
+            f"{config.variant} is the checkpoint {config.checkpoint}, and {command} takes a variant with directions. Use it with "
+            "bin/rollout, bin/bench or bin/compare."
+        )
 
 
 def scope_of(config: RunConfig) -> Scope:

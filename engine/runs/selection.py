@@ -3,7 +3,7 @@
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.runs.inputs import RunInputs
+from engine.runs.inputs import RunInputs, check_has_directions
 from engine.runs.kinds import AUTO, HELD_OUT, held_out_places, with_kinds
 from engine.runs.requests import pairs_of
 from extraction.prompts import EMBEDDED_PREFIX, Pair, take
@@ -13,6 +13,7 @@ EMBEDDED_SELECTION = "embedded:selection_pairs"
 
 def with_selection(config: RunConfig) -> tuple[RunConfig, list[Pair]]:
     """The configuration with its selection settled, and the selection pairs."""
+    check_has_directions(config, "a sweep or a study")
     data = config.data
     if data.selection_pairs is None and data.train_pairs.startswith(EMBEDDED_PREFIX):
         data = data.model_copy(update={"selection_pairs": EMBEDDED_SELECTION})

@@ -56,7 +56,7 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
         "kind": RUN,
         "variant": config.variant,
         "model": model,
-        "layers": config.directions.layers,
+        "layers": [] if config.checkpoint is not None else config.directions.layers,
         "alpha": config.edit.alpha,
         "judges": judges,
         "agreement": agreements(scores),

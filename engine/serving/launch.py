@@ -22,6 +22,7 @@ from engine.inference.steerable import MAX_RANK, steerable_arguments
 from engine.models.variant import Variant
 from engine.paths import cache_dir, hash_of, write_bytes, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
+from engine.runs.inputs import check_has_directions
 from engine.runs.session import Session
 from engine.runtime.requests import EMBEDDING, INPUTS, WRITES
 from engine.serving.checks import KEY_VARIABLE, LOOPBACK, ServeOptions, share_for_swaps
@@ -206,6 +207,7 @@ def flags_of(arguments: Mapping[str, Any]) -> list[str]:
 
 def _variants(sessions: Sequence[Session]) -> list[Variant]:
     for session in sessions:
+        check_has_directions(session.config, "bin/serve")
         session.rendered_pairs()  # what a tokenizer or template cannot do shows before a run directory is made
     return variants_of(sessions)
 

@@ -16,7 +16,7 @@ from engine.report.page import refresh
 from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
 from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed
-from engine.runs.inputs import given_layers
+from engine.runs.inputs import check_has_directions, given_layers
 from engine.runs.json_reader import read_json
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import Row
@@ -84,6 +84,7 @@ def _check_extract(config: RunConfig, asked: Extract) -> str | None:
     if unknown := [name for name in asked.estimators if name not in ESTIMATORS]:
         raise ExtractionError(f"Unknown estimator '{unknown[0]}'; expected some of {', '.join(ESTIMATORS)}.")
     if asked.effect or asked.harmfulness:
+        check_has_directions(config, "a study")
         given_layers(config)
     if not asked.unrelated:
         return None
@@ -143,6 +144,7 @@ def _effect(study: Study, judge: RunJudge, estimators: Sequence[str], source: st
 
 def ablate(config: RunConfig, path: Path, **options: Any) -> Row:
     """ablation.json; options as `engine.study.ablation.AblationOptions`."""
+    check_has_directions(config, "a study")
     given_layers(config)
     judge = _model_judge(config, "bin/ablate")
     with opened(config, path) as study:
@@ -157,6 +159,7 @@ def ablate(config: RunConfig, path: Path, **options: Any) -> Row:
 
 def regrow(config: RunConfig, path: Path, *, rounds: int, num_prompts: int, max_tokens: int) -> Row:
     """regrowth.json."""
+    check_has_directions(config, "a study")
     given_layers(config)
     _check_prompt_position(config)
     options = {"rounds": rounds, "num_prompts": num_prompts, "max_tokens": max_tokens}
@@ -175,6 +178,7 @@ def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | N
     """transfer.json (another model), or adapter.json (a LoRA's writes)."""
     if (to is None) == (adapter is None):
         raise EngineError("Name another model with --to DIR, or a LoRA with --adapter DIR: one of the two.")
+    check_has_directions(config, "a study")
     given_layers(config)
     if adapter is not None:
         digest = _adapter_hash(adapter)

@@ -15,15 +15,19 @@ from safetensors.torch import save_file
 
 from editing.adapter import read_adapter, write_adapter
 from editing.checkpoint import open_checkpoint
+from editing.forensics import forensics_of
 from editing.plan import plan_edit
 from editing.projection import Edit, orthonormal_basis
 from editing.qwen1 import convert_config
 from editing.reading import read_object
 from editing.record import read_edit, read_record
+from editing.replacement import replacement_of, values_of
 from editing.writer import write_edited
 from engine.checkpoints.verify import plan_of, verify_checkpoint
+from engine.compare.published import FOLDER, read_table
 from engine.configs.judges import load_judge
 from engine.configs.load import load_config
+from engine.exports.steering import read_gguf, read_layers, write_gguf, write_layers
 from engine.runs import parquet_reader
 from engine.runs.manifest import read_manifest
 from engine.runs.session import Session
@@ -112,7 +116,11 @@ def make_specimens(folder: Path) -> None:
     (folder / "qwen1.json").write_text(json.dumps(QWEN1))
     make_run(folder / "run", prompts=4)
     means = (torch.randn(4, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(n)) for n in (1, 2))
-    save_directions(folder / "directions.safetensors", Directions(*means, 4), {"base_hash": "b"})
+    directions = Directions(*means, 4)
+    save_directions(folder / "directions.safetensors", directions, {"base_hash": "b"})
+    write_layers(directions, folder / "layers.safetensors")
+    write_gguf(directions, folder / "vector.gguf", model_hint="llama")
+    (folder / "table.toml").write_text((FOLDER / "smollm2_135m.toml").read_text())
 
 
 def _tables(folder: Path) -> None:
@@ -170,6 +178,12 @@ def _record(folder: Path) -> None:
     plan_of(open_checkpoint(folder / "model"), record)
 
 
+def _taken(folder: Path, base: Path) -> None:
+    checkpoint = open_checkpoint(base)
+    found = replacement_of(folder, checkpoint)
+    forensics_of(found, values_of(folder, found.form, checkpoint), checkpoint)
+
+
 def _judge(folder: Path) -> None:
     judge = load_judge(str(folder / "judge.toml"))
     if judge is not None:
@@ -209,6 +223,14 @@ KINDS = (
     Kind("rollouts", "run/rollouts.parquet", "parquet",
          lambda folder: parquet_reader.read_table(folder / "run" / "rollouts.parquet", COLUMNS).to_pylist()),
     Kind("manifest", "run/manifest.json", "json", lambda folder: read_manifest(folder / "run")),
+    Kind("their weights", "edited/model.safetensors", "safetensors",
+         lambda folder: _taken(folder / "edited", folder / "model")),
+    Kind("their LoRA", "adapter/adapter_model.safetensors", "safetensors",
+         lambda folder: _taken(folder / "adapter", folder / "model")),
+    Kind("layer-keyed directions", "layers.safetensors", "safetensors",
+         lambda folder: read_layers(folder / "layers.safetensors")),
+    Kind("control vector", "vector.gguf", "bytes", lambda folder: read_gguf(folder / "vector.gguf")),
+    Kind("published table", "table.toml", "toml", lambda folder: read_table(str(folder / "table.toml"))),
     Kind("Qwen-1 config", "qwen1.json", "json", lambda folder: convert_config(read_object(folder / "qwen1.json", ""))),
 )  # fmt: skip
 
