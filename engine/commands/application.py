@@ -17,7 +17,16 @@ COMMANDS = (
     *("rollout", "sweep", "judge", "label", "power", "report", "new", "config", "list", "cache"),
     *("extract", "ablate", "regrow", "behave", "transfer", "sideeffects", "map", "study"),
     *("pair", "doctor", "edit", "audit", "compare", "replay", "reproduce", "export", "convert-qwen1", "serve", "bench"),
-    *("bench-rollout", "bench-runtime", "bench-sweep", "bench-compare", "bench-extract", "bench-judge", "bench-serve", "bench-lmeval"),
+    *(
+        "bench-rollout",
+        "bench-runtime",
+        "bench-sweep",
+        "bench-compare",
+        "bench-extract",
+        "bench-judge",
+        "bench-serve",
+        "bench-lmeval",
+    ),
     *("bench-edit", "bench-audit", "bench-overhead", "bench-cluster"),
 )
 
