@@ -16,7 +16,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = (
     *("rollout", "sweep", "judge", "label", "power", "report", "new", "config", "list", "cache"),
     *("extract", "ablate", "regrow", "behave", "transfer", "sideeffects", "map", "study"),
-    *("pair", "doctor", "edit", "audit", "compare", "replay", "reproduce", "export", "convert-qwen1", "serve", "bench"),
+    *("pair", "doctor", "edit", "audit", "compare", "replay", "reproduce", "export", "convert-qwen1", "serve", "chat", "bench"),
     *(
         "bench-rollout",
         "bench-runtime",

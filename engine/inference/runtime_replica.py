@@ -34,7 +34,7 @@ class RuntimeReplica(Replica):
         """
         if variant.base_hash != self.base.base_hash:
             raise EngineError(f"Variant {variant.name} was made from another base than the model in this engine.")
-        self._asked = self._of_variant(variant)
+        self._asked = self.asked_of(variant)
         self.current = variant
         return 0.0
 
@@ -47,7 +47,8 @@ class RuntimeReplica(Replica):
         prompts, own = steered(sequences, [self._asked] * len(sequences), parameters)
         yield from stream(self.llm, prompts, own, together=together)
 
-    def _of_variant(self, variant: Variant) -> Asked | None:
+    def asked_of(self, variant: Variant) -> Asked | None:
+        """What a request asks for to get a variant, whose rows the engine has from then on; None for the base."""
         if variant.is_base:
             return None
         if reason := beyond_runtime(variant):
