@@ -92,7 +92,7 @@ def variant_rows(run: RunData) -> list[Row]:
             for row in run.summary["confirm"]
             if row["kind"] in ("single", "subspace") and row["compliance"]["value"] is not None
         ]
-    if not run.summary:
+    if not run.summary or "compare" in run.studies:  # checkpoints of others: nobody says of how many directions
         return []
     first = run.summary["judges"][0]["name"]
     size = run.config["directions"]["k"] or len(run.summary["layers"])

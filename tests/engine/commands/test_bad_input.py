@@ -169,7 +169,7 @@ def test_the_resolved_configuration_has_the_flags_and_the_files_keys(tmp_path: P
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("module", ["rollout", "edit", "bench_rollout"])
+@pytest.mark.parametrize("module", ["rollout", "edit", "bench_rollout", "compare"])
 def test_help_imports_nothing_heavy(tmp_path: Path, module: str) -> None:
     code = f"import sys; sys.argv = ['x', '--help']; from engine.commands.{module} import app\n"
     code += "try: app()\nexcept SystemExit: pass\nprint('MODULES', *sys.modules)"

@@ -78,6 +78,10 @@ def test_the_page_has_the_table(found: tuple[dict[str, Any], Path]) -> None:
     assert "Checkpoints against their base" in (found[1] / "report.html").read_text()
 
 
+def test_the_page_does_not_take_a_checkpoint_for_one_direction(found: tuple[dict[str, Any], Path]) -> None:
+    assert "Is one direction sufficient" not in (found[1] / "report.html").read_text()
+
+
 def test_a_finished_comparison_generates_nothing_again(inputs: Path, found: tuple[dict[str, Any], Path]) -> None:
     before = (found[1] / "rollouts.parquet").stat().st_mtime_ns
     again = compared(inputs, found[1], directions=inputs / "directions.safetensors")
