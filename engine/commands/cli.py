@@ -8,12 +8,33 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from editing.errors import EditError
 from engine.commands.application import Application as Application
+from engine.commands.options import AlphaOption as AlphaOption
+from engine.commands.options import AnswerableOption as AnswerableOption
+from engine.commands.options import ColumnsOption as ColumnsOption
+from engine.commands.options import DirectionsOption as DirectionsOption
+from engine.commands.options import DryRunOption as DryRunOption
+from engine.commands.options import EditFormOption as EditFormOption
+from engine.commands.options import FormatOption as FormatOption
+from engine.commands.options import JsonOption as JsonOption
+from engine.commands.options import JudgeOption as JudgeOption
+from engine.commands.options import KindsOption as KindsOption
+from engine.commands.options import LayersOption as LayersOption
+from engine.commands.options import ModelOption as ModelOption
+from engine.commands.options import NameOption as NameOption
+from engine.commands.options import PairsOption as PairsOption
+from engine.commands.options import RequestsOption as RequestsOption
+from engine.commands.options import SetOption as SetOption
+from engine.commands.options import SplitOption as SplitOption
+from engine.commands.options import SystemOption as SystemOption
+from engine.commands.options import TemplateOption as TemplateOption
+from engine.commands.options import TrustOption as TrustOption
+from engine.commands.options import VariantOption as VariantOption
 from engine.display.console import FORMS
 from engine.display.escape import for_terminal
 from engine.environment import set_environment
@@ -26,95 +47,6 @@ USER_ERRORS = (EngineError, ExtractionError, EditError, JudgeError)
 AGAIN = "finished rows are kept; run the same command again to continue"
 LONGEST_NAME = 255  # of a file
 FULL = {errno.ENOSPC: "Free some space", errno.EDQUOT: "Free some of your quota", errno.EIO: "Check the disk"}
-
-
-def _trust(chosen: bool) -> bool:
-    from engine.configs.vllm_keys import TRUSTING
-
-    TRUSTING.set(chosen)
-    return chosen
-
-
-VariantOption = Annotated[
-    str | None,
-    typer.Option("--variant", metavar="NAME", help="A name in configs/, or a TOML file; else --model and --layers."),
-]
-NameOption = Annotated[str | None, typer.Option("--name", help="What to call it; with --model alone, the model's name.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="Folder or hub repository, instead of the file's model.path.")]
-TemplateOption = Annotated[
-    str | None,
-    typer.Option(
-        "--template",
-        show_default="the folder's own",
-        help="Chat template: a file, one of the tokenizer's by name, or plain (completion).",
-    ),
-]
-PairsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--pairs", show_default="embedded:train_pairs", help="Training pairs: JSON, JSONL, CSV, TSV, Parquet or embedded:NAME."
-    ),
-]
-ColumnsOption = Annotated[
-    list[str] | None,
-    typer.Option("--columns", metavar="NAMES", help="Your columns: harmful,safe of pair files; one name, of request files."),
-]
-SystemOption = Annotated[
-    str | None,
-    typer.Option("--system", metavar="TEXT|FILE", help="A system prompt for every prompt that brings none of its own."),
-]
-RequestsOption = Annotated[
-    str | None,
-    typer.Option("--requests", show_default="embedded:test_requests", help="Test requests the base is expected to decline."),
-]
-AnswerableOption = Annotated[
-    str | None,
-    typer.Option("--answerable", show_default="embedded:test_answerable", help="Test requests that anyone would answer."),
-]
-LayersOption = Annotated[
-    str | None, typer.Option("--layers", help="Layers whose directions are removed, such as 16,15,17 or 4-20.")
-]
-DirectionsOption = Annotated[
-    str | None, typer.Option("--directions", metavar="FILE", help="A directions.safetensors to use instead of extracting.")
-]
-AlphaOption = Annotated[
-    str | None, typer.Option("--alpha", show_default="1", help="Share removed; 1 is all of it. Also by block: 3-10:0.5,12:1.")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Any other key, such as sampling.max_tokens=128.", metavar="KEY=VALUE")
-]
-TrustOption = Annotated[
-    bool,
-    typer.Option("--trust-config", callback=_trust, help="Let the file set any vLLM argument, also those that run its code."),
-]
-JudgeOption = Annotated[
-    str | None,
-    typer.Option("--judge", metavar="NAME", show_default="offline", help="offline, a judge in configs/judges/, or a TOML file."),
-]
-KindsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--kinds", show_default="category", help="The unit of intervals: category (as files name it), auto (templates), prompt."
-    ),
-]
-SplitOption = Annotated[
-    str | None,
-    typer.Option(
-        "--split", show_default="prompts", help="kinds: half of the kinds make directions, rates on the others stand apart."
-    ),
-]
-EditFormOption = Annotated[
-    str | None,
-    typer.Option(
-        "--form",
-        show_default="in_place",
-        help="in_place: weights are exchanged. runtime: taken out while it runs.",
-        metavar="FORM",
-    ),
-]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Look at everything, say what would be done and cost, and stop.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-FormatOption = Annotated[str, typer.Option("--format", help=f"How to print the tables: {', '.join(FORMS)}.", metavar="FORM")]
 
 
 class Terminated(BaseException):
