@@ -11,6 +11,7 @@ from engine.errors import EngineError
 app = cli.Application(
     "bin/ablate --variant smollm2_135m_k1 --alphas 0.5,1",
     "bin/ablate --variant smollm2_135m_k1 --by engine   # in vLLM instead of by hooks",
+    "bin/ablate --variant smollm2_135m_k1 --by engine --site both --draws 5   # a band of random directions",
 )
 
 
@@ -33,6 +34,7 @@ def ablate(
     num_prompts: Annotated[int, typer.Option(min=2, help="Test requests of each kind.")] = 32,
     max_tokens: Annotated[int, typer.Option(min=1, help="New tokens per response.")] = 32,
     controls: Annotated[bool, typer.Option(help="A random and a shuffled-label direction beside.")] = True,
+    draws: Annotated[int, typer.Option(min=1, help="Random directions; several are drawn as a band.")] = 1,
     by: Annotated[str, typer.Option("--by", help="hooks on transformers, or the engine: all settings as one batch.")] = "hooks",
     judge: cli.JudgeOption = None,
     settings: cli.SetOption = None,
@@ -77,6 +79,7 @@ def ablate(
             "max_tokens": max_tokens,
             "controls": controls,
             "by": by,
+            "draws": draws,
         }
         if by not in ("hooks", "engine"):
             raise EngineError(f"--by takes hooks or engine; found '{by}'.")

@@ -39,7 +39,7 @@ def report(
         if as_json:
             cli.print_json({"report": str(page), "bytes": size, "runs": [str(path) for path in run_dirs]})
         else:
-            print(f"{page} ({size / 1e6:.1f} MB)")
+            print(f"{page} ({size / 1e6:.1f} MB)" if size >= 1e6 else f"{page} ({size / 1e3:.0f} kB)")
 
 
 if __name__ == "__main__":

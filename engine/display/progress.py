@@ -12,6 +12,7 @@ from judging.attempts import duration
 
 LINE_SECONDS, FIRST_LINE_SECONDS = 60.0, 10.0  # in a log: the first line comes sooner, to see that it works
 BAR = 10  # signs
+MOST_PACE = 5.0
 LIVE_SECONDS = 0.2
 # Before this share of the rows, and this many reports of finished work, nothing can be said of the time left.
 ESTIMATE_SHARE, ESTIMATE_REPORTS = 0.03, 2
@@ -49,7 +50,8 @@ class Job:
         done = sum(share * self._expected[name] for name, share in self._done.items())
         rest = sum(self._expected.values()) - done
         here = self._expected[stage] * share
-        pace = seconds / here if share >= ESTIMATE_SHARE else 1.0
+        # What took no time, or was to take none, says nothing of the rest.
+        pace = min(max(seconds / here, 1 / MOST_PACE), MOST_PACE) if share >= ESTIMATE_SHARE and here >= 1 else 1.0
         return done / (done + rest), rest * pace
 
 

@@ -1,5 +1,6 @@
 """Figures of the other studies. Each takes one study's JSON and gives a finished matplotlib figure."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from engine.display import plotting
@@ -36,13 +37,15 @@ def alpha_curves(found: Row) -> Any:
     for column, mode in enumerate(modes):
         side = "declined" if mode == "ablate" else "answered"
         base = next(row for row in rows if row["mode"] == "none" and row["requests"] == side)
-        for number, key in enumerate(key for key in series if key[0] == mode):
-            points = [base, *(row for row in rows if (row["mode"], row["site"], row["subject"]) == key)]
-            points.sort(key=lambda row: row["alpha"])
-            for axes, figure_name in ((grid[0][column], "declined"), (grid[1][column], "coherence")):
-                values = [row[figure_name] for row in points]
-                label = f"{key[2]}, {key[1]}" if mode == "ablate" else key[2]
-                estimates(axes, [row["alpha"] for row in points], values, label, number)
+        groups = list(dict.fromkeys((key[1], key[2].rstrip("0123456789")) for key in series if key[0] == mode))
+        for number, (site, kind) in enumerate(groups):
+            drawn = [key for key in series if key[:2] == (mode, site) and key[2].rstrip("0123456789") == kind]
+            curves = [[base, *(row for row in rows if (row["mode"], row["site"], row["subject"]) == key)] for key in drawn]
+            curves = [sorted(points, key=lambda row: row["alpha"]) for points in curves]
+            several = f"{len(drawn)} {kind}" if len(drawn) > 1 else kind
+            label = f"{several}, {site}" if mode == "ablate" else several
+            _dose(grid[0][column], curves, "declined", label, number)
+            _dose(grid[1][column], curves, "coherence", label, number)
         grid[0][column].set_title("taken out" if mode == "ablate" else f"added at layer {found['added_at']}", fontsize=10)
         grid[1][column].set_xlabel("alpha (share removed)" if mode == "ablate" else "multiples of the mean difference")
         for axes, name in ((grid[0][column], f"declined, of {side} prompts"), (grid[1][column], "coherence")):
@@ -50,6 +53,17 @@ def alpha_curves(found: Row) -> Any:
             axes.set_ylim(-0.03, 1.03)
     legends(*grid[0])
     return figure
+
+
+def _dose(axes: Any, curves: Sequence[Sequence[Row]], name: str, label: str, number: int) -> None:
+    """A figure over alpha: one curve with its interval; of several draws their mean, and the band from lowest to highest."""
+    places = [row["alpha"] for row in curves[0]]
+    if len(curves) == 1:
+        estimates(axes, places, [row[name] for row in curves[0]], label, number)
+        return
+    values = [[points[place][name]["value"] for points in curves] for place in range(len(places))]
+    line(axes, places, [sum(given) / len(given) for given in values], label, number)
+    band(axes, places, [[min(given), max(given)] for given in values], number)
 
 
 def regrowth(found: Row) -> Any:

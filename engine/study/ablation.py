@@ -38,7 +38,7 @@ def make_ablation(study: Study, options: AblationOptions, grader: Grader | None 
     model = transformers_model(session)
     last = max(given_layers(session.config)) or None
     streams = streams_at(session, model, session.offsets([position]), responses, last_layer=last)[position]
-    subjects = [*make_subjects(study, streams)][: None if options.controls else 1]
+    subjects = [*make_subjects(study, streams, options.draws)][: None if options.controls else 1]
     settings, asked = list(settings_of(subjects, options)), _requests(study, options.num_prompts)
     if options.by == ENGINE:
         del model
@@ -58,18 +58,22 @@ def _requests(study: Study, most: int) -> list[Sequence[Request | Prompt]]:
     return [study.requests(DECLINED, most), answerable if len(answerable) > 1 else twins]
 
 
-def make_subjects(study: Study, streams: Streams) -> Iterator[Subject]:
-    """The configured directions, a random subspace of their dimension, and shuffled labels' directions."""
+def make_subjects(study: Study, streams: Streams, draws: int = 1) -> Iterator[Subject]:
+    """The configured directions, random subspaces of their dimension, and shuffled labels' directions.
+
+    Of several random draws those after the first are called random2, random3 and so on.
+    """
     config, layers = study.session.config, given_layers(study.session.config)
     size, position, estimator = config.directions.k, config.directions.position, config.directions.estimator
     directions = directions_from(streams, position, estimator)
     added_H = directions.steering_LH[layers[0]]
     yield Subject(DIRECTION, orthonormal_basis(unit_directions(directions, layers), k=size), added_H, layers[0])
     kinds = [pair.category for pair in study.session.pairs]
-    for kind in (RANDOM, SHUFFLED):
-        drawn = control_directions(streams, Control(kind, 1, config.sweep.seed), position, estimator, kinds)
+    for kind, draw in (*((RANDOM, draw) for draw in range(1, draws + 1)), (SHUFFLED, 1)):
+        drawn = control_directions(streams, Control(kind, draw, config.sweep.seed), position, estimator, kinds)
         units_KH = unit_directions(drawn, layers)
-        yield Subject(kind, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
+        name = kind if draw == 1 else f"{kind}{draw}"
+        yield Subject(name, orthonormal_basis(units_KH, k=size), _as_long(units_KH[0], added_H), layers[0])
 
 
 def _hooked_rows(

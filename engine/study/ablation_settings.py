@@ -16,7 +16,7 @@ DECLINED_SIDE, ANSWERED_SIDE = 0, 1
 class AblationOptions:
     """Shares removed, at which sites; multiples of the mean difference added; how many requests, how long.
 
-    by: hooks on transformers, or the engine, all settings as one batch.
+    by: hooks on transformers, or the engine, all settings as one batch. draws: of random directions, each a subject.
     """
 
     alphas: tuple[float, ...]
@@ -26,6 +26,7 @@ class AblationOptions:
     max_tokens: int
     controls: bool
     by: str = HOOKS
+    draws: int = 1
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,13 @@ def test_a_pace_that_was_not_expected_corrects_the_rest(clock: Clock) -> None:
         assert job.state("first", 0.5, 10.0) == (0.25, 30.0)  # twice as slow: 15 s of expected work are left
 
 
+def test_a_stage_that_was_to_take_no_time_says_nothing_of_the_rest(clock: Clock) -> None:
+    with Job({"first": 0.0, "second": 10.0}) as job:
+        found = job.state("first", 1.0, 3.0)
+    assert found is not None
+    assert round(found[1], 1) == 10.0
+
+
 def test_what_the_job_does_not_know_says_nothing_of_it(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with Job({"first": 10.0}), Progress("other", 1) as bar:
         bar.advance()
