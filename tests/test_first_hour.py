@@ -15,6 +15,7 @@ import socket
 import struct
 import subprocess
 import termios
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -60,34 +61,43 @@ class Terminal:
         added = {"PATH": f"{clone}/bin:{os.environ['PATH']}", "REFUSAL_ROLLOUT_CACHE": str(here / "cache"), "TERM": "xterm"}
         self.environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | added
 
-    def start(self, line: str) -> tuple[subprocess.Popen[bytes], int]:
+    def start(self, line: str) -> "Shown":
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         options = {"cwd": self.here, "env": self.environment, "start_new_session": True}
         process = subprocess.Popen(["bash", "-c", line], stdin=slave, stdout=slave, stderr=slave, **options)
         os.close(slave)
-        return process, master
+        return Shown(process, master)
 
     def typed(self, line: str, expected: int = 0) -> str:
         started = time.monotonic()
-        process, master = self.start(line)
-        text = read_all(master)
-        status = process.wait(60)
+        shown = self.start(line)
+        status = shown.process.wait(900)
+        text = shown.text()
         print(f"\n$ {line}\n{text}[{time.monotonic() - started:.0f} s, exit status {status}]")
         assert status == expected
         assert "Traceback" not in text
         return text
 
 
-def read_all(master: int) -> str:
-    """What a terminal shows in the end: a line that was written over is gone."""
-    found = bytearray()
-    with contextlib.suppress(OSError):  # the other end is closed
-        while part := os.read(master, 65536):
-            found += part
-    os.close(master)
-    lines = found.decode().replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rpartition("\r\x1b[K")[2] for line in lines)
+class Shown:
+    """A command in the terminal. What it prints is read all the time: a full terminal would hold it up."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process, self.master, self.found = process, master, bytearray()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(self.master, 65536):
+                self.found += part
+
+    def text(self) -> str:
+        """What the terminal shows in the end: a line that was written over is gone."""
+        self.reader.join(20)
+        lines = self.found.decode().replace("\r\n", "\n").split("\n")
+        return "\n".join(line.rpartition("\r\x1b[K")[2] for line in lines)
 
 
 @pytest.fixture(scope="module")
@@ -136,16 +146,16 @@ def test_an_edited_model_is_written_and_served(terminal: Terminal, rolled_out: s
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process, master = terminal.start(f"serve --variant mine --steerable --port {port}")
+    shown = terminal.start(f"serve --variant mine --steerable --port {port}")
     try:
-        with served(process, f"http://127.0.0.1:{port}") as url:
+        with served(shown.process, f"http://127.0.0.1:{port}") as url:
             models = json.load(urllib.request.urlopen(f"{url}/v1/models", timeout=20))
             body = json.dumps({"model": "mine", "prompt": "Is it on?", "max_tokens": 4, "alpha": 0.5}).encode()
             asked = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
             answer = urllib.request.urlopen(asked, timeout=60)
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        print(read_all(master)[-2000:])
+        os.killpg(shown.process.pid, signal.SIGTERM)
+        print(shown.text()[-2000:])
     assert [card["id"] for card in models["data"]] == ["base", "mine"]
     assert answer.headers["x-refusal-variant"].startswith("mine@")
 
