@@ -60,6 +60,7 @@ def test_a_run_has_its_files_and_every_prompt_once_per_variant(finished: Path) -
         "scores.parquet",
         "summary.json",
         "report.html",
+        "report.tex",
         "plots",
     }
     assert {file.name for file in finished.iterdir() if file.name != ".lock"} == files
