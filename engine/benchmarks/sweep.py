@@ -25,9 +25,9 @@ from engine.scoring.run_judge import RunJudge
 from engine.sweep.faithful import elsewhere
 from engine.sweep.grid import Grid
 from engine.sweep.inputs import SweepInputs, check_inputs
-from engine.sweep.run import sweep_identity
 from engine.sweep.screen import SCREEN_SCHEMA, run_screen
 from engine.sweep.search import Search, grids_of_sweep
+from engine.sweep.settings import sweep_identity
 from extraction.prompts import take
 
 PLAIN_EVERY = 3  # variants between two that plain LLM.generate does too

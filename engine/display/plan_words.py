@@ -15,13 +15,13 @@ def plan_view(plan: Row) -> View:
     what = f"{config['variant']}: {config['model']['path']} in {config['model']['dtype']}."
     rough = any(stage["basis"] == "rough" for stage in plan["stages"])
     time = f"Time: about {duration(plan['seconds'])} on this machine" + (
-        "; rough, since this model has not run here." if rough else ", by what ran here before."
+        "; rough, as this model has not run all of it here." if rough else ", by what ran here before."
     )
     return [what, table, disk, *_judge(plan["judge"]), time, "Nothing was written or sent. bin/config shows every setting."]
 
 
 def _cells(stage: Row) -> list[str]:
-    most = "at most " if stage["name"] in ("rollouts", "race", "selection", "test") else ""
+    most = "at most " if stage["name"].startswith("rollouts") else ""
     tokens = f"{most}{stage['tokens']:,}" if stage["name"] != "scores" else "-"
     seconds = "-" if stage["state"] == "done" else f"{duration(stage['seconds'])}"
     return [stage["name"], stage["state"], stage["amount"], tokens, seconds]

@@ -26,9 +26,12 @@ class Job:
     the pace corrects what was expected of the rest.
     """
 
-    def __init__(self, expected: Mapping[str, float]) -> None:
+    def __init__(self, expected: Mapping[str, float], rows: Mapping[str, int] | None = None) -> None:
+        """rows: of a stage that is done in several parts, each with a Progress of its own."""
         self._expected = {name: max(seconds, 1e-3) for name, seconds in expected.items()}
+        self._rows = dict(rows or {})
         self._done: dict[str, float] = {}
+        self._before: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> "Job":
         global _job
@@ -39,13 +42,21 @@ class Job:
         global _job
         _job = None
 
-    def state(self, stage: str, share: float, seconds: float) -> tuple[float, float] | None:
-        """The share of the job that is done and the seconds left, `share` of a stage being done after `seconds`.
+    def finish(self, stage: str, rows: int, seconds: float) -> None:
+        """A part of a stage is over."""
+        before = self._before.get(stage, (0, 0.0))
+        self._before[stage] = before[0] + rows, before[1] + seconds
+
+    def state(self, stage: str, rows: int, total: int, seconds: float) -> tuple[float, float] | None:
+        """The share of the job that is done and the seconds left: `rows` of `total` in a part of a stage after `seconds`.
 
         None for a stage that the job does not know.
         """
         if stage not in self._expected:
             return None
+        before, took = self._before.get(stage, (0, 0.0))
+        share = min((before + rows) / max(self._rows.get(stage, total), 1), 1.0)
+        seconds += took
         self._done[stage] = share
         done = sum(share * self._expected[name] for name, share in self._done.items())
         rest = sum(self._expected.values()) - done
@@ -74,6 +85,8 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._show(end="\n")
+        if _job is not None:
+            _job.finish(self.label, self.rows, self.seconds)
 
     def advance(self, rows: int = 1, tokens: int = 0) -> None:
         """Count what is finished; rows that come together, as a batch's do, are one report."""
@@ -114,7 +127,7 @@ class Progress:
 
     def _of_job(self, seconds: float) -> list[str]:
         """How far the whole job is, with a bar on a terminal."""
-        found = _job.state(self.label, self.rows / max(self.total, 1), seconds) if _job is not None else None
+        found = _job.state(self.label, self.rows, self.total, seconds) if _job is not None else None
         if found is None:
             return []
         share, left = found

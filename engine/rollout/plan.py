@@ -39,6 +39,7 @@ class Stage:
     tokens: int
     seconds: float
     basis: str
+    rows: int = 0
 
 
 @dataclass
@@ -129,10 +130,12 @@ def begin(session: Session, command: str, path: Path, needed: int) -> Plan:
     return Plan(command, str(path), shown, needed_bytes=needed, free_bytes=free_bytes(path))
 
 
-def add(plan: Plan, session: Session, stage: str, done: bool, amount: str, tokens: int) -> None:
-    """Add a stage with the time that it takes here."""
+def add(
+    plan: Plan, session: Session, stage: str, done: bool, amount: str, tokens: int, *, name: str | None = None, rows: int = 0
+) -> None:
+    """Add a stage with the time that it takes here; `name` is what this part of it is called."""
     seconds, basis = (0.0, "") if done else timings.seconds_for(session, stage, tokens)
-    plan.stages.append(Stage(stage, DONE if done else TO_DO, amount, tokens, round(seconds, 1), basis))
+    plan.stages.append(Stage(name or stage, DONE if done else TO_DO, amount, tokens, round(seconds, 1), basis, rows))
 
 
 def finished_files(path: Path, identity: Mapping[str, Any]) -> set[str]:

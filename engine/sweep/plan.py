@@ -3,22 +3,33 @@
 import math
 from pathlib import Path
 
+from engine.configs.conditions import check_one_condition
 from engine.configs.schema import RunConfig, SweepConfig
+from engine.display.progress import Job
 from engine.rollout.plan import Plan, add, begin, check_only, judging
 from engine.runs import timings
 from engine.runs.files import MANIFEST, SUMMARY
 from engine.runs.requests import DECLINED
-from engine.runs.run_dir import is_finished
+from engine.runs.run_dir import check_run_dir, is_finished
 from engine.runs.selection import of_training_kinds, with_selection
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.sweep.halving import rounds
 from engine.sweep.inputs import SweepInputs, check_grid, check_inputs, grid_layers, listed_subspaces, top_sizes
-from engine.sweep.run import BYTES_PER_ROW, EXPECTED_RESPONSES, check_settings, sweep_identity, tested_requests, with_controls
+from engine.sweep.settings import (
+    BYTES_PER_ROW,
+    EXPECTED_RESPONSES,
+    check_settings,
+    sweep_identity,
+    tested_requests,
+    with_controls,
+)
 
 
 def plan_sweep(config: RunConfig, path: Path) -> Plan:
     """What bin/sweep would do in `path`. Raises, as the sweep itself would, for what cannot run; nothing is written or sent."""
+    check_one_condition(config, "A sweep")
+    check_run_dir(path)
     config, pairs = with_selection(with_controls(config))
     session = check_only(config, layers=False)
     inputs = SweepInputs(of_training_kinds(session, pairs), tested_requests(session))
@@ -55,13 +66,21 @@ def _add_stages(plan: Plan, session: Session, inputs: SweepInputs, *, done: bool
     selected = searches * ((singles if config.exhaustive else config.finalists) + _subspaces(config) + 1)
     _generate(plan, session, "selection", selected * chosen, most, done=done)
     _generate(plan, session, "test", (finalists + searches) * len(inputs.test), most, done=done)
-    read = (selected * chosen + (finalists + searches) * len(inputs.test)) * round(most + length)
-    add(plan, session, timings.LIKELIHOODS, done, "their responses", read)
+    for name, rows in (("selection", selected * chosen), ("test", (finalists + searches) * len(inputs.test))):
+        tokens, label = rows * round(most + length), f"likelihoods ({name})"
+        add(plan, session, timings.LIKELIHOODS, done, f"{rows} responses", tokens, name=label, rows=rows)
 
 
 def _generate(plan: Plan, session: Session, name: str, rows: int, most: int, *, done: bool) -> None:
-    add(plan, session, timings.ROLLOUTS, done, f"{rows} responses", rows * most)
-    plan.stages[-1].name = name
+    add(plan, session, timings.ROLLOUTS, done, f"{rows} responses", rows * most, name=f"rollouts ({name})", rows=rows)
+
+
+def job_of(session: Session, inputs: SweepInputs, path: Path) -> Job:
+    """The stages of a sweep whose inputs were looked at, as its progress names them."""
+    plan = begin(session, "bin/sweep", path, 0)
+    _add_stages(plan, session, inputs, done=False)
+    seconds = {stage.name: stage.seconds for stage in plan.stages}
+    return Job(seconds, {stage.name: stage.rows for stage in plan.stages if stage.rows})
 
 
 def _raced(config: SweepConfig, prompts: int) -> int:

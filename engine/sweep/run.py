@@ -7,25 +7,27 @@ from engine.configs.conditions import check_one_condition
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.environment import has_gpu
-from engine.errors import EngineError
 from engine.evaluate.placement import choose_engines
-from engine.paths import file_hash
 from engine.report.page import refresh
 from engine.rollout.stages import read_summary
 from engine.runs.files import SWEEP_RUN, TIMING
 from engine.runs.json_reader import read_json
-from engine.runs.kinds import TEST, name_near_duplicates
+from engine.runs.kinds import name_near_duplicates
 from engine.runs.machine import check_machine
-from engine.runs.requests import DECLINED, Request
 from engine.runs.run_dir import check_run_dir, check_space, is_finished, open_run_dir
 from engine.runs.selection import of_training_kinds, texts_of, with_selection
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.sweep.inputs import SweepInputs, check_grid, check_inputs
-from extraction.prompts import resolve
-
-BYTES_PER_ROW = 4096
-EXPECTED_RESPONSES = 1000  # a sweep has thousands: what judges them is worth its start
+from engine.sweep.plan import job_of
+from engine.sweep.settings import (
+    BYTES_PER_ROW,
+    EXPECTED_RESPONSES,
+    check_settings,
+    sweep_identity,
+    tested_requests,
+    with_controls,
+)
 
 
 def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clean: bool = False) -> dict[str, Any]:
@@ -60,40 +62,10 @@ def run_sweep(config: RunConfig, path: Path, *, engines: int | None = None, clea
         if not is_finished(path, identity) or _is_made_again(read_summary(run_dir)):
             from engine.sweep.conduct import conduct
 
-            conduct(session, run_dir, inputs, chosen.count, judge.grader)
+            with job_of(session, inputs, path):
+                conduct(session, run_dir, inputs, chosen.count, judge.grader)
         refresh(run_dir)
         return read_summary(run_dir) | {"timing": read_json(run_dir.file(TIMING))}
-
-
-def tested_requests(session: Session) -> list[Request]:
-    """The requests that confirm: of the declined kind, and of kinds that chose nothing."""
-    return [request for request in session.requests if (request.kind, request.split) == (DECLINED, TEST)]
-
-
-def check_settings(session: Session) -> None:
-    """Raise EngineError for settings of a run that a sweep has no use for."""
-    if session.config.directions.file is not None:
-        raise EngineError("A sweep extracts directions of its own at every layer. Leave directions.file out.")
-    session.check_swappable()
-
-
-def with_controls(config: RunConfig) -> RunConfig:
-    """The configuration with its number of controls settled: 20 of each sort on a GPU, 2 without one."""
-    if config.sweep.controls is not None:
-        return config
-    return config.model_copy(update={"sweep": config.sweep.model_copy(update={"controls": 20 if has_gpu() else 2})})
-
-
-def sweep_identity(session: Session, judge: RunJudge) -> dict[str, Any]:
-    """A sweep's identity: the run's, with what is tried and who chooses."""
-    data = session.config.data
-    identity = session.identity
-    hashes = dict(identity["data_hashes"])
-    if data.selection_pairs is not None:
-        hashes["selection_pairs"] = file_hash(resolve(data.selection_pairs))
-    config = session.config.model_dump(mode="json")
-    config["estimator"] = config.pop("directions")["estimator"]  # layers and positions are a sweep's own
-    return {**identity, "config": config, "data_hashes": hashes, "judge": judge.identity}
 
 
 def _is_made_again(summary: dict[str, Any]) -> bool:

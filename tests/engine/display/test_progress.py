@@ -88,14 +88,23 @@ def test_a_stage_says_how_far_the_whole_job_is(clock: Clock, capsys: pytest.Capt
 
 def test_a_pace_that_was_not_expected_corrects_the_rest(clock: Clock) -> None:
     with Job({"first": 10.0, "second": 10.0}) as job:
-        assert job.state("first", 0.5, 10.0) == (0.25, 30.0)  # twice as slow: 15 s of expected work are left
+        assert job.state("first", 5, 10, 10.0) == (0.25, 30.0)  # twice as slow: 15 s of expected work are left
 
 
 def test_a_stage_that_was_to_take_no_time_says_nothing_of_the_rest(clock: Clock) -> None:
     with Job({"first": 0.0, "second": 10.0}) as job:
-        found = job.state("first", 1.0, 3.0)
+        found = job.state("first", 1, 1, 3.0)
     assert found is not None
     assert round(found[1], 1) == 10.0
+
+
+def test_a_stage_in_parts_is_done_with_its_last(clock: Clock) -> None:
+    with Job({"race": 40.0}, {"race": 40}) as job:
+        for part in range(2):
+            with Progress("race", 10) as bar:
+                clock.now = 10.0 * (part + 1)
+                bar.advance(10)
+        assert job.state("race", 10, 20, 10.0) == (0.75, 10.0)
 
 
 def test_what_the_job_does_not_know_says_nothing_of_it(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
