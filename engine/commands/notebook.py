@@ -46,8 +46,9 @@ OWN = "own"  # the kind and split of prompts that are not the configuration's
 class Rates:
     """One judge's figures of one variant on one kind of request.
 
-    `n` responses were given, `missing` of them have no score, `empty` and `truncated` stay in `n`. `n_declined` is the responses
-    that the judge said declined or not. An Estimate has a value and the ends of its 95 % interval, with the kind as the unit.
+    `condition` is the label of how requests were asked, "" without --vary. `n` responses were given, `missing` of them have no
+    score, `empty` and `truncated` stay in `n`. `n_declined` is the responses that the judge said declined or not. An Estimate
+    has a value and the ends of its 95 % interval, with the kind as the unit.
 
     `outcomes` counts what became of the requests; None where the judge does not say. `kinds` is how many kinds of prompt there
     are. `icc` says how far prompts of one kind resemble each other, `effective_n` how many independent prompts they are worth.
@@ -62,6 +63,7 @@ class Rates:
     form: str
     split: str
     kind: str
+    condition: str
     n: int
     missing: int
     n_declined: int

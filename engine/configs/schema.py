@@ -183,11 +183,6 @@ class RunConfig(Section):
     """Factors of how test requests are asked, each with its levels by label: bin/rollout asks all of them under every
     combination. Directions come of the configuration itself."""
 
-    @model_serializer(mode="wrap")
-    def _without_what_does_not_vary(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs made before there were conditions have their identity still."""
-        return {key: value for key, value in serialize(self).items() if key != "vary" or value}
-
     @field_validator("vary")
     @classmethod
     def _two_levels(cls, factors: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -205,9 +200,9 @@ class RunConfig(Section):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_checkpoint(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Runs made before a checkpoint could be a variant have their identity still."""
-        return {key: value for key, value in serialize(self).items() if (key, value) != ("checkpoint", None)}
+    def _without_what_is_not_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs made before there were conditions, or a checkpoint could be a variant, have their identity still."""
+        return {key: value for key, value in serialize(self).items() if key not in ("vary", "checkpoint") or value}
 
     @model_validator(mode="after")
     def _sweep_keeps_norms_whole(self) -> "RunConfig":

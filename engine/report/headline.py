@@ -46,6 +46,7 @@ def _figures(run: RunData) -> tuple[Row | None, list[Row]]:
     """A run's base and variants on the requests of the declined kind, by its first judge."""
     judge = run.summary["judges"][0]["name"]
     own = [row for row in run.summary["figures"] if (row["judge"], row["kind"], row["split"]) == (judge, "declined", "test")]
+    own = [row for row in own if row.get("condition") == own[0].get("condition")]  # of several the first
     base = next((row for row in own if row["form"] == "base"), None)
     return base, [row for row in own if row["form"] != "base"]
 

@@ -45,10 +45,10 @@ def content(out: Path) -> dict[str, Any]:
     """What of a command's files does not differ from time to time."""
     found: dict[str, Any] = {}
     if (out / "run" / ROLLOUTS).is_file():
-        found["rollouts"] = pd.read_parquet(out / "run" / ROLLOUTS).astype(str).values.tolist()
+        found["rollouts"] = pd.read_parquet(out / "run" / ROLLOUTS).fillna("").astype(str).values.tolist()
     if (out / "run" / SCORES).is_file():
         scores = pd.read_parquet(out / "run" / SCORES)
-        found["scores"] = scores[["variant_hash", "prompt_id", "compliance", "coherence"]].astype(str).values.tolist()
+        found["scores"] = scores[["variant_hash", "prompt_id", "compliance", "coherence"]].fillna("").astype(str).values.tolist()
     if (out / "edited").is_dir():
         found["weights"] = (out / "edited" / "model.safetensors").read_bytes().hex()
     found["files"] = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if "plots" not in path.parts)

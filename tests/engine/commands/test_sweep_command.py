@@ -245,7 +245,14 @@ def test_an_unreachable_ray_address_is_an_error_before_a_model_loads(tmp_path: P
 
 def test_a_model_without_a_file_takes_its_name_and_its_flags() -> None:
     done = run(
-        sweep("--model=embedded:smollm2-135m-instruct", "--pairs=embedded:train_pairs", "--layers=3-5", "--dry-run", "--json")
+        sweep(
+            "--model=embedded:smollm2-135m-instruct",
+            "--pairs=embedded:train_pairs",
+            "--layers=3-5",
+            "--subspaces=none",
+            "--dry-run",
+            "--json",
+        )
     )
     config = json.loads(done.stdout)["config"]
     assert config["variant"] == "smollm2-135m-instruct" and config["sweep"]["layers"] == [3, 4, 5]

@@ -1,5 +1,9 @@
 """A finished run directory with no model behind it, whose text attacks the page that shows it."""
 
+import base64
+import gzip
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,12 @@ from engine.runs.schemas import ROLLOUT_SCHEMA, SCORE_SCHEMA
 SCRIPT = "</script><script>document.title='taken over'</script><img src=x onerror=\"document.title='taken over'\">"
 Row = dict[str, Any]
 RATES = ("declined", "complied", "compliance", "coherence", "product", "product_of_means")
+
+
+def unpacked(page: Path) -> list[Row]:
+    """The data of each run of a page, as gzip and JSON read it."""
+    holders = re.findall(r'<script type="application/gzip" class="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    return [json.loads(gzip.decompress(base64.b64decode(holder))) for holder in holders]
 
 
 def estimate(value: float) -> Row:

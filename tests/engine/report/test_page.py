@@ -1,7 +1,5 @@
 """The page: self-contained, safe against what responses say, and clicked through in a real browser."""
 
-import base64
-import gzip
 import json
 import re
 import shutil
@@ -26,7 +24,7 @@ from engine.report.headline import headline
 from engine.report.page import write_report
 from engine.report.tables import model_table, sufficient
 from tests.browser import chromium, open_page
-from tests.engine.report.made import SCRIPT, estimate, make_run
+from tests.engine.report.made import SCRIPT, estimate, make_run, unpacked
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
@@ -46,12 +44,6 @@ def page(run_dir: Path) -> Path:
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on the user's own requests, whose responses are hidden at first."""
     return make_run(tmp_path_factory.mktemp("runs") / "own", requests="/data/requests.csv")
-
-
-def unpacked(page: Path) -> list[dict[str, Any]]:
-    """The data of each run, as gzip and JSON read it."""
-    holders = re.findall(r'<script type="application/gzip" class="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    return [json.loads(gzip.decompress(base64.b64decode(holder))) for holder in holders]
 
 
 def test_the_page_asks_for_nothing_outside_itself(page: Path) -> None:

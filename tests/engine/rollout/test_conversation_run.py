@@ -16,6 +16,7 @@ from engine.runs.session import Session
 from extraction.conversations import Conversation
 from extraction.errors import ExtractionError
 from extraction.files import read_metadata
+from tests.engine.report.made import unpacked
 from tests.small_run import SmallReplica, config_of, make_inputs
 
 SYSTEM = {"role": "system", "content": "You sell keys."}
@@ -111,7 +112,8 @@ def test_every_response_is_judged(finished: tuple[Path, Listening, Session]) -> 
 
 
 def test_the_report_shows_the_system_text(finished: tuple[Path, Listening, Session]) -> None:
-    assert "You sell keys." in (finished[0] / "report.html").read_text()
+    (data,) = unpacked(finished[0] / "report.html")
+    assert any("You sell keys." in prompt["text"] for prompt in data["prompts"])
 
 
 def test_a_runs_system_text_reaches_every_plain_prompt(inputs: Path) -> None:
