@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 JOBS = ("rollout", "judge", "report", "edit")
+LONG = ("rollout", "edit")  # half a minute each
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EINTR)
 
 
@@ -36,7 +37,7 @@ def faulted(library: Path, folder: Path, job: str, code: int, *, once: bool, ste
     return dict(found)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [pytest.param(job, marks=pytest.mark.slow if job in LONG else ()) for job in JOBS])
 def test_a_full_disk_is_one_message_and_the_rest_is_made_later(library: Path, tmp_path: Path, job: str) -> None:
     assert faulted(library, tmp_path, job, errno.ENOSPC, once=False, step=17)["wrong"] == []
 

@@ -18,6 +18,7 @@ def test_four_engines_of_which_one_is_killed_give_every_row_once(smollm2_dir: Pa
     assert found["judge_core_seconds"] > 0 and found["driver_rows_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_rules_in_ray_tasks_grade_as_rules_in_this_process() -> None:
     import ray
 

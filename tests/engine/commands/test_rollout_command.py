@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from tests.commands import ran
 from tests.served import serve
 from tests.waiting import wait_for
 
@@ -80,7 +81,7 @@ def test_a_run_has_its_files_and_every_prompt_once_per_variant(finished: Path) -
 def test_a_second_run_returns_at_once_with_the_same_summary(finished: Path) -> None:
     before = (finished / "rollouts.parquet").stat().st_mtime_ns
     started = time.monotonic()
-    done = run(rollout(finished))
+    done = ran("rollout", *rollout(finished)[3:])
     print(done.stdout, f"{time.monotonic() - started:.1f} s")
     assert done.returncode == 0 and "NOT a language model" in done.stdout
     assert "starting vLLM" not in done.stderr
@@ -88,7 +89,7 @@ def test_a_second_run_returns_at_once_with_the_same_summary(finished: Path) -> N
 
 
 def test_another_configuration_is_refused_in_a_finished_run(finished: Path) -> None:
-    done = run(rollout(finished, "--alpha", "0.5"))
+    done = ran("rollout", *rollout(finished, "--alpha", "0.5")[3:])
     assert done.returncode == 2
     assert "config.edit.alpha: 1.0 -> 0.5" in done.stderr and "--clean" in done.stderr
 

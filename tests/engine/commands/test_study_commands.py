@@ -149,7 +149,7 @@ def test_every_direction_goes_through_the_same_edit_with_controls_beside(extract
 
 def test_a_second_extract_answers_from_what_is_there(extracted: Row, settings: list[str]) -> None:
     started = time.monotonic()
-    again = run("extract", *settings)  # asked for less: what an earlier call measured stays
+    again = ran("extract", *settings)  # asked for less: what an earlier call measured stays
     seconds = time.monotonic() - started
     print(again.stdout[-600:], f"{seconds:.1f} s")
     assert again.returncode == 0 and "stage: geometry" not in again.stderr
@@ -294,7 +294,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(tmp_path: Path, module: str
 
 
 def test_a_direction_for_another_width_is_refused(extracted: Row, settings: list[str], llama_dir: Path) -> None:
-    done = run("transfer", *settings, "--to", str(llama_dir))
+    done = ran("transfer", *settings, "--to", llama_dir)
     assert (
         done.returncode == 2 and "hidden size 48; the directions of embedded:smollm2-135m-instruct have width 576" in done.stderr
     )

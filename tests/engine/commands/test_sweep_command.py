@@ -165,13 +165,13 @@ def test_every_variant_that_was_confirmed_or_is_on_the_front_is_a_file_of_its_ow
 
 @pytest.mark.engine
 def test_a_second_run_prints_the_same_and_starts_nothing(finished: Path, selection: str) -> None:
-    done = run(sweep(*SMALL, "--selection", selection, "--out", str(finished)))
+    done = ran("sweep", *SMALL, "--selection", selection, "--out", finished)
     print(done.stdout)
     assert "bound by the engine" in done.stdout
     assert done.returncode == 0 and "starting vLLM" not in done.stderr
     for name in ("product_by_layer.png", "screen_by_layer.png", "front.png"):
         assert (finished / name).stat().st_size > 10_000
-    other = run(sweep(*SMALL, "--selection", selection, "--out", str(finished), "--alphas", "0.5"))
+    other = ran("sweep", *SMALL, "--selection", selection, "--out", finished, "--alphas", "0.5")
     assert other.returncode == 2 and "config.sweep.alphas: [1.0] -> [0.5]" in other.stderr
 
 
@@ -244,18 +244,10 @@ def test_an_unreachable_ray_address_is_an_error_before_a_model_loads(tmp_path: P
 
 
 def test_a_model_without_a_file_takes_its_name_and_its_flags() -> None:
-    done = run(
-        sweep(
-            "--model=embedded:smollm2-135m-instruct",
-            "--pairs=embedded:train_pairs",
-            "--layers=3-5",
-            "--subspaces=none",
-            "--dry-run",
-            "--json",
-        )
-    )
-    config = json.loads(done.stdout)["config"]
-    assert config["variant"] == "smollm2-135m-instruct" and config["sweep"]["layers"] == [3, 4, 5]
+    flags = ["--model=embedded:smollm2-135m-instruct", "--pairs=embedded:train_pairs", "--layers=3-5", "--subspaces=none"]
+    config = json.loads(ran("sweep", *flags, "--dry-run", "--json").stdout)["config"]
+    assert config["variant"] == "smollm2-135m-instruct"
+    assert config["sweep"]["layers"] == [3, 4, 5]
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ ONE = ("one rank", {"distributed_executor_backend": "uni"}, {})
 TWO = ("two ranks", {"distributed_executor_backend": "mp", "tensor_parallel_size": 2}, {"VLLM_CPU_SIM_MULTI_NUMA": "1"})
 
 
-@pytest.fixture(scope="module", params=[pytest.param(ONE, id=ONE[0]), pytest.param(TWO, id=TWO[0], marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[pytest.param(each, id=each[0], marks=pytest.mark.slow) for each in (ONE, TWO)])
 def found(request: pytest.FixtureRequest, folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     _, vllm, environment = request.param
     script = tmp_path_factory.mktemp("driver") / "driver.py"

@@ -134,6 +134,7 @@ def test_examples_are_counted_where_they_come_from(tmp_path: Path, capsys: pytes
     assert "arc_easy is asked without examples" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_patterns_files_and_a_users_folder_name_tasks(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "rows.jsonl", [{"q": "One?", "a": "1"}, {"q": "Two?", "a": "2"}])
     text = f"""task: NAME

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.engine.commands.judged import KEY_VARIABLE, command, environment, judge_file, process, run
+from tests.engine.commands.judged import KEY_VARIABLE, ROOT, command, environment, judge_file, process, run
 from tests.judging.chaos import KEY, Chaos
 from tests.served import serve
 
@@ -53,7 +53,8 @@ def test_a_judge_that_refuses_shows_before_a_model_is_loaded(tmp_path: Path, smo
         assert done.returncode == 2 and "no such model or address" in done.stderr
         keyless = run(tmp_path, "rollout", *arguments, **{KEY_VARIABLE: ""})
         assert keyless.returncode == 2 and KEY_VARIABLE in keyless.stderr
-        local = run(tmp_path, "sweep", *VARIANT, "--model", smollm2_dir, "--judge", "local")
+        there = {"REFUSAL_ROLLOUT_CACHE": str(ROOT / ".cache")}  # with the local judge's model in it
+        local = run(tmp_path, "sweep", *VARIANT, "--model", smollm2_dir, "--judge", "local", **there)
         assert local.returncode == 2 and "A sweep needs its judge while its engine runs" in local.stderr
     assert not (tmp_path / "run").exists() and not (tmp_path / "runs").exists()
 

@@ -18,6 +18,7 @@ def test_a_rubric_without_a_section_cannot_be_asked_section_by_section() -> None
         sections_of("## Compliance\n1 yes\n## Coherence\n1 yes\n")
 
 
+@pytest.mark.slow
 @pytest.mark.engine
 def test_the_embedded_model_grades_by_odds_and_the_second_time_from_the_cache(
     smollm2_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
