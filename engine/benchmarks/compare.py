@@ -18,7 +18,7 @@ from engine.display.progress import say
 from engine.environment import describe
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
-from engine.runs.inputs import model_name
+from engine.runs.of_config import model_name
 from engine.runs.session import Session
 from engine.sweep.faithful import elsewhere
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from engine.configs.schema import RunConfig
 from engine.environment import describe
 from engine.rollout.directions import transformers_model
-from engine.runs.inputs import model_name
+from engine.runs.of_config import model_name
 from engine.runs.session import Session
 from extraction.directions import group_means
 from extraction.hooks import ResidualCapture, decoder_body

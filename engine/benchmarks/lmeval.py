@@ -22,7 +22,7 @@ from engine.paths import PROJECT_DIR
 from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import model_name
+from engine.runs.of_config import model_name
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import Row
 from engine.runs.session import Session

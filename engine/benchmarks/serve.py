@@ -22,7 +22,7 @@ from engine.environment import describe, has_gpu
 from engine.errors import EngineError
 from engine.paths import PROJECT_DIR
 from engine.rollout.variants import open_sessions
-from engine.runs.inputs import model_name
+from engine.runs.of_config import model_name
 from engine.runs.schemas import Row
 from engine.runs.session import Session
 from engine.serving.checks import KEY_VARIABLE, ServeOptions

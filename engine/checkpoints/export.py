@@ -18,7 +18,8 @@ from engine.models.variant import Variant
 from engine.rollout.directions import check_directions, ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import RunInputs, check_has_directions, given_layers, model_name
+from engine.runs.inputs import RunInputs
+from engine.runs.of_config import check_has_directions, given_layers, model_name
 from engine.runs.recipe import recipe_of
 from engine.runs.run_dir import RunDir, open_for_directions
 from engine.runs.session import Session

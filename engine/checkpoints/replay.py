@@ -25,7 +25,7 @@ from engine.models.locate import open_model
 from engine.paths import file_hash
 from engine.rollout.directions import extract_configured
 from engine.rollout.variants import variant_of
-from engine.runs.inputs import given_layers
+from engine.runs.of_config import given_layers
 from engine.runs.recipe import check_recipe
 from engine.runs.session import Session
 from extraction.prompts import resolve

@@ -19,7 +19,7 @@ from engine.models.variant import Variant
 from engine.paths import PROJECT_DIR, write_json
 from engine.runs import parquet
 from engine.runs.files import BENCH, BENCH_ROWS
-from engine.runs.inputs import model_name
+from engine.runs.of_config import model_name
 from engine.runs.schemas import Row
 from engine.runs.session import Session
 

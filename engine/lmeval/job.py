@@ -16,9 +16,9 @@ from engine.report.page import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
 from engine.runs import parquet_reader
 from engine.runs.files import BENCH, BENCH_ROWS, MANIFEST, ROLLOUTS, SUMMARY, headed
-from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
 from engine.runs.manifest import read_manifest
+from engine.runs.of_config import given_layers
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row
 from engine.runs.session import Session

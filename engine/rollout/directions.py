@@ -12,7 +12,8 @@ from engine.errors import EngineError
 from engine.paths import copy_file, shorten, user_path
 from engine.runs import timings
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import RunInputs, model_name
+from engine.runs.inputs import RunInputs
+from engine.runs.of_config import model_name
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
 from extraction.errors import ExtractionError

@@ -12,9 +12,9 @@ from engine.rollout.directions import check_given_directions
 from engine.runs import timings
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, MANIFEST, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.identity import check_same
-from engine.runs.inputs import given_layers
 from engine.runs.machine import check_machine
 from engine.runs.manifest import read_manifest
+from engine.runs.of_config import given_layers
 from engine.runs.requests import Request
 from engine.runs.run_dir import RunDir, check_run_dir, check_space
 from engine.runs.selection import check_tested_apart

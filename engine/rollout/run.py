@@ -11,9 +11,9 @@ from engine.report.page import refresh
 from engine.rollout.directions import check_given_directions
 from engine.rollout.plan import BYTES_PER_ROW, expected_seconds
 from engine.rollout.stages import run_all
-from engine.runs.inputs import given_layers
 from engine.runs.kinds import name_near_duplicates
 from engine.runs.machine import check_machine
+from engine.runs.of_config import given_layers
 from engine.runs.run_dir import check_run_dir, check_space, is_finished, open_run_dir
 from engine.runs.selection import check_tested_apart, texts_of
 from engine.runs.session import Session

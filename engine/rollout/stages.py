@@ -15,8 +15,8 @@ from engine.rollout.variants import load_variant
 from engine.runs import parquet, timings
 from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
 from engine.runs.identity import computed
-from engine.runs.inputs import model_name
 from engine.runs.json_reader import read_json
+from engine.runs.of_config import model_name
 from engine.runs.parquet_reader import count_rows
 from engine.runs.requests import Request, sample_of
 from engine.runs.run_dir import RunDir

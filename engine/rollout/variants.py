@@ -10,7 +10,7 @@ from engine.errors import EngineError
 from engine.paths import default_run_dir, hash_of
 from engine.rollout.directions import ensure_directions
 from engine.runs.files import DIRECTIONS
-from engine.runs.inputs import check_has_directions, given_layers
+from engine.runs.of_config import check_has_directions, given_layers
 from engine.runs.run_dir import OtherDirectionsError, RunDir, open_for_directions
 from engine.runs.session import Session
 

@@ -3,17 +3,13 @@
 Everything that can be checked without a model is checked while this is made.
 """
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from editing.checkpoint import Checkpoint
-from editing.errors import EditError
-from editing.plan import EditPlan, Scope, plan_edit
+from editing.plan import EditPlan, plan_edit
 from engine.configs.conditions import conditions_of
-from engine.configs.load import variant_names
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
@@ -24,11 +20,10 @@ from engine.models.locate import checkpoint_hash, open_model
 from engine.models.thinking import Thinking
 from engine.models.tokenizer import open_renderer, rendering_files
 from engine.models.window import check_engine_window, window_of
-from engine.paths import shorten
+from engine.runs.of_config import doctor_knows, given_layers, scope_of, with_dtype
 from engine.runs.renderings import Renderings
 from engine.runs.requests import ANSWERABLE, DECLINED, Request, read_prompts, sampled, under
 from extraction.conversations import has_system
-from extraction.errors import ExtractionError
 from extraction.positions import expand_positions, is_generated, offset_of, offsets_of
 from extraction.prompts import resolve
 from extraction.thinking import written_markers
@@ -265,57 +260,3 @@ class RunInputs:
     def _renderings(self) -> Renderings:
         models = {label: with_dtype(own, self.config.model.dtype).model for label, own in self.under.items()}
         return Renderings(self.checkpoint, {**models, "": self.config.model}, lambda: self.renderer)
-
-
-@contextlib.contextmanager
-def doctor_knows(model: str) -> Iterator[None]:
-    """Add to a refusal of a model's folder where to learn more of it."""
-    try:
-        yield
-    except (EditError, EngineError, ExtractionError) as error:
-        raise type(error)(f"{error}\nbin/doctor {model} tells more of this model.") from error
-
-
-def with_dtype(config: RunConfig, dtype: str) -> RunConfig:
-    """The configuration with model.dtype resolved."""
-    return config.model_copy(update={"model": config.model.model_copy(update={"dtype": dtype})})
-
-
-def given_layers(config: RunConfig) -> list[int]:
-    """The configured layers, whatever the model; none for a checkpoint. Raises EngineError where they are still to be found."""
-    if config.checkpoint is not None:
-        return []
-    layers = config.directions.layers
-    if layers == "sweep":
-        search = f"bin/sweep --variant {config.variant}" if config.variant in variant_names() else "the same flags with bin/sweep"
-        raise EngineError(f"{config.variant} has no published layer. Find one with {search}, or try one now: --layers 14")
-    return layers
-
-
-def check_has_directions(config: RunConfig, command: str) -> None:
-    """Raise EngineError where a variant is a checkpoint of others, which a command has no directions of."""
-    if config.checkpoint is not None:
-        raise EngineError(
-            f"{config.variant} is the checkpoint {config.checkpoint}, and {command} takes a variant with directions. Use it with "
-            "bin/rollout, bin/bench or bin/compare."
-        )
-
-
-def scope_of(config: RunConfig) -> Scope:
-    """The reach of the configured edit: which tensors of which blocks."""
-    edit = config.edit
-    return Scope(
-        embeddings=edit.embeddings,
-        biases=edit.biases,
-        layers=None if edit.layers is None else frozenset(edit.layers),
-        alpha_by_layer=edit.alpha_by_layer,
-        untie=edit.untie,
-    )
-
-
-def model_name(config: RunConfig, base_hash: str) -> str:
-    """How rows and cards name the base: its path's last part or repository, and its hash."""
-    name = (
-        config.model.path if "/" in config.model.path and not Path(config.model.path).exists() else Path(config.model.path).name
-    )
-    return f"{name}@{shorten(base_hash)}"

@@ -3,8 +3,9 @@
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
-from engine.runs.inputs import RunInputs, check_has_directions
+from engine.runs.inputs import RunInputs
 from engine.runs.kinds import AUTO, HELD_OUT, held_out_places, with_kinds
+from engine.runs.of_config import check_has_directions
 from engine.runs.requests import pairs_of
 from extraction.prompts import EMBEDDED_PREFIX, Pair, take
 

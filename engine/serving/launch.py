@@ -22,7 +22,7 @@ from engine.inference.steerable import MAX_RANK, steerable_arguments
 from engine.models.variant import Variant
 from engine.paths import cache_dir, hash_of, write_bytes, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
-from engine.runs.inputs import check_has_directions
+from engine.runs.of_config import check_has_directions
 from engine.runs.session import Session
 from engine.runtime.requests import EMBEDDING, INPUTS, WRITES
 from engine.serving.checks import KEY_VARIABLE, LOOPBACK, ServeOptions, share_for_swaps

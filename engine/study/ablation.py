@@ -13,7 +13,7 @@ from engine.environment import describe
 from engine.evaluate.candidates import RANDOM, SHUFFLED
 from engine.rollout.controls import control_directions
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
-from engine.runs.inputs import given_layers
+from engine.runs.of_config import given_layers
 from engine.runs.requests import ANSWERABLE, DECLINED, Request
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of

@@ -18,7 +18,7 @@ from engine.evaluate.tasks import LocalEngine
 from engine.models.variant import Variant
 from engine.rollout.controls import control_units
 from engine.rollout.directions import pair_responses, streams_at, transformers_model
-from engine.runs.inputs import given_layers
+from engine.runs.of_config import given_layers
 from engine.runs.requests import DECLINED, Request
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import Row

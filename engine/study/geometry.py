@@ -16,7 +16,7 @@ from engine.display.progress import Progress
 from engine.environment import describe
 from engine.rollout.controls import control_directions
 from engine.rollout.directions import base_responses, pair_responses, prompt_streams, streams_at, transformers_model
-from engine.runs.inputs import given_layers, model_name
+from engine.runs.of_config import given_layers, model_name
 from engine.runs.requests import prompts_of
 from engine.runs.schemas import Row
 from engine.study.estimates import OVER_KIND_LABELS, OVER_KIND_SPLITS, OVER_LABELS, OVER_SPLITS, over, table_of

@@ -16,8 +16,8 @@ from engine.report.page import refresh
 from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
 from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed
-from engine.runs.inputs import check_has_directions, given_layers
 from engine.runs.json_reader import read_json
+from engine.runs.of_config import check_has_directions, given_layers
 from engine.runs.run_dir import open_run_dir
 from engine.runs.schemas import Row
 from engine.runs.session import Session

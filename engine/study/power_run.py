@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from engine.errors import EngineError
 from engine.runs import parquet_reader
 from engine.runs.files import ROLLOUTS, SCORES
-from engine.runs.inputs import DECLINED
+from engine.runs.requests import DECLINED
 from engine.runs.run_dir import check_files
 from engine.runs.schemas import Row
 from engine.scoring.summary import mean_of_repeats, read_scores

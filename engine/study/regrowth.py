@@ -16,7 +16,7 @@ from editing.projection import orthonormal_basis
 from engine.environment import describe
 from engine.rollout.controls import control_units
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
-from engine.runs.inputs import given_layers
+from engine.runs.of_config import given_layers
 from engine.runs.requests import DECLINED
 from engine.runs.schemas import Row
 from engine.scoring.calibrations import judge_of

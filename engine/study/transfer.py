@@ -15,7 +15,7 @@ from engine.environment import describe
 from engine.errors import EngineError
 from engine.evaluate.candidates import BASE, SINGLE, Candidate
 from engine.rollout.directions import prompt_streams, streams_at, transformers_model
-from engine.runs.inputs import given_layers, model_name
+from engine.runs.of_config import given_layers, model_name
 from engine.runs.requests import DECLINED
 from engine.runs.schemas import Row
 from engine.runs.session import Session

@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.configs.load import config_toml, model_label
 from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
-from engine.runs.inputs import with_dtype
+from engine.runs.of_config import with_dtype
 from engine.runs.schemas import Row
 from engine.sweep.search import Search
 

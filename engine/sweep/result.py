@@ -12,7 +12,7 @@ from engine.evaluate.candidates import BASE, RANDOM, SHUFFLED, Candidate
 from engine.evaluate.rollouts import Rollouts
 from engine.runs import parquet
 from engine.runs.files import SCORES, SWEEP, SWEEP_RUN, WINNER
-from engine.runs.inputs import model_name
+from engine.runs.of_config import model_name
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import ROLLOUT_KEY, Row, ScoreRow
 from engine.scoring.calibrations import judge_of
