@@ -146,6 +146,7 @@ except EditError as error:
 @pytest.mark.parametrize(
     ("check", "message"), [("early", "No room for"), pytest.param("late", "No space left on device", marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_behind(llama_dir: Path, tmp_path: Path, check: str, message: str) -> None:
     disk = tmp_path / "disk"
     run = run_on_tiny_disk(disk, [sys.executable, "-c", FULL_DISK, str(llama_dir), str(disk), check])

@@ -41,6 +41,7 @@ def judge_at(chaos: Chaos, folder: Path, **options: Any) -> tuple[RemoteJudge, l
     return RemoteJudge("chaos", Asker(endpoint, rubric, folder / "cache.sqlite", starters), rubric), crews
 
 
+@pytest.mark.slow
 def test_actors_judge_as_one_process_does_and_a_lost_one_loses_nothing(tmp_path: Path) -> None:
     items = items_of(1100)
     with Chaos(share=0.15, latency_s=0.3, faults=("500", "disconnect in mid-body", "garbage JSON")) as server:

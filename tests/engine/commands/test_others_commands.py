@@ -1,19 +1,15 @@
 """Commands on other people's work at the command line: bad input gets one message and exit status 2, and nothing is written."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.commands import ran
 
 
 def command(cwd: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", f"engine.commands.{module}", *arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hub")}
-    return subprocess.run(line, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    return ran(module, *arguments, cwd=cwd)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ def edited(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_transformers_opens_the_edited_checkpoint_and_its_card_says_what_was_removed(edited: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(edited, dtype=torch.bfloat16)
     assert model.config.num_hidden_layers == 30

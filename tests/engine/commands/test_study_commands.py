@@ -83,6 +83,7 @@ def streams(smollm2_dir: Path, held_out: str, machine_dtype: torch.dtype) -> dic
     return found
 
 
+@pytest.mark.slow
 def test_separability_on_held_out_pairs_equals_one_prompt_at_a_time(extracted: Row, streams: dict[str, torch.Tensor]) -> None:
     unit = torch.nn.functional.normalize(streams["train declined"].mean(0) - streams["train answered"].mean(0), dim=0)
     declined, answered = ((streams[f"held {side}"] @ unit).numpy() for side in ("declined", "answered"))
@@ -95,6 +96,7 @@ def test_separability_on_held_out_pairs_equals_one_prompt_at_a_time(extracted: R
     assert found["cohens_d"][LAYER]["low"] > extracted["geometry"]["positions"]["last"]["null"][LAYER]["random"]["cohens_d"][1]
 
 
+@pytest.mark.slow
 def test_the_geometry_has_every_part_and_its_numbers_are_possible(extracted: Row) -> None:
     geometry = extracted["geometry"]
     assert list(geometry["positions"]) == ["last", "last_instruction"]
@@ -147,6 +149,7 @@ def test_every_direction_goes_through_the_same_edit_with_controls_beside(extract
     assert rows["mean_difference"]["compliance"]["value"] > rows["base"]["compliance"]["value"] + 0.3
 
 
+@pytest.mark.slow
 def test_a_second_extract_answers_from_what_is_there(extracted: Row, settings: list[str]) -> None:
     started = time.monotonic()
     again = ran("extract", *settings)  # asked for less: what an earlier call measured stays
@@ -255,6 +258,7 @@ def test_directions_go_to_a_sibling_of_the_same_width(
     assert rows["transferred"] > rows["base"] + 0.3
 
 
+@pytest.mark.slow
 def test_the_page_follows_the_studies(extracted: Row, settings: list[str]) -> None:
     page = Path(settings[2]) / "report.html"
     text = page.read_text()
@@ -293,6 +297,7 @@ def test_bad_input_is_one_message_and_leaves_nothing(tmp_path: Path, module: str
     assert not (out / "geometry.json").exists() and not list(out.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_direction_for_another_width_is_refused(extracted: Row, settings: list[str], llama_dir: Path) -> None:
     done = ran("transfer", *settings, "--to", llama_dir)
     assert (

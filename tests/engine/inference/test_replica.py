@@ -212,6 +212,7 @@ def test_nothing_is_generated_after_a_failed_swap(
     assert len(tokens(replica, prompts)) == len(prompts)
 
 
+@pytest.mark.slow
 def test_an_abandoned_generation_leaves_no_requests_behind(replica: Replica, base: Variant, prompts: list[list[int]]) -> None:
     replica.swap(base)
     expected = tokens(replica, prompts)
