@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from editing.plan import Scope
 from engine.configs.schema import SamplingConfig
-from engine.display.progress import say
+from engine.display.progress import Progress, say
 from engine.environment import has_gpu, release_gpu_memory, set_environment
 from engine.errors import EngineError
 from engine.inference.arguments import engine_arguments
@@ -94,6 +94,10 @@ def _responses(
     asked = [ask for side, ask in batches for _ in side]
     stops = set(stop_tokens(session.checkpoint.directory, session.renderer.tokenizer))
     sampling = SamplingConfig(temperature=0, max_tokens=options.max_tokens)
-    found = {one.index: one.token_ids for one in engine.generate(prompts, sampling, asked, together=True)}
+    found: dict[int, list[int]] = {}
+    with Progress("ablation", len(prompts)) as progress:
+        for one in engine.generate(prompts, sampling, asked, together=True):
+            found[one.index] = one.token_ids
+            progress.advance(1, len(one.token_ids))
     said = iter([[token for token in found[place] if token not in stops] for place in range(len(prompts))])
     return [[next(said) for _ in side] for side, _ in batches]
