@@ -31,19 +31,24 @@ COMMANDS = (
 )
 
 
-class Command(TyperCommand):
+class PlainFlags:
+    """Options of a click command whose flags are shown without a type."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        found: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for option in found:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+        return found
+
+
+class Command(PlainFlags, TyperCommand):
     """A command whose help shows flags without a type and paragraphs as they are wrapped here, and which tells its version."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.help = _unwrapped(self.help or "")
         self.params.append(_version_option())
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        found = super().get_params(ctx)
-        for option in found:
-            _hide_type_of_flag(option)
-        return found
 
 
 class Application(typer.Typer):
@@ -59,14 +64,8 @@ class Application(typer.Typer):
         return super().command(name, cls=Command, epilog=shown, **settings)
 
 
-class Commands(TyperGroup):
+class Commands(PlainFlags, TyperGroup):
     """Every command of bin/ by its name, imported when it is asked for."""
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        found = super().get_params(ctx)
-        for option in found:
-            _hide_type_of_flag(option)
-        return found
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
@@ -122,11 +121,6 @@ def _in_lines(example: str) -> list[str]:
     lines = textwrap.wrap(command, EXAMPLE_WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
     shown = [f"  {line} \\" for line in lines[:-1]] + [f"  {lines[-1]}"]
     return [f"  # {comment}", *shown] if mark else shown
-
-
-def _hide_type_of_flag(option: Any) -> None:
-    if getattr(option, "is_flag", False):
-        option.metavar = ""
 
 
 def _unwrapped(text: str) -> str:

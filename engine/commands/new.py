@@ -1,12 +1,15 @@
 """bin/new: a variant's file for a model of one's own, every key in it with its sentence, looked at before it is written."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from engine.commands import cli
 from engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from engine.configs.schema import RunConfig
 
 app = cli.Application(
     "bin/new mine --model /models/mine --pairs pairs.csv --requests requests.csv --layers 16",
@@ -56,24 +59,24 @@ def new(
             raise EngineError(f"{file} exists. Name another with --out, or remove it.")
         config = load_without_file({**chosen, "variant": name})
         _look(config)
-        given = {"description": f"{config.model.path}", "directions.layers": config.directions.layers, **chosen}
         from engine.paths import write_text
 
-        write_text(file, annotated_toml(config.model_copy(update={"description": given["description"]}), given, _heading(name)))
+        config = config.model_copy(update={"description": config.model.path})
+        write_text(file, annotated_toml(config, {"description", "directions.layers", *chosen}, _heading(name)))
         print(f"{file} written. Next: {_next(name, file, found=config.directions.layers != 'sweep')}")
 
 
-def _look(config: object) -> None:
+def _look(config: "RunConfig") -> None:
     """Raise EngineError for a model that cannot be used, or prompts that cannot be read."""
-    from engine.configs.schema import RunConfig
     from engine.runs.doctor import examine
+    from engine.runs.of_config import doctor_knows
     from engine.runs.requests import read_prompts
 
-    assert isinstance(config, RunConfig)
     read_prompts(config.data, config.sweep.seed)
     found = examine(config.model)
     if found.against:
-        raise EngineError("\n".join(found.against) + f"\nbin/doctor {config.model.path} tells more of this model.")
+        with doctor_knows(config.model.path):
+            raise EngineError("\n".join(found.against))
 
 
 def _heading(name: str) -> str:

@@ -1,7 +1,7 @@
 """Every key of a variant's file with its sentence, its default and where its value comes from; and a file that holds them all."""
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,8 @@ def chosen_keys(keys: Sequence[Key], asked: Sequence[str]) -> list[Key]:
     return [key for key in keys if not asked or any(_is_of(key.name, name) for name in asked)]
 
 
-def annotated_toml(config: RunConfig, given: Mapping[str, Any], heading: str) -> str:
-    """A variant's file: what is given as it is, every other key as a comment with its default, each below its sentence."""
+def annotated_toml(config: RunConfig, given: Iterable[str], heading: str) -> str:
+    """A variant's file: the keys that are given, every other as a comment with its default, each below its sentence."""
     keys = {key.name: key for key in keys_of(config, dict.fromkeys(given, FLAG))}
     lines = [f"# {line}" for line in textwrap.wrap(heading, WIDTH)]
     for section, names in _by_section(keys):

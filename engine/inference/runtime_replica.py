@@ -55,8 +55,12 @@ class RuntimeReplica(Replica):
             raise EngineError(f"Variant {variant.name} {reason}, which edit.form = 'runtime' does not do. Use 'in_place'.")
         assert variant.edit is not None
         self.engine.put(variant.hash, variant.edit.basis_HK.T)
-        site = f"{WRITES}+{EMBEDDING}" if variant.plan.scope.embeddings else WRITES
-        return self.engine.check(Asked(variant.hash, variant.edit.alpha, site=site))
+        return self.engine.check(Asked(variant.hash, variant.edit.alpha, site=site_of(variant)))
+
+
+def site_of(variant: Variant) -> str:
+    """Where a variant is taken out at run time: of what is written, and of the embedding where its edit reaches that."""
+    return f"{WRITES}+{EMBEDDING}" if variant.plan.scope.embeddings else WRITES
 
 
 def beyond_runtime(variant: Variant) -> str:

@@ -1,7 +1,7 @@
 """From a model's name in a configuration to a checkpoint folder that can be edited and served."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +88,20 @@ def remembered(store_name: str, directory: Path, files: Sequence[Path], compute:
     """The answer of `compute` on a folder, from the cache as long as none of `files` changes size or time."""
     state = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     store = cache_dir() / store_name
-    known, key = _known(store), str(directory.resolve())
+    known, key = read_store(store), str(directory.resolve())
     if known.get(key, {}).get("state") != state:
         known[key] = {"state": state, "hash": compute()}
-        store.parent.mkdir(parents=True, exist_ok=True)
-        write_text(store, json.dumps(sealed({ENTRIES: known})))
+        write_store(store, known)
     return str(known[key]["hash"])
 
 
-def _known(store: Path) -> dict[str, Any]:
+def write_store(store: Path, known: Mapping[str, Any]) -> None:
+    """Keep what a store of the cache remembers, with its checksum."""
+    store.parent.mkdir(parents=True, exist_ok=True)
+    write_text(store, json.dumps(sealed({ENTRIES: dict(known)})))
+
+
+def read_store(store: Path) -> dict[str, Any]:
     """What a store remembers: nothing where it is missing, damaged or of an earlier version, as all of it can be made again."""
     if not store.exists():
         return {}

@@ -30,6 +30,7 @@ from engine.runs.run_dir import RunDir
 
 FOLDER = Path(__file__).parent
 SCRIPTS = ("tables.js", "page.js")
+COPIED = ("csv", "markdown", "latex")  # forms that a reader can take a table in
 MIME = {"svg": "image/svg+xml", "png": "image/png"}
 CHANGED = 5  # raise where the page itself changes: finished runs then get a new one
 
@@ -133,7 +134,7 @@ def render(sections: Sequence[PageSection], models: Table) -> str:
         style=(FOLDER / "page.css").read_text(),
         script="\n".join((FOLDER / name).read_text() for name in SCRIPTS),
         terms=TERMS,
-        forms=list(FORMATS)[:3],
+        forms=COPIED,
         in_forms=_in_forms,
         made=datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         commit=commit(),
@@ -142,7 +143,7 @@ def render(sections: Sequence[PageSection], models: Table) -> str:
 
 def _in_forms(table: Table) -> str:
     """A table in the forms that it can be copied in, as JSON that is safe inside a script element: no `<` can end it."""
-    forms = {name: FORMATS[name](table) for name in list(FORMATS)[:3]}
+    forms = {name: FORMATS[name](table) for name in COPIED}
     return json.dumps(forms, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
 
 

@@ -70,7 +70,11 @@ def plan_run(config: RunConfig, path: Path) -> Plan:
     session = check_only(config)
     judge = RunJudge(config.judge, 2 * len(session.requests))
     judge.check_at_hand()
-    return plan_of(session, judge, path)
+    plan = plan_of(session, judge, path)
+    plan.judge = judging(judge, session.requests, 2, config.sampling.max_tokens)
+    if "seconds" in plan.judge:
+        plan.stages[-1].seconds, plan.stages[-1].basis = plan.judge["seconds"], "at the endpoint's limits"
+    return plan
 
 
 def expected_seconds(session: Session, judge: RunJudge, path: Path) -> dict[str, float]:
@@ -84,7 +88,7 @@ def expected_seconds(session: Session, judge: RunJudge, path: Path) -> dict[str,
 
 
 def plan_of(session: Session, judge: RunJudge, path: Path) -> Plan:
-    """What is to do and what is done of a run whose inputs were looked at."""
+    """What is to do and what is done of a run whose inputs were looked at; its last stage is the scores'."""
     config = session.config
     done = finished_files(path, session.identity)
     plan = begin(session, "bin/rollout", path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
@@ -98,11 +102,7 @@ def plan_of(session: Session, judge: RunJudge, path: Path) -> Plan:
     if judge.file is None:
         unread = rows // 2  # the base's own come with its responses
         add(plan, session, timings.LIKELIHOODS, LIKELIHOODS in done, f"{unread} responses", unread * most + asked)
-    plan.judge = judging(judge, session.requests, 2, most)
-    seconds, basis = plan.judge.get("seconds"), "at the endpoint's limits"
     add(plan, session, timings.SCORES, {SCORES, SUMMARY} <= done, f"{rows} responses by {judge.name}", rows)
-    if seconds is not None:
-        plan.stages[-1].seconds, plan.stages[-1].basis = seconds, basis
     return plan
 
 
@@ -111,16 +111,21 @@ def check_only(config: RunConfig, *, layers: bool = True) -> Session:
     if layers:
         given_layers(config)
     session = Session(config)
-    if layers:
-        session.layers()
-    session.check_swappable()
-    if config.checkpoint is not None:
-        check_taken_up(session.replaced)
-    check_given_directions(session)
-    check_tested_apart(session)
+    check_inputs(session, layers=layers)
     check_machine(session)
     session.check_prompts()
     return session
+
+
+def check_inputs(session: Session, *, layers: bool = True) -> None:
+    """Raise EngineError for what can be told of a run's inputs without rendering a prompt or asking the machine."""
+    if layers:
+        session.layers()  # all of them in the model
+    session.check_swappable()
+    if session.config.checkpoint is not None:
+        check_taken_up(session.replaced)
+    check_given_directions(session)
+    check_tested_apart(session)
 
 
 def begin(session: Session, command: str, path: Path, needed: int) -> Plan:

@@ -6,16 +6,14 @@ from typing import Any
 
 from engine.configs.schema import RunConfig
 from engine.display.progress import Job, say
-from engine.inference.answers import check_taken_up
 from engine.report.page import refresh
-from engine.rollout.directions import check_given_directions
-from engine.rollout.plan import BYTES_PER_ROW, expected_seconds
+from engine.rollout.plan import BYTES_PER_ROW, check_inputs, expected_seconds
 from engine.rollout.stages import run_all
 from engine.runs.kinds import name_near_duplicates
 from engine.runs.machine import check_machine
 from engine.runs.of_config import given_layers
 from engine.runs.run_dir import check_run_dir, check_space, is_finished, open_run_dir
-from engine.runs.selection import check_tested_apart, texts_of
+from engine.runs.selection import texts_of
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 
@@ -30,14 +28,9 @@ def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session 
     check_run_dir(path)
     say(f"{config.variant}: looking at {config.model.path} and the prompts")
     session = session or Session(config)
-    session.layers()  # all of them in the model
-    session.check_swappable()
-    if config.checkpoint is not None:
-        check_taken_up(session.replaced)
-    check_given_directions(session)
-    check_tested_apart(session)
+    check_inputs(session)
     judge = RunJudge(config.judge, 2 * len(session.requests))
-    if not is_finished(path, session.identity):
+    if not (finished := is_finished(path, session.identity)):
         check_machine(session)
         judge.check()
         check_space(path, BYTES_PER_ROW * 2 * len(session.requests) + session.directions_bytes)
@@ -45,7 +38,7 @@ def run(config: RunConfig, path: Path, *, clean: bool = False, session: Session 
         name_near_duplicates("test", [request.text for request in session.requests], "training", texts_of(session.pairs))
     run_dir = open_run_dir(path, session.identity, clean=clean)
     say(f"run directory: {path}")
-    with run_dir.locked(), contextlib.closing(judge), Job(expected_seconds(session, judge, path)):
+    with run_dir.locked(), contextlib.closing(judge), Job({} if finished else expected_seconds(session, judge, path)):
         summary = run_all(session, run_dir, judge)
         refresh(run_dir)
         return summary | {"stopped": {judge.name: judge.stopped} if judge.stopped is not None else {}}

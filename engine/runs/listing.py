@@ -1,7 +1,5 @@
 """The runs of a folder with their state, and the project's cache with its sizes: for `bin/list` and `bin/cache`."""
 
-import fcntl
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +9,7 @@ from typing import Any
 from engine.errors import EngineError
 from engine.paths import cache_dir
 from engine.runs.files import MANIFEST, SCORES, SUMMARY
-from engine.runs.lock import lock_file
+from engine.runs.lock import is_held
 from engine.runs.manifest import read_manifest
 
 # What the cache holds: a name for it, the files and folders, and what making it again costs.
@@ -89,26 +87,11 @@ def _run(path: Path) -> FoundRun:
 
 
 def _state(path: Path, stages: Mapping[str, Any]) -> str:
-    if _is_at_work(path):
+    if is_held(path):
         return "running"
     if (path / SUMMARY).is_file() and "summary" in stages:
         return "finished"
     return "unfinished" if stages or (path / SCORES).is_file() else "begun"
-
-
-def _is_at_work(path: Path) -> bool:
-    """Whether a process holds the folder's lock."""
-    try:
-        number = os.open(lock_file(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(number)
-    return False
 
 
 def _part(name: str, names: tuple[str, ...], again: str) -> Cached:

@@ -46,6 +46,21 @@ def lock_file(folder: Path) -> Path:
     return beside if beside.exists() or os.access(folder.parent, os.W_OK) else folder / INSIDE
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process holds the folder's lock now."""
+    try:
+        number = os.open(lock_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(number)
+    return False
+
+
 def empty(folder: Path) -> None:
     """Remove everything in a folder but its lock."""
     for entry in folder.iterdir():

@@ -8,13 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from editing.reading import parse_json
-from engine.display.progress import say
 from engine.environment import hardware
-from engine.paths import cache_dir, is_sealed, sealed, write_json
+from engine.models.locate import read_store, write_store
+from engine.paths import cache_dir
 from engine.runs.inputs import RunInputs
 
-FILE, ENTRIES = "timings.json", "timings"
+FILE = "timings.json"
 DIRECTIONS, ROLLOUTS, LIKELIHOODS, SCORES, SCREEN = "directions", "rollouts", "likelihoods", "scores", "screen"
 START = {DIRECTIONS: 3.0, ROLLOUTS: 15.0, LIKELIHOODS: 0.0, SCORES: 1.0, SCREEN: 3.0}  # seconds before the first token
 SHARE_OF_PEAK = {DIRECTIONS: 0.9, ROLLOUTS: 0.25, LIKELIHOODS: 0.5, SCREEN: 0.5}  # of the matrix product's speed; seen on CPUs
@@ -32,8 +31,7 @@ def keep(session: RunInputs, stage: str, tokens: int, seconds: float) -> None:
         return
     of_model = known.get(key, {}) | {stage: {"tokens": tokens, "seconds": round(seconds, 3)}}
     known[key] = of_model | {"values": session.checkpoint.num_values}
-    cache_dir().mkdir(parents=True, exist_ok=True)
-    write_json(cache_dir() / FILE, sealed({ENTRIES: known}))
+    write_store(cache_dir() / FILE, known)
 
 
 def seconds_for(session: RunInputs, stage: str, tokens: int) -> tuple[float, str]:
@@ -66,8 +64,7 @@ def _peak(session: RunInputs) -> float:
     machine = f"peak/{key.partition('/')[2]}"
     if machine not in known:
         known[machine] = {"operations": _measured_peak(session)}
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        write_json(cache_dir() / FILE, sealed({ENTRIES: known}))
+        write_store(cache_dir() / FILE, known)
     return float(known[machine]["operations"])
 
 
@@ -93,13 +90,4 @@ def _key(session: RunInputs) -> str:
 
 def _known() -> dict[str, Any]:
     """What is remembered; nothing where the file is missing or damaged, since all of it is measured again."""
-    file = cache_dir() / FILE
-    try:
-        content = parse_json(file.read_bytes()) if file.is_file() else {}
-    except ValueError:
-        content = {}
-    if isinstance(content, dict) and is_sealed(content):
-        return dict(content[ENTRIES])
-    if file.is_file():
-        say(f"cache: {FILE} is damaged, and is made again")
-    return {}
+    return read_store(cache_dir() / FILE)

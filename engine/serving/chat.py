@@ -5,17 +5,19 @@ Each of the two goes on with its own answers. The variant's strength may change 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from engine.configs.schema import SamplingConfig
 from engine.display.chat_words import HELP, beside
 from engine.errors import EngineError
-from engine.models.variant import Variant
 from engine.rollout.variants import variants_of
 from engine.runs.inputs import RunInputs
 from engine.runs.session import Session
 from engine.runtime.requests import Asked
 from extraction.conversations import ASSISTANT, SYSTEM, USER, Turn, text_of
+
+if TYPE_CHECKING:
+    from engine.inference.runtime_replica import RuntimeReplica
 
 BASE = "base"
 PREFIX = "/"
@@ -29,26 +31,12 @@ class Answering(Protocol):
 
 @dataclass
 class Engine:
-    """The session's engine, which takes a variant out while it runs."""
+    """An engine that takes variants out while it runs."""
 
-    session: Session
-
-    def opened(self, variant: Variant) -> Asked:
-        """Start the engine; what a request asks for to get the variant."""
-        from engine.inference.runtime_replica import RuntimeReplica
-
-        replica = self.session.replica()
-        assert isinstance(replica, RuntimeReplica)
-        asked = replica.asked_of(variant)
-        assert asked is not None
-        return asked
+    replica: "RuntimeReplica"
 
     def answer(self, prompts: list[list[int]], sampling: SamplingConfig, asked: list[Asked | None]) -> list[str]:
-        from engine.inference.runtime_replica import RuntimeReplica
-
-        replica = self.session.replica()
-        assert isinstance(replica, RuntimeReplica)
-        found = {one.index: one.text for one in replica.engine.generate(prompts, sampling, asked)}
+        found = {one.index: one.text for one in self.replica.engine.generate(prompts, sampling, asked)}
         return [found[place] for place in range(len(prompts))]
 
 
@@ -109,14 +97,17 @@ def open_chat(session: Session) -> Chat:
 
     Raises EngineError for what cannot be taken out at run time.
     """
-    from engine.inference.runtime_replica import beyond_runtime
+    from engine.inference.runtime_replica import RuntimeReplica, beyond_runtime
 
     session.check_prompts()
     (variant,) = variants_of([session])
     if reason := beyond_runtime(variant):
         raise EngineError(f"Variant {variant.name} {reason}, which bin/chat does not do: it changes no weights.")
-    engine = Engine(session)
-    return Chat(session, engine, variant.name, engine.opened(variant))
+    replica = session.replica()
+    assert isinstance(replica, RuntimeReplica)
+    asked = replica.asked_of(variant)
+    assert asked is not None
+    return Chat(session, Engine(replica), variant.name, asked)
 
 
 def talk(chat: Chat, lines: Iterable[str], width: int) -> Iterable[str]:

@@ -17,14 +17,14 @@ from engine.environment import has_gpu, release_gpu_memory
 from engine.errors import EngineError
 from engine.inference.answers import opening_of
 from engine.inference.arguments import OPENED_AS, hardware_arguments
-from engine.inference.runtime_replica import beyond_runtime
+from engine.inference.runtime_replica import beyond_runtime, site_of
 from engine.inference.steerable import MAX_RANK, steerable_arguments
 from engine.models.variant import Variant
 from engine.paths import cache_dir, hash_of, write_bytes, write_json, write_text
 from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.of_config import check_has_directions
 from engine.runs.session import Session
-from engine.runtime.requests import EMBEDDING, INPUTS, WRITES
+from engine.runtime.requests import INPUTS
 from engine.serving.checks import KEY_VARIABLE, LOOPBACK, ServeOptions, share_for_swaps
 from engine.serving.door import HOSTS_VARIABLE, LOCAL_HOSTS
 from engine.serving.folders import Launch, ServedModel, base_folder, variant_folder
@@ -125,10 +125,10 @@ def prepare_steerable(sessions: Sequence[Session], options: ServeOptions, key: s
     for variant in variants:
         if reason := beyond_runtime(variant):
             raise EngineError(f"Variant {variant.name} {reason}, which --steerable does not do. Serve it with --swappable.")
-    catalogue = _steer_catalogue(first, variants)
     ranks = [variant.edit.basis_HK.shape[1] for variant in variants if variant.edit is not None]
-    sites = (INPUTS, WRITES, *([EMBEDDING] if any(variant.plan.scope.embeddings for variant in variants) else []))
-    asked = steerable_arguments({}, sites=sites, max_rank=max([MAX_RANK, *ranks]), biases=first.config.edit.biases)
+    sites = dict.fromkeys([INPUTS, *(site for variant in variants for site in site_of(variant).split("+"))])
+    catalogue = _steer_catalogue(first, variants, list(sites))
+    asked = steerable_arguments({}, sites=list(sites), max_rank=max([MAX_RANK, *ranks]), biases=first.config.edit.biases)
     weights = base_folder(first)
     names = [BASE, *(variant.name for variant in variants)]
     command = [*_command(first, weights, names[0], options), *flags_of(asked), "--api-server-count", "1"]
@@ -140,7 +140,7 @@ def prepare_steerable(sessions: Sequence[Session], options: ServeOptions, key: s
     return Launch(command, served, _url(options), environment)
 
 
-def _steer_catalogue(session: Session, variants: Sequence[Variant]) -> Path:
+def _steer_catalogue(session: Session, variants: Sequence[Variant], sites: Sequence[str]) -> Path:
     """The file that the middleware reads: sites, and each variant's hash, rows, usual strength and site."""
     from safetensors.torch import save
 
@@ -151,10 +151,9 @@ def _steer_catalogue(session: Session, variants: Sequence[Variant]) -> Path:
         assert variant.edit is not None
         rows = folder / f"{variant.hash}.safetensors"
         write_bytes(rows, save({"rows": variant.edit.basis_HK.T.float().contiguous()}))
-        site = f"{WRITES}+{EMBEDDING}" if variant.plan.scope.embeddings else WRITES
-        entries[variant.name] = {"hash": variant.hash, "rows": str(rows), "alpha": variant.edit.alpha, "site": site}
-    sites = [INPUTS, WRITES, *([EMBEDDING] if any(variant.plan.scope.embeddings for variant in variants) else [])]
-    about = {"sites": sites, "num_blocks": session.checkpoint.num_layers, "variants": entries}
+        entry = {"hash": variant.hash, "rows": str(rows), "alpha": variant.edit.alpha, "site": site_of(variant)}
+        entries[variant.name] = entry
+    about = {"sites": list(sites), "num_blocks": session.checkpoint.num_layers, "variants": entries}
     write_json(folder / "catalogue.json", about)
     return folder / "catalogue.json"
 

@@ -38,11 +38,7 @@ def kept_variants(search: Search, tested: Sequence[Candidate], on_front: Sequenc
     """The candidates that become files: those confirmed, less base and controls, then the rest of the front."""
     confirmed = [candidate for candidate in tested if candidate.kind not in (BASE, RANDOM, SHUFFLED)]
     names = dict.fromkeys([candidate.name for candidate in confirmed] + [str(row["variant"]) for row in on_front])
-    return [search.noted[name] if name in search.noted else _named(confirmed, name) for name in names]
-
-
-def _named(candidates: Sequence[Candidate], name: str) -> Candidate:
-    return next(candidate for candidate in candidates if candidate.name == name)
+    return [search.noted[name] for name in names]
 
 
 def variant_name(search: Search, candidate: Candidate) -> str:

@@ -8,7 +8,6 @@ from engine.configs.schema import RunConfig, SweepConfig
 from engine.display.progress import Job
 from engine.rollout.plan import Plan, add, begin, check_only, judging
 from engine.runs import timings
-from engine.runs.files import MANIFEST, SUMMARY
 from engine.runs.requests import DECLINED
 from engine.runs.run_dir import check_run_dir, is_finished
 from engine.runs.selection import of_training_kinds, with_selection
@@ -40,7 +39,7 @@ def plan_sweep(config: RunConfig, path: Path) -> Plan:
     judge.check_at_hand()
     size = BYTES_PER_ROW * 40 * (len(inputs.pairs) + len(inputs.test)) + session.directions_bytes
     plan = begin(session, "bin/sweep", path, size)
-    done = (path / MANIFEST).exists() and is_finished(path, sweep_identity(session, judge)) and (path / SUMMARY).is_file()
+    done = is_finished(path, sweep_identity(session, judge))
     _add_stages(plan, session, inputs, done=done)
     most = session.config.sampling.max_tokens
     asked = [request for request in session.requests if request.kind == DECLINED][: len(inputs.test)]
