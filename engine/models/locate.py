@@ -109,7 +109,7 @@ def read_store(store: Path) -> dict[str, Any]:
         content = read_object(store, "It is made again.")
     except EditError:
         content = {}
-    if is_sealed(content):
+    if is_sealed(content) and isinstance(content.get(ENTRIES), dict):
         return dict(content[ENTRIES])
     say(f"cache: {store.name} is damaged or of an earlier version, and is made again")
     return {}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.paths import cache_dir
+from engine.paths import cache_dir, sealed, write_json
 from engine.runs import timings
 from engine.runs.session import Session
 from tests import small_run
@@ -60,4 +60,12 @@ def test_a_damaged_file_is_made_again(session: Session, capsys: pytest.CaptureFi
     (cache_dir() / timings.FILE).write_text('{"timings": {}}')
     timings.keep(session, timings.ROLLOUTS, 10, 1.0)
     assert "damaged" in capsys.readouterr().err
+    assert timings.seconds_for(session, timings.ROLLOUTS, 10)[1] == timings.MEASURED
+
+
+def test_a_store_of_another_form_is_made_again(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    write_json(cache_dir() / timings.FILE, sealed({"timings": {}}))
+    timings.keep(session, timings.ROLLOUTS, 10, 1.0)
+    assert "of an earlier version" in capsys.readouterr().err
     assert timings.seconds_for(session, timings.ROLLOUTS, 10)[1] == timings.MEASURED
