@@ -32,8 +32,9 @@ def front_table(summary: Row) -> Table:
         for point in summary.get("front", [])
     ]
     note = (
-        "Of the variants generated at full length on the selection prompts, those that no other equals in compliance and "
-        "coherence at no more KL of the next token on answered prompts (-: not screened, so KL is left out)."
+        "Of the variants generated at full length on the selection prompts, those that none of the others betters: no less "
+        "compliance and coherence, no more KL of the next token on answered prompts, and a gain in one (-: not screened, so KL is "
+        "left out)."
     )
     return Table("To choose among", ["variant", "k", "compliance", "coherence", "KL"], rows, [note])
 
