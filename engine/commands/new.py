@@ -61,7 +61,7 @@ def new(
         _look(config)
         from engine.paths import write_text
 
-        config = config.model_copy(update={"description": config.model.path})
+        config = config.model_copy(update={"description": f"{name}, a model of one's own"})
         write_text(file, annotated_toml(config, {"description", "directions.layers", *chosen}, _heading(name)))
         print(f"{file} written. Next: {_next(name, file, found=config.directions.layers != 'sweep')}")
 

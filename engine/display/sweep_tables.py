@@ -33,8 +33,8 @@ def front_table(summary: Row) -> Table:
     ]
     note = (
         "Of the variants generated at full length on the selection prompts, those that none of the others betters: no less "
-        "compliance and coherence, no more KL of the next token on answered prompts, and a gain in one (-: not screened, so KL is "
-        "left out)."
+        "compliance and coherence, no more KL of the next token on answered prompts, and a gain in one (-: not screened, so KL "
+        "is left out)."
     )
     return Table("To choose among", ["variant", "k", "compliance", "coherence", "KL"], rows, [note])
 
