@@ -29,7 +29,7 @@ def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
     def change(hidden_states: Tensor) -> Tensor:
         return hidden_states + added_H(hidden_states)
 
-    handle = _on_output(blocks[-1], change) if layer == len(blocks) else _on_input(blocks[layer], change)
+    handle = on_output(blocks[-1], change) if layer == len(blocks) else on_input(blocks[layer], change)
     try:
         yield
     finally:
@@ -47,7 +47,7 @@ def ablation(
     """
     change = _projection(model, basis_HK, alpha)
     modules = [model.get_submodule(name) for name in writers]
-    handles = [_on_output(module, change if biases else _beside_bias(module, change)) for module in modules]
+    handles = [on_output(module, change if biases else beside_bias(module, change)) for module in modules]
     try:
         yield
     finally:
@@ -66,7 +66,7 @@ def stream_ablation(
     """
     blocks, change = decoder_blocks(model), _projection(model, basis_HK, alpha)
     chosen = range(len(blocks)) if layers is None else layers
-    handles = [_on_input(blocks[layer], change) for layer in chosen]
+    handles = [on_input(blocks[layer], change) for layer in chosen]
     try:
         yield
     finally:
@@ -89,12 +89,15 @@ def _projection(model: nn.Module, basis_HK: Tensor, alpha: float) -> Change:
     return change
 
 
-def _beside_bias(module: nn.Module, change: Change) -> Change:
+def beside_bias(module: nn.Module, change: Change) -> Change:
+    """The change of a projection's output without its bias, which stays as it is."""
     bias_H = getattr(module, "bias", None)
     return change if bias_H is None else lambda output: change(output - bias_H) + bias_H
 
 
-def _on_input(block: nn.Module, change: Change) -> Any:
+def on_input(block: nn.Module, change: Change) -> Any:
+    """Change the stream that enters a block; returns the hook's handle."""
+
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         if args:
             return (change(args[0]), *args[1:]), kwargs
@@ -103,7 +106,9 @@ def _on_input(block: nn.Module, change: Change) -> Any:
     return block.register_forward_pre_hook(before, with_kwargs=True)
 
 
-def _on_output(module: nn.Module, change: Change) -> Any:
+def on_output(module: nn.Module, change: Change) -> Any:
+    """Change what a module puts out; returns the hook's handle."""
+
     def after(module: nn.Module, args: Any, output: Any) -> Any:
         return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 

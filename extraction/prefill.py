@@ -3,7 +3,7 @@
 The common prefix is computed once. The rest comes in batches that are padded on the right, where causal attention never
 looks. Takes a transformers model and token ids; the model's weights and hooks may change between two passes.
 """
-# B = prompts of a batch, T = tokens after the prefix, V = vocabulary
+# B = prompts of a batch, T = tokens after the prefix, V = vocabulary, S = slots
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +36,14 @@ class Logits:
 
     indices: list[int]
     logits_BV: Tensor
+
+
+@dataclass(frozen=True)
+class SlotLogits:
+    """Next-token logits (S, B, V) of the prompts at `indices`, for each slot."""
+
+    indices: list[int]
+    logits_SBV: Tensor
 
 
 class Prefill:
@@ -90,6 +98,20 @@ class Prefill:
             rows_B = torch.arange(len(batch.indices))
             yield Logits(batch.indices, output.logits[rows_B, (batch.last_B - first).to(output.logits.device)])
 
+    def logits_beside(self, model: Any, slots: int) -> Iterator[SlotLogits]:
+        """As `logits`, with every prompt once for each slot: the rows of a pass, the prefix's too, are slot after slot."""
+        outputs = self._outputs(model, {"logits_to_keep": 1}, lambda batch: _head_from(batch, batch.last_B), slots)
+        for batch, output in outputs:
+            last_B = (batch.last_B - int(batch.last_B.min())).to(output.logits.device)
+            rows_SBTV = output.logits.unflatten(0, (slots, len(batch.indices)))
+            yield SlotLogits(batch.indices, rows_SBTV[:, torch.arange(len(batch.indices)), last_B])
+
+    @property
+    def largest(self) -> int:
+        """Tokens of the largest pass, padding included."""
+        passes = [batch.token_ids_BT.numel() for batch in (*self.batches, *self.alone)]
+        return max([*passes, len(self.prefix)])
+
     def logits_of_last(self, model: Any, lengths: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         """For each prompt, its place and the logits that predict its last `lengths[place]` tokens, (length, V).
 
@@ -107,20 +129,21 @@ class Prefill:
 
     @torch.inference_mode()
     def _outputs(
-        self, model: Any, prefix_options: dict[str, Any], options: Callable[[Batch], dict[str, Any]]
+        self, model: Any, prefix_options: dict[str, Any], options: Callable[[Batch], dict[str, Any]], slots: int = 1
     ) -> Iterator[tuple[Batch, Any]]:
-        """Every batch and what the model gives for it, behind the prefix's keys and values."""
+        """Every batch and what the model gives for it, `slots` times, behind the prefix's keys and values."""
         device = (self.batches or self.alone)[0].token_ids_BT.device
         cache = None
         if self.prefix:
-            cache = model(input_ids=torch.tensor([self.prefix], device=device), use_cache=True, **prefix_options).past_key_values
+            prefix_ST = torch.tensor([self.prefix] * slots, device=device)
+            cache = model(input_ids=prefix_ST, use_cache=True, **prefix_options).past_key_values
         for batch in self.batches:
             repeated, chosen = _repeated(cache, len(batch.indices)), options(batch)
-            output = model(input_ids=batch.token_ids_BT, past_key_values=repeated, use_cache=repeated is not None, **chosen)
-            yield batch, output
+            tokens = batch.token_ids_BT.repeat(slots, 1)
+            yield batch, model(input_ids=tokens, past_key_values=repeated, use_cache=repeated is not None, **chosen)
         for batch in self.alone:
             _forget_lengths(model)
-            yield batch, model(input_ids=batch.token_ids_BT, use_cache=False, **options(batch))
+            yield batch, model(input_ids=batch.token_ids_BT.repeat(slots, 1), use_cache=False, **options(batch))
         if self.alone:
             _forget_lengths(model)
 

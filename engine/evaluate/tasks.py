@@ -7,21 +7,25 @@ several engines, ends with the rows of an undisturbed one. A task that fails twi
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from engine.configs.schema import SamplingConfig
 from engine.display.progress import say
+from engine.environment import has_gpu
 from engine.errors import EngineError
 from engine.evaluate.columns import generations_of, response_batch
 from engine.inference.replica import Generation, Replica
+from engine.inference.runtime_replica import Mixed, RuntimeReplica
 from engine.models.variant import Variant
 from engine.runs.requests import sample_of
 from engine.runs.session import Session
 from engine.vllm_compat import engine_failures
 
 MAX_ATTEMPTS = 2
+QUEUE_PROMPTS = {True: 4096, False: 256}  # with and without a GPU, of tasks in one queue: on disk when it is through
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,32 @@ class Host:
             logprobs = self.replica.mean_logprobs(task.prompts, task.responses)
         return Result(task, response_batch(generations), logprobs, swapped - started, time.monotonic() - started)
 
+    def do_together(self, tasks: Sequence[Task]) -> list[Result]:
+        """Neighbours of `queues` as one queue."""
+        started = time.monotonic()
+        made: list[list[Generation]] = [[] for _ in tasks]
+        scored: list[list[float | None]] = [[] for _ in tasks]
+        self.replica.forget_prompts()
+        if tasks[0].responses is None:
+            assert isinstance(self.replica, RuntimeReplica)
+            made = self.replica.generate_mixed([_part_of(task) for task in tasks], tasks[0].sampling)
+        else:
+            self.replica.swap(tasks[0].variant)
+            scored = self._scored(tasks)
+        seconds = (time.monotonic() - started) / len(tasks)
+        outcome = zip(tasks, made, scored, strict=True)
+        return [Result(task, response_batch(own), logprobs, 0.0, seconds) for task, own, logprobs in outcome]
+
+    def _scored(self, tasks: Sequence[Task]) -> list[list[float | None]]:
+        prompts = [prompt for task in tasks for prompt in task.prompts]
+        responses = [response for task in tasks for response in task.responses or ()]
+        logprobs = iter(self.replica.mean_logprobs(prompts, responses))
+        return [list(islice(logprobs, len(task.prompts))) for task in tasks]
+
+
+def _part_of(task: Task) -> Mixed:
+    return Mixed(task.variant, task.prompts, [sample_of(prompt_id) for prompt_id in task.prompt_ids])
+
 
 class Engines(Protocol):
     """Does tasks, on one engine or many."""
@@ -103,25 +133,59 @@ class LocalEngine:
         self.session = session
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
-        """Every task's result, in order."""
-        for task in tasks:
-            yield self._do(task)
+        """Every task's result, in order; neighbours that one batch can hold are one queue."""
+        gpu, mixing = has_gpu(), self.session.config.edit.form == "runtime"
+        for some in queues(tasks, QUEUE_PROMPTS[gpu], generations=mixing, likelihoods=gpu):
+            yield from self._together(some) if len(some) > 1 else [self._do(some[0])]
+
+    def _together(self, tasks: Sequence[Task]) -> list[Result]:
+        try:
+            return Host(self.session.replica()).do_together(tasks)
+        except self._faults() as error:
+            say(f"{len(tasks)} tasks together failed ({type(error).__name__}: {error}); each by itself")
+            self.session.close()
+        return [self._do(task) for task in tasks]
 
     def close(self) -> None:
         self.session.close()
 
+    def _faults(self) -> tuple[type[Exception], ...]:
+        return (EngineError, RuntimeError, *engine_failures())
+
     def _do(self, task: Task) -> Result:
-        faults: tuple[type[Exception], ...] = (EngineError, RuntimeError, *engine_failures())
         reason = ""
         for attempt in range(1, MAX_ATTEMPTS + 1):
             host = Host(self.session.replica())
             try:
                 return host.do(task)
-            except faults as error:
+            except self._faults() as error:
                 reason = f"{type(error).__name__}: {error}"
                 say(f"{task.variant.name}: attempt {attempt} of {MAX_ATTEMPTS} failed ({reason})")
                 self.session.close()
         return failed(task, reason)
+
+
+def queues(tasks: Iterable[Task], most: int, *, generations: bool, likelihoods: bool) -> Iterator[list[Task]]:
+    """Neighbours that one batch can hold, until there are `most` prompts.
+
+    generations: of several variants. likelihoods: of several variants' responses under one variant.
+    """
+    queue: list[Task] = []
+    for task in tasks:
+        together = likelihoods if task.responses is not None else generations
+        count = sum(len(one.prompts) for one in queue) + len(task.prompts)
+        if queue and not (together and count <= most and _alike(queue[-1], task)):
+            yield queue
+            queue = []
+        queue.append(task)
+    if queue:
+        yield queue
+
+
+def _alike(one: Task, other: Task) -> bool:
+    if one.responses is None or other.responses is None:
+        return one.responses is other.responses and one.sampling == other.sampling
+    return one.variant.hash == other.variant.hash
 
 
 def failed(task: Task, reason: str) -> Result:

@@ -5,15 +5,28 @@ folded weight is near. Rows made so have the form runtime.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from editing.plan import PROJECTIONS
+from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
 from engine.inference.replica import Replica
+from engine.inference.responses import Generation, generations
+from engine.inference.sampling import joined, sampling_parameters
 from engine.inference.steerable import SteerableReplica, steered
 from engine.models.variant import Variant
 from engine.runtime.requests import EMBEDDING, WRITES, Asked
 from engine.vllm_compat import stream
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """One variant's part of a queue: its prompts, and which sample of its prompt each is."""
+
+    variant: Variant
+    prompts: Sequence[Sequence[int]]
+    samples: Sequence[int]
 
 
 class RuntimeReplica(Replica):
@@ -46,6 +59,25 @@ class RuntimeReplica(Replica):
             raise EngineError("This engine has no variant yet. Swap before generating, to the base for none.")
         prompts, own = steered(sequences, [self._asked] * len(sequences), parameters)
         yield from stream(self.llm, prompts, own, together=together)
+
+    def generate_mixed(self, parts: Sequence[Mixed], sampling: SamplingConfig) -> list[list[Generation]]:
+        """Responses of several variants from one queue, part by part, as `generate` gives each alone but for rounding."""
+        requests: list[Any] = []
+        asked: list[Asked | None] = []
+        parameters: list[Any] = []
+        owners: list[tuple[int, dict[int, int]]] = []  # whose a request is, and its samples' places there
+        for number, part in enumerate(parts):
+            join = joined(part.prompts, part.samples)
+            own = sampling_parameters(join.prompts, sampling, counts=join.counts)
+            requests += join.prompts
+            asked += [self.asked_of(part.variant)] * len(join.prompts)
+            parameters += own if isinstance(own, list) else [own] * len(join.prompts)
+            owners += [(number, places) for places in join.places]
+        made: list[list[Generation]] = [[] for _ in parts]
+        for place, output in stream(self.llm, *steered(requests, asked, parameters), together=True):
+            number, places = owners[place]
+            made[number] += generations([(0, output)], logprobs=False, places=[places])
+        return made
 
     def asked_of(self, variant: Variant) -> Asked | None:
         """What a request asks for to get a variant, whose rows the engine has from then on; None for the base."""

@@ -28,18 +28,23 @@ class FoldedModel:
         self.plan = plan
         self._parameters = {tensor.name: _parameter(model, checkpoint, tensor.name) for tensor in plan.edited}
         self._kept = {name: value.data.clone() for name, value in self._parameters.items() if name in _kept(self._parameters)}
+        self._folded: list[Edit | None] = [None]
 
     def fold(self, edit: Edit | None) -> None:
-        """Take up an edit; None is the base."""
+        """Take up an edit; None is the base. The one that is folded in stays."""
+        if any(edit is folded for folded in self._folded):
+            return
         for tensor in self.plan.edited:
             weight = self._kept[tensor.name] if tensor.name in self._kept else self.checkpoint.read(tensor.name)
             weight = weight.to(self._parameters[tensor.name].device)
             if edit is not None:
                 weight = project_out(weight, edit_of(self.checkpoint, tensor, edit), tensor.axis)
             self.set(tensor.name, weight)
+        self._folded = [edit]
 
     def set(self, name: str, weight: Tensor) -> None:
         """Exchange one tensor."""
+        self._folded = []
         self._parameters[name].data.copy_(weight)
 
 

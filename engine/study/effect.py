@@ -110,16 +110,18 @@ def own_layers(study: Study, model: Any, made: Mapping[str, Directions], grader:
     chosen = []
     with Progress("own layers", len(made) * len(layers), "directions") as progress:
         for name, directions in made.items():
+            ones = [
+                make_candidate(session, SINGLE, f"{name}, own layer {layer}", unit_directions(directions, [layer]))
+                for layer in layers
+            ]
+            induced = list(probe.induce([(layer, directions.steering_LH[layer]) for layer in layers], config))
             found = []
-            for layer in layers:
-                one = make_candidate(session, SINGLE, f"{name}, own layer {layer}", unit_directions(directions, [layer]))
-                probe.folded.fold(None)
-                row = probe.ablate(one, probe.induce(layer, directions.steering_LH[layer], config), config)
+            rows = probe.ablate(list(zip(ones, induced, strict=True)), config)
+            for layer, one, row in zip(layers, ones, rows, strict=True):
                 passed = filtered({**row, "layer": layer}, config, session.checkpoint.num_layers) is None
                 found.append((not passed, row["bypass"], layer, one))
                 progress.advance()
             chosen.append(min(found, key=lambda item: item[:3])[-1])
-    probe.folded.fold(None)
     return chosen
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 from engine.configs.schema import SweepConfig
 from engine.display.progress import Progress
 from engine.errors import EngineError
+from engine.evaluate.candidates import Candidate
 from engine.evaluate.probing import filtered, make_probe
 from engine.evaluate.rollouts import Rollouts
 from engine.rollout.directions import transformers_model
@@ -55,26 +56,33 @@ def _fill(session: Session, grids: Sequence[Grid], inputs: SweepInputs, table: p
         return
     started = time.monotonic()
     limit = config.max_depth * session.checkpoint.num_layers
-    sources = list({(id(grid), one.sources[0]): (grid, *one.sources[0]) for grid, one in todo if one.layers[0] < limit}.values())
-    with Progress("screen", len(todo) + len(sources), "steps") as progress:
+    there = [(grid, one) for grid, one in todo if one.layers[0] < limit]
+    sources = list({(id(grid), one.sources[0]): (grid, *one.sources[0]) for grid, one in there}.values())
+    with Progress("screen", len(there) + len(sources), "steps") as progress:
         pairs = inputs.pairs[: config.screen_prompts]
         probe = make_probe(session, transformers_model(session), pairs, rollouts.scoring.grader)
         if (session.base.hash,) not in done:
             table.append(probe.base_row(grids[0].base()))
         induced = {}
-        for grid, position, layer in sources:
-            difference_H = grid.directions[position].steering_LH[layer]
-            induced[id(grid), position, layer] = probe.induce(layer, difference_H, config)
+        vectors = [(layer, grid.directions[position].steering_LH[layer]) for grid, position, layer in sources]
+        for (grid, position, layer), induce_N in zip(sources, probe.induce(vectors, config), strict=True):
+            induced[id(grid), position, layer] = induce_N
             progress.advance()
-        for grid, candidate in todo:
-            position, layer = candidate.sources[0]
-            row = {"variant_hash": candidate.variant.hash, "variant": candidate.name, "position": position, "layer": layer}
-            there = layer < limit
-            measured = probe.ablate(candidate, induced[id(grid), position, layer], config) if there else {"n": 0}
-            table.append(row | {"alpha": candidate.alpha} | measured)
+        for _, candidate in todo:
+            if candidate.layers[0] >= limit:
+                table.append(_row(candidate) | {"n": 0})
+        asked = [(candidate, induced[id(grid), *candidate.sources[0]]) for grid, candidate in there]
+        for (candidate, _), measured in zip(asked, probe.ablate(asked, config), strict=True):
+            table.append(_row(candidate) | measured)
             progress.advance()
     table.flush()
     rollouts.times.add(screen_seconds=time.monotonic() - started)
+
+
+def _row(candidate: Candidate) -> Row:
+    position, layer = candidate.sources[0]
+    named = {"variant_hash": candidate.variant.hash, "variant": candidate.name, "position": position, "layer": layer}
+    return named | {"alpha": candidate.alpha}
 
 
 def verdicts(rows: Sequence[Row], config: SweepConfig, num_layers: int) -> list[Row]:

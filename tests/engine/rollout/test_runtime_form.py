@@ -1,7 +1,9 @@
 """bin/rollout with edit.form = runtime: rows of the folded checkpoint's tokens, which say their form; no weight changes."""
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from engine.checkpoints.export import export
 from engine.configs.schema import EditConfig, RunConfig
 from engine.environment import set_environment
 from engine.errors import EngineError
+from engine.evaluate.tasks import Host, Task
+from engine.models.variant import Variant
 from engine.rollout.stages import answer, load_variant
 from engine.runs.session import Session
 from tests.steered import of_transformers
@@ -39,27 +43,69 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return config_for(folder / "model", folder / "pairs.json", layers=[1], **files, overrides=overrides)
 
 
-def test_its_rows_are_the_folded_checkpoints_and_say_their_form(config: RunConfig, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Made:
+    """What one engine made: rows by form, and three variants' responses, each by itself and as one queue."""
+
+    rows: dict[str, list[Any]]
+    expected: dict[str, dict[str, list[int]]]
+    alone: list[list[list[int]]]
+    together: list[list[list[int]]]
+
+
+@pytest.fixture(scope="module")
+def made(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Made:
     from engine.rollout.directions import ensure_directions
     from engine.runs.files import DIRECTIONS
     from engine.runs.run_dir import open_run_dir
 
+    folder = tmp_path_factory.mktemp("made")
     with Session(config) as session:
-        run_dir = open_run_dir(tmp_path / "run", session.identity)
+        run_dir = open_run_dir(folder / "run", session.identity)
         ensure_directions(session, run_dir)
         variant = load_variant(session, run_dir.file(DIRECTIONS))
         requests = session.requests
         rows = {form: list(answer(session, one, requests)) for form, one in (("base", session.base), ("runtime", variant))}
-        export(session, variant, tmp_path / "folded")
+        export(session, variant, folder / "folded")
         prompts = session.render(requests, "test requests")
-    for form, folder in (("base", config.model.path), ("runtime", tmp_path / "folded")):
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
-        expected = {one.prompt_id: said for one, said in zip(requests, of_transformers(model, prompts), strict=True)}
-        assert {row["form"] for row in rows[form]} == {form}
-        assert {row["prompt_id"]: row["response_token_ids"] for row in rows[form]} == {
-            name: said.token_ids for name, said in expected.items()
-        }
-    assert [row["response_token_ids"] for row in rows["base"]] != [row["response_token_ids"] for row in rows["runtime"]]
+        tasks, host = tasks_of(session, variant, prompts), Host(session.replica())
+        alone = [[one.token_ids for one in host.do(task).generations] for task in tasks]
+        together = [[one.token_ids for one in result.generations] for result in host.do_together(tasks)]
+    expected = {}
+    for form, path in (("base", config.model.path), ("runtime", folder / "folded")):
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+        said = of_transformers(model, prompts)
+        expected[form] = {one.prompt_id: own.token_ids for one, own in zip(requests, said, strict=True)}
+    return Made(rows, expected, alone, together)
+
+
+def tasks_of(session: Session, variant: Variant, prompts: list[list[int]]) -> list[Task]:
+    """The base, the variant and a half of it, each with other prompts."""
+    assert variant.edit is not None
+    half = replace(variant, edit=replace(variant.edit, alpha=0.4))
+    parts = [(session.base, prompts), (variant, prompts[1:]), (half, prompts[:2])]
+    return [
+        Task(one, one.hash, tuple(map(str, range(len(own)))), tuple(map(tuple, own)), session.config.sampling)
+        for one, own in parts
+    ]
+
+
+@pytest.mark.parametrize("form", ["base", "runtime"])
+def test_its_rows_say_their_form(form: str, made: Made) -> None:
+    assert {row["form"] for row in made.rows[form]} == {form}
+
+
+@pytest.mark.parametrize("form", ["base", "runtime"])
+def test_its_rows_are_the_folded_checkpoints(form: str, made: Made) -> None:
+    assert {row["prompt_id"]: row["response_token_ids"] for row in made.rows[form]} == made.expected[form]
+
+
+def test_the_variant_answers_otherwise_than_the_base(made: Made) -> None:
+    assert [row["response_token_ids"] for row in made.rows["base"]] != [row["response_token_ids"] for row in made.rows["runtime"]]
+
+
+def test_variants_in_one_queue_answer_as_each_by_itself(made: Made) -> None:
+    assert made.together == made.alone
 
 
 def test_the_usual_form_leaves_a_runs_identity_as_it_was() -> None:
@@ -83,13 +129,10 @@ def test_commands_that_swap_refuse_it(config: RunConfig, command: str) -> None:
     ids=["norms", "layers", "alpha by layer"],
 )
 def test_what_no_intervention_stands_for_is_named(config: RunConfig, edit: dict[str, object], message: str) -> None:
-    from dataclasses import replace
-
     from editing.checkpoint import open_checkpoint
     from editing.plan import plan_edit
     from editing.projection import Edit
     from engine.inference.runtime_replica import beyond_runtime
-    from engine.models.variant import Variant
 
     made = EditConfig(**edit)
     scope = Scope(layers=None if made.layers is None else frozenset(made.layers), alpha_by_layer=made.alpha_by_layer)
