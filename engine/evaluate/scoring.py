@@ -77,6 +77,7 @@ class Scoring:
                 self._rows.get_nowait()
         self._rows.put(None)
         self._thread.join()
+        self.rules.close()
 
     def regrade(self, rows: Sequence[RolloutRow], reference: float | None, logprobs: Mapping[Key, float | None]) -> None:
         """Grade rows again with their log-probability under the base and the base's own median, both nats a token.

@@ -7,7 +7,7 @@ from engine.display.progress import say
 from engine.evaluate.candidates import BASE, Candidate
 from engine.evaluate.ray_engines import RayEngines
 from engine.evaluate.rollouts import Rollouts
-from engine.evaluate.rules import LocalRules, RayRules
+from engine.evaluate.rules import RayRules, rules_here
 from engine.evaluate.tasks import Engines, LocalEngine
 from engine.paths import hash_of, write_json, write_text
 from engine.runs import parquet
@@ -42,7 +42,7 @@ def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, 
     grids = grids_of_sweep(session, run_dir)
     grids[0].listed()  # a subspace whose directions are dependent is named before anything is generated
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
-    rollouts = Rollouts(session, run_dir, engines, grader, LocalRules() if count == 1 else RayRules())
+    rollouts = Rollouts(session, run_dir, engines, grader, rules_here() if count == 1 else RayRules())
     search, *controls = [Search(session, inputs, grid, rollouts) for grid in grids]
     screen_table = parquet.ShardedTable(run_dir.file(SCREENED), SCREEN_SCHEMA, ["variant_hash"], made_by=run_dir.made_by)
     try:
