@@ -85,6 +85,9 @@ class UngradedRules:
     def start(self, items: Sequence[Item], reference: float | None) -> Callable[[], Graded]:
         return lambda: Graded([UNGRADED] * len(items), 0.0)
 
+    def close(self) -> None:
+        pass
+
 
 def made(number: int, tokens: int) -> tuple[str, list[int]]:
     """A response: a word for every 1.3 tokens, sentences of twelve words, and as many token ids."""
