@@ -1,8 +1,8 @@
 """The cost of interventions at run time: one variant, 64 mixed and none, against plain `LLM.generate`, swaps and hooks.
 
 Every run makes the same number of tokens, ends of texts being ignored, so times compare. In eager mode the operators are
-taken away and put back in one engine, and ways take turns; with compiled graphs plain vLLM has an engine of its own, first.
-Beside the wall's, ratios of this process's CPU time, and on a CPU the operator's own share of the wall's time: other
+taken away and put back in one engine, and ways take turns. With compiled graphs plain vLLM has engines of its own, before and
+after. Beside the wall's, ratios of this process's CPU time, and on a CPU the operator's own share of the wall's time: other
 processes on the cores disturb a share least.
 """
 # K = rows, H = hidden size
@@ -23,11 +23,12 @@ from engine.display.progress import say
 from engine.environment import describe, has_gpu, release_gpu_memory, set_environment
 from engine.inference.arguments import engine_arguments
 from engine.inference.steerable import SteerableReplica, steerable_arguments, steered
+from engine.inference.turns import start_in_turn
 from engine.models.variant import Variant
 from engine.rollout.directions import transformers_model
 from engine.runs.session import Session
 from engine.runtime.requests import Asked
-from engine.vllm_compat import start_engine, stop_engine
+from engine.vllm_compat import stop_engine
 from extraction.generate import greedy
 from extraction.intervention import stream_ablation
 
@@ -75,12 +76,10 @@ def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) ->
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Plain's seconds over each way's: medians over rounds."""
+    """Plain's median seconds over each way's."""
     names = {ONE: "ratio_to_plain", MIXED: "ratio_to_plain_64_mixed", NONE: "ratio_slot_zero"}
-    return {
-        name: round(statistics.median(plain / own for plain, own in zip(seconds[PLAIN], seconds[way], strict=True)), 4)
-        for way, name in names.items()
-    }
+    plain = statistics.median(seconds[PLAIN])
+    return {name: round(plain / statistics.median(seconds[way]), 4) for way, name in names.items()}
 
 
 def measure(
@@ -91,9 +90,7 @@ def measure(
     seconds: dict[str, list[Seconds]] = {PLAIN: [], ONE: [], MIXED: [], NONE: []}
     eager = bool(arguments.get("enforce_eager"))
     if not eager:
-        with plain_engine(arguments) as llm:
-            _run(llm, prompts, [None] * len(prompts), max_tokens)
-            seconds[PLAIN] = [_run(llm, prompts, [None] * len(prompts), max_tokens) for _ in range(rounds)]
+        seconds[PLAIN] += plain_runs(arguments, prompts, max_tokens, rounds)
     engine = SteerableReplica(steerable_arguments(arguments, sites=(site,), timed=eager and not has_gpu()))
     for number in range(NUM_MIXED):
         engine.put(str(number), random_row(engine.hidden_size, number))
@@ -109,7 +106,17 @@ def measure(
                 seconds[way].append(taken)
                 say(f"round {number + 1}, {way}: {taken.wall:.2f} s, {taken.cpu:.2f} s of CPU time")
     engine.close()
+    if not eager:
+        seconds[PLAIN] += plain_runs(arguments, prompts, max_tokens, rounds)
     return seconds
+
+
+def plain_runs(arguments: dict[str, Any], prompts: Sequence[list[int]], max_tokens: int, rounds: int) -> list[Seconds]:
+    """Runs of an engine without anything of ours, after a warm-up."""
+    with plain_engine(arguments) as llm:
+        runs = [_run(llm, prompts, [None] * len(prompts), max_tokens) for _ in range(rounds + 1)]
+    say(f"plain: {', '.join(f'{run.wall:.2f}' for run in runs[1:])} s")
+    return runs[1:]
 
 
 def asked_by(way: str, number: int, site: str) -> list[Asked | None]:
@@ -122,7 +129,7 @@ def asked_by(way: str, number: int, site: str) -> list[Asked | None]:
 @contextmanager
 def plain_engine(arguments: dict[str, Any]) -> Iterator[Any]:
     """vLLM without anything of ours."""
-    llm = start_engine({name: value for name, value in arguments.items() if name != "worker_extension_cls"})
+    llm = start_in_turn({name: value for name, value in arguments.items() if name != "worker_extension_cls"})
     try:
         yield llm
     finally:

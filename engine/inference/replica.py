@@ -11,8 +11,9 @@ from engine.errors import EngineError
 from engine.inference.answers import call_of, check_scope, check_taken_up, checked_answers, opening_of
 from engine.inference.responses import Generation, generations, teacher_forced
 from engine.inference.sampling import joined, sampling_parameters
+from engine.inference.turns import start_in_turn
 from engine.models.variant import Variant
-from engine.vllm_compat import engine_death, start_engine, stop_engine, stream
+from engine.vllm_compat import engine_death, stop_engine, stream
 
 
 class Replica:
@@ -25,7 +26,7 @@ class Replica:
     def __init__(self, arguments: dict[str, Any], base: Variant) -> None:
         self.arguments = arguments
         self.base = base
-        self.llm = start_engine(arguments)
+        self.llm = start_in_turn(arguments)
         answers = self.llm.collective_rpc("hotswap_open", args=opening_of(arguments["model"], base.plan.scope))
         self.num_sites = int(checked_answers(answers, "")[0]["sites"])
         self.current: Variant | None = None  # the first swap, to the base too, loads and probes

@@ -17,8 +17,9 @@ from engine.errors import EngineError
 from engine.inference.answers import checked_answers
 from engine.inference.responses import Generation, generations, teacher_forced
 from engine.inference.sampling import sampling_parameters
+from engine.inference.turns import start_in_turn
 from engine.runtime.requests import INPUTS, Asked, checked
-from engine.vllm_compat import start_engine, stop_engine, stream
+from engine.vllm_compat import stop_engine, stream
 from engine.vllm_compat.runtime import RUNTIME_WORKER, SETTINGS, sizes
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SteerableReplica:
     def __init__(self, arguments: dict[str, Any]) -> None:
         settings = arguments["additional_config"][SETTINGS]
         self.sites, self.max_rank = tuple(settings["sites"]), int(settings["max_rank"])
-        self.llm = start_engine(arguments)
+        self.llm = start_in_turn(arguments)
         self.num_blocks, self.hidden_size = sizes(self.llm)
         self.rows: dict[str, Tensor] = {}
 

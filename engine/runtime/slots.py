@@ -6,6 +6,7 @@ needs it. Plain Python, without vLLM.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from engine.runtime.interventions import Intervention, Interventions
 from engine.runtime.requests import EVERY, LAST, PROMPT, RESPONSE, Asked
@@ -20,7 +21,7 @@ class Live:
     asked: Asked
     prompt_length: int
 
-    @property
+    @cached_property
     def key(self) -> Key:
         return self.asked.variant, self.asked.alpha, self.asked.add, self.asked.site
 
@@ -32,9 +33,11 @@ class Slots:
         self.tables, self.make = tables, make
         self.live: dict[str, Live] = {}
         self.held: dict[Key, int] = {}  # least recently used first
+        self._before: tuple[list[str], list[int]] | None = None  # the pass that the tables are filled for
 
     def begin(self, request: str, asked: Asked | None, prompt_length: int) -> None:
         """A request is under way; one that asks for nothing needs no slot."""
+        self._before = None
         self.live.pop(request, None)
         if asked is not None:
             self.live[request] = Live(asked, prompt_length)
@@ -42,29 +45,37 @@ class Slots:
     def end(self, requests: Iterable[str]) -> None:
         """These requests are over."""
         for request in requests:
+            self._before = None
             self.live.pop(request, None)
 
     def forget(self, variant: str) -> None:
         """Slots of a variant are free; its rows have changed, or it is gone."""
+        self._before = None
         for key in [key for key in self.held if key[0] == variant]:
             del self.held[key]
 
     def fill(self, requests: Sequence[str], lengths: Sequence[int], computed: Mapping[str, int]) -> None:
-        """Name every token's slot for a pass: requests in its order, their tokens in it, and those computed before."""
-        steered = {request: self.live[request] for request in requests if request in self.live}
-        taken = self._take({live.key: live.asked for live in steered.values()})
+        """Name every token's slot for a pass: requests in its order, their tokens in it, and those computed before.
+
+        A pass of the same requests as the one before, a token each, finds its slots there.
+        """
+        this = (list(requests), list(lengths))
+        if this == self._before:
+            return
+        live = {request: self.live[request] for request in requests if request in self.live}
+        taken = self._take({one.key: one.asked for one in live.values()})
         slots: list[int] = []
         numbers: list[int] = []
         for request, length in zip(requests, lengths, strict=True):
-            live = steered.get(request)
-            if live is None or live.asked.positions == EVERY:
-                slots.append(taken[live.key] if live else 0)
+            one = live.get(request)
+            if one is None or one.asked.positions == EVERY:
+                slots.append(0 if one is None else taken[one.key])
                 numbers.append(length)
                 continue
-            parts = _parts(live.asked.positions, computed[request] - live.prompt_length, length)
-            slots += [0, taken[live.key], 0]
-            numbers += parts
+            slots += [0, taken[one.key], 0]
+            numbers += _parts(one.asked.positions, computed[request] - one.prompt_length, length)
         self.tables.fill(slots, numbers)
+        self._before = this if all(one.asked.positions == EVERY for one in live.values()) else None
 
     def _take(self, needed: Mapping[Key, Asked]) -> dict[Key, int]:
         for key in needed.keys() & self.held.keys():

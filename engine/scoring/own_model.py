@@ -16,10 +16,11 @@ from engine.display.progress import Progress, say
 from engine.environment import has_gpu, release_gpu_memory, set_environment, versions
 from engine.inference.arguments import OPENED_AS, hardware_arguments
 from engine.inference.arithmetic import arithmetic_of
+from engine.inference.turns import start_in_turn
 from engine.models.locate import checkpoint_hash, open_model
 from engine.paths import shorten
 from engine.scoring.grader import judge_cache, notice_of_model
-from engine.vllm_compat import start_engine, stop_engine
+from engine.vllm_compat import stop_engine
 from judging.cache import ReplyCache
 from judging.calls import Outcome
 from judging.judgement import Item, Judgement
@@ -126,7 +127,7 @@ class OwnModelGrader(ABC):
             say(f"judge: starting vLLM {versions()['vllm']} with {self.model} ({'GPU' if gpu else 'CPU'})")
             arguments = {"model": str(self.checkpoint.directory), "dtype": self.own.model.dtype, "disable_log_stats": True}
             arguments |= {"use_tqdm_on_load": False, **OPENED_AS, **hardware_arguments(has_gpu=gpu), **more}
-            self._llm = start_engine(arguments | self.own.vllm, " for the judge")
+            self._llm = start_in_turn(arguments | self.own.vllm, " for the judge")
         return self._llm
 
     def _address(self, item: Item) -> bytes:

@@ -131,3 +131,50 @@ def test_every_part_of_a_request_keys_its_cache() -> None:
     salts = [Asked("v", 1.0), Asked("w", 1.0), Asked("v", 0.5), Asked("v", 1.0, 0.5), Asked("v", 1.0, site="writes")]
     salts.append(Asked("v", 1.0, positions="prompt"))
     assert len({asked.cache_salt() for asked in salts}) == len(salts)
+
+
+def steady() -> Slots:
+    """Slots filled for a pass of two requests; then what the pass reads is wiped, so that it shows who fills it again."""
+    slots, _ = made()
+    slots.begin("a", Asked("v", 0.5), 1)
+    slots.begin("b", Asked("v", 0.25), 1)
+    slots.fill(["a", "b"], [1, 1], {"a": 1, "b": 1})
+    slots.tables.slots_T.zero_()
+    return slots
+
+
+def test_a_pass_of_the_same_requests_is_not_filled_again() -> None:
+    slots = steady()
+    slots.fill(["a", "b"], [1, 1], {"a": 2, "b": 2})
+    assert slots.tables.slots_T.tolist()[:2] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"), [(["b", "a"], [0.25, 0.5]), (["b"], [0.25]), (["a", "b", "c"], [0.5, 0.25, 0.0])]
+)
+def test_a_pass_of_others_is_filled(requests: list[str], expected: list[float]) -> None:
+    slots = steady()
+    slots.fill(requests, [1] * len(requests), dict.fromkeys(requests, 2))
+    assert shares(slots, len(requests)) == expected
+
+
+def test_a_name_that_begins_anew_is_filled_anew() -> None:
+    slots = steady()
+    slots.begin("a", Asked("v", 1.0), 1)
+    slots.fill(["a", "b"], [1, 1], {"a": 1, "b": 2})
+    assert shares(slots, 2) == [1.0, 0.25]
+
+
+def test_positions_that_move_are_filled_each_time() -> None:
+    slots, _ = made()
+    slots.begin("a", Asked("v", 0.5, positions="prompt"), 2)
+    slots.fill(["a"], [1], {"a": 1})
+    slots.fill(["a"], [1], {"a": 2})
+    assert shares(slots, 1) == [0]
+
+
+def test_a_variant_that_is_put_anew_is_filled_anew() -> None:
+    slots = steady()
+    slots.forget("v")
+    slots.fill(["a", "b"], [1, 1], {"a": 2, "b": 2})
+    assert shares(slots, 2) == [0.5, 0.25]
