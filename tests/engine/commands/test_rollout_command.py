@@ -46,7 +46,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    done = run(rollout(out, "--json"))
+    done = ran("rollout", *rollout(out, "--json")[3:])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["figures"][0]["n"] == 24
     return out

@@ -55,7 +55,7 @@ def selection(tmp_path_factory: pytest.TempPathFactory) -> str:
 def finished(selection: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sweep that nothing disturbed."""
     out = tmp_path_factory.mktemp("runs") / "undisturbed"
-    done = run(sweep(*SMALL, "--selection", selection, "--out", str(out), "--json"))
+    done = ran("sweep", *SMALL, "--selection", selection, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     print(done.stderr)
     assert json.loads(done.stdout)["winner"]["file"] == "winner.toml"
