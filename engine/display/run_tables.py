@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from engine.display.group_tables import asked, language_table
 from engine.display.numbers import estimate, number, p_value, published
 from engine.display.table import Row, Table, View
 from judging.kinds import FEW
@@ -52,7 +53,8 @@ def figure_tables(summary: Row) -> list[Table]:
         figures = [figure for figure in summary["figures"] if figure["judge"] == judge["name"]]
         if figures:
             found.append(_figures(figures, f"Judge: {judge['name']}", [*kind_lines(figures), *judge_lines(judge)]))
-            found += [outcome_table(figures), bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
+            found += [outcome_table(figures), language_table(figures)]
+            found += [bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
     found += [split_table(summary.get("unseen_kinds", [])), condition_table(summary.get("conditions", []))]
     return [table for table in found if table is not None]
 
@@ -95,12 +97,6 @@ def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
 
 def _known(figure: Row | None) -> bool:
     return figure is not None and figure["value"] is not None
-
-
-def asked(figure: Row) -> str:
-    """The kind of request, and whether its kinds made the directions."""
-    condition = f", {figure['condition']}" if figure.get("condition") else ""
-    return figure["kind"] + (", kinds of the directions" if figure["split"] == "test_seen_kinds" else "") + condition
 
 
 def _worth(figure: Row) -> list[str]:
