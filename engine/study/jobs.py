@@ -199,7 +199,7 @@ def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | N
 def map_refusals(config: RunConfig, path: Path, *, sets: str | None, **options: Any) -> Row:
     """map.json; options as `engine.study.map.MapOptions`. What its sets hold is read before a model loads."""
     folder = None if sets is None else Path(sets).expanduser()
-    pairs = sets_hash(load_sets(folder, options["kinds"]))
+    pairs = sets_hash(load_sets(folder, options["kinds"], config.data.system))
     _check_prompt_position(config)
     judge = _model_judge(config, "bin/map")
     with opened(config, path) as study:
