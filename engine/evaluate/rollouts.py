@@ -67,7 +67,7 @@ class Rollouts:
         self.likelihoods = parquet.ShardedTable(run_dir.file(LIKELIHOODS), LIKELIHOOD_SCHEMA, made_by=run_dir.made_by)
         self.lengths: Keyed[int] = Keyed()
         self.logprobs: Keyed[float | None] = Keyed()
-        self.scoring = Scoring(grader, rules)
+        self.scoring = Scoring(grader, rules, trace=session.config.judge.reads_trace)
         self.times = Times(run_dir.file(TIMES))
         self.failures: dict[str, str] = {}
         self.task_prompts = TASK_PROMPTS[has_gpu()]

@@ -23,11 +23,12 @@ class Scoring:
     """A judge behind a queue. `grades` holds what is graded; `drain` waits until that is everything fed.
 
     The rules grade the text alone; `regrade` adds what the base's likelihoods say, once they are there. A language model's
-    judgements are asked for meanwhile and read by `drain`.
+    judgements are asked for meanwhile and read by `drain`. trace: show the judge what was thought before a response.
     """
 
-    def __init__(self, grader: Grader, rules: Rules | None = None) -> None:
+    def __init__(self, grader: Grader, rules: Rules | None = None, *, trace: bool = False) -> None:
         self.grader = grader
+        self.trace = trace
         self.rules = rules or LocalRules()
         self.grades: Keyed[Judgement] = Keyed()
         self._under_way: deque[tuple[list[Key], Callable[[], Graded]]] = deque()
@@ -84,14 +85,16 @@ class Scoring:
         Of a drained judge. The grades are there after the next `drain`, or after this call where this process applies the rules.
         """
         finished = [row for row in rows if not is_unfinished(row)]
-        self._apply([(key, item_of(row, logprobs.get(key))) for row in finished for key in [_key(row)]], reference)
+        self._apply(
+            [(key, item_of(row, logprobs.get(key), trace=self.trace)) for row in finished for key in [_key(row)]], reference
+        )
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
             started = time.thread_time()
             try:
                 self._note_unfinished(rows)
-                asked = [(_key(row), item_of(row)) for row in rows if not is_unfinished(row)]
+                asked = [(_key(row), item_of(row, trace=self.trace)) for row in rows if not is_unfinished(row)]
                 if self.reads_likelihoods:
                     self._apply(asked, None)
                 else:
