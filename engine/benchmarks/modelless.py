@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,19 @@ class ModellessReplica:
             text, token_ids = self._made[(first + index) % NUM_TEXTS]
             yield Generation(index, text, token_ids, "stop")
 
-    def mean_logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float | None]:
+    def mean_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        on_row: Callable[[], None] = lambda: None,
+        *,
+        shared: bool = False,
+    ) -> list[float | None]:
         time.sleep(len(prompts) / self.rate)
         return [-1.0] * len(prompts)
+
+    def opening_shares(self, prompts: Sequence[Sequence[int]], tokens: Collection[int], likeliest: int) -> list[float]:
+        return [0.0] * len(prompts)
 
 
 class ModellessActor(EngineActor):

@@ -16,10 +16,12 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.evaluate.columns import generations_of, response_batch
 from engine.inference.replica import Generation, Replica
+from engine.inference.views import ViewTokens, base_views
 from engine.models.variant import Variant
 from engine.runs.requests import sample_of
 from engine.runs.session import Session
 from engine.vllm_compat import engine_failures
+from judging.view import BaseView
 
 MAX_ATTEMPTS = 2
 
@@ -29,6 +31,7 @@ class Task:
     """Generate `variant`'s responses to `prompts`; or, where `responses` are given, their log-probability under it.
 
     `subject` is the hash of the variant that the rows belong to: the responses' own, where they are given.
+    `views` asks for the responses' views instead; then each row has a subject of its own, in `subjects`.
     """
 
     variant: Variant
@@ -37,11 +40,13 @@ class Task:
     prompts: tuple[tuple[int, ...], ...]
     sampling: SamplingConfig
     responses: tuple[tuple[int, ...], ...] | None = None
+    views: ViewTokens | None = None
+    subjects: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
-    """A task's outcome: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), or mean log-probabilities.
+    """A task's outcome: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), mean log-probabilities, or views.
 
     `seconds` are with the swap.
     """
@@ -52,6 +57,7 @@ class Result:
     swap_seconds: float
     seconds: float
     error: str | None = None
+    views: Sequence[BaseView | None] = ()
 
     @property
     def generations(self) -> list[Generation]:
@@ -78,12 +84,16 @@ class Host:
         swapped = time.monotonic()
         generations: list[Generation] = []
         logprobs: list[float | None] = []
+        views: list[BaseView | None] = []
         if task.responses is None:
             samples = [sample_of(prompt_id) for prompt_id in task.prompt_ids]
             generations = list(self.replica.generate(task.prompts, task.sampling, together=True, samples=samples))
+        elif task.views is not None:
+            views = base_views(self.replica, task.prompts, task.responses, task.views)
         else:
             logprobs = self.replica.mean_logprobs(task.prompts, task.responses)
-        return Result(task, response_batch(generations), logprobs, swapped - started, time.monotonic() - started)
+        done = time.monotonic()
+        return Result(task, response_batch(generations), logprobs, swapped - started, done - started, views=views)
 
 
 class Engines(Protocol):
