@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from engine.display.group_tables import asked, language_table
+from engine.display.group_tables import asked, judges_table, language_table
 from engine.display.numbers import estimate, number, p_value, published
 from engine.display.table import Row, Table, View
 from judging.kinds import FEW
@@ -48,7 +48,7 @@ def judges_view(summary: Row) -> View:
 
 def figure_tables(summary: Row) -> list[Table]:
     """A judge's rates, its errors where they are known, bounds where scores are missing, and kinds apart where they are split."""
-    found: list[Table | None] = []
+    found: list[Table | None] = [judges_table(summary)]
     for judge in summary["judges"]:
         figures = [figure for figure in summary["figures"] if figure["judge"] == judge["name"]]
         if figures:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from engine.configs.load import changed
+from engine.display.group_tables import judges_table
+from engine.display.numbers import estimate
 from engine.inference.arguments import SMALL_BLOCK, engine_arguments
 from engine.rollout.judge_again import JudgingOptions, judge
 from engine.rollout.run import run
@@ -90,14 +92,40 @@ def test_a_finished_run_reads_nothing_again(finished: tuple[Path, Reading, Sessi
     assert json.loads((finished[0] / "manifest.json").read_text())["stages"]["views"] == before
 
 
-def test_a_run_judged_again_without_views_says_that_the_text_alone_was_read(folder: Path, tmp_path: Path) -> None:
-    config = config_of(folder, max_tokens=24)
+@pytest.fixture(scope="module")
+def judged_twice(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run by the rules, judged again by the fitted judge."""
+    out, config = tmp_path_factory.mktemp("twice") / "run", config_of(folder, max_tokens=24)
     session = Session(config)
     session.use(SmallReplica())  # type: ignore[arg-type]
-    run(config, tmp_path / "run", session=session)
-    judge(tmp_path / "run", ["fitted"], JudgingOptions())
-    names = {row["judge"] for row in parquet.read_rows(tmp_path / "run" / "scores.parquet")}
-    assert names == {"offline", "fitted-text"}
+    run(config, out, session=session)
+    judge(out, ["fitted"], JudgingOptions())
+    return out
+
+
+def test_a_run_judged_again_without_views_says_that_the_text_alone_was_read(judged_twice: Path) -> None:
+    assert {row["judge"] for row in parquet.read_rows(judged_twice / "scores.parquet")} == {"offline", "fitted-text"}
+
+
+def test_its_judges_stand_beside_each_other(judged_twice: Path) -> None:
+    table = judges_table(json.loads((judged_twice / "summary.json").read_text()))
+    assert table is not None
+    assert [row[2] for row in table.rows] == 4 * ["offline", "fitted-text"]
+
+
+def test_each_with_its_own_figure(judged_twice: Path) -> None:
+    summary = json.loads((judged_twice / "summary.json").read_text())
+    table = judges_table(summary)
+    figure = next(one for one in summary["figures"] if one["judge"] == "fitted-text" and one["kind"] == "declined")
+    assert table is not None and table.rows[1][-1] == estimate(figure["product"])
+
+
+def test_the_page_shows_them(judged_twice: Path) -> None:
+    assert "Judges beside each other" in (judged_twice / "report.html").read_text()
+
+
+def test_one_judge_has_no_such_table(finished: tuple[Path, Reading, Session]) -> None:
+    assert judges_table(json.loads((finished[0] / "summary.json").read_text())) is None
 
 
 @pytest.mark.parametrize(("judge_name", "block"), [("fitted", SMALL_BLOCK), ("offline", None)])
