@@ -45,6 +45,7 @@ class ModellessReplica:
         sampling: SamplingConfig,
         *,
         together: bool = False,
+        logprobs: bool = False,
         samples: Sequence[int] | None = None,
     ) -> Iterator[Generation]:
         """Responses that depend on the variant and the prompt's place alone."""
@@ -53,7 +54,7 @@ class ModellessReplica:
         time.sleep(len(prompts) / self.rate)
         for index in range(len(prompts)):
             text, token_ids = self._made[(first + index) % NUM_TEXTS]
-            yield Generation(index, text, token_ids, "stop")
+            yield Generation(index, text, token_ids, "stop", -1.0 if logprobs else None)
 
     def mean_logprobs(
         self,

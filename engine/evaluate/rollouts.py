@@ -117,7 +117,11 @@ class Rollouts:
         variants = {candidate.variant.hash: candidate.variant for candidate in candidates}
         missing = list(self._missing(candidates, requests, self.lengths))
         asked = {part.ids: request_batch(part.requests, part.prompts) for _, part in missing}
-        tasks = [Task(variants[subject], subject, part.ids, part.prompts, sampling) for subject, part in missing]
+        tells = {subject: self.scoring.reads_likelihoods and variants[subject].is_base for subject, _ in missing}
+        tasks = [
+            Task(variants[subject], subject, part.ids, part.prompts, sampling, logprobs=tells[subject])
+            for subject, part in missing
+        ]
         total = sum(len(task.prompts) for task in tasks)
         for result in self._run(tasks, total, f"rollouts ({requests[0].split})", requests[0].split):
             task = result.task
@@ -146,13 +150,29 @@ class Rollouts:
             for subject, part in self._missing(candidates, requests, self.logprobs)
             if all((subject, prompt_id) in self.lengths for prompt_id in part.ids)
         ]
+        missing = [(subject, part) for subject, part in missing if not self._told_when_generated(subject, part)]
         total = sum(len(part.ids) for _, part in missing)
         for result in self._run(self._with_responses(missing), total, f"likelihoods ({requests[0].split})", "likelihood"):
-            subject = [result.task.subject] * len(result.logprobs)
-            self.logprobs.put(subject, result.task.prompt_ids, result.logprobs)
-            columns = (subject, list(result.task.prompt_ids), result.logprobs)
-            self.likelihoods.extend(pa.Table.from_arrays(list(map(pa.array, columns)), names=NAMES).cast(LIKELIHOOD_SCHEMA))
+            self._keep_logprobs(result.task.subject, result.task.prompt_ids, result.logprobs)
         self._regrade(candidates, requests)
+
+    def _keep_logprobs(self, subject: str, prompt_ids: Sequence[str], values: Sequence[float | None]) -> None:
+        subjects = [subject] * len(values)
+        self.logprobs.put(subjects, prompt_ids, values)
+        columns = (subjects, list(prompt_ids), list(values))
+        self.likelihoods.extend(pa.Table.from_arrays(list(map(pa.array, columns)), names=NAMES).cast(LIKELIHOOD_SCHEMA))
+
+    def _told_when_generated(self, subject: str, part: Part) -> bool:
+        """Keep what the base said of its own responses when it wrote them; whether it said so of all in the part."""
+        if subject != self.session.base.hash:
+            return False
+        found = self.table.where("variant_hash", [subject], ["mean_logprob", "num_output_tokens"])
+        rows = {row["prompt_id"]: row for row in found.to_pylist()}
+        own = [rows[prompt_id] for prompt_id in part.ids]
+        if any(row["mean_logprob"] is None and row["num_output_tokens"] for row in own):
+            return False
+        self._keep_logprobs(subject, part.ids, [row["mean_logprob"] for row in own])
+        return True
 
     def _add_views(self, candidates: Sequence[Candidate], requests: Sequence[Request]) -> None:
         missing = [

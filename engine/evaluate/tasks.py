@@ -31,7 +31,8 @@ class Task:
     """Generate `variant`'s responses to `prompts`; or, where `responses` are given, their log-probability under it.
 
     `subject` is the hash of the variant that the rows belong to: the responses' own, where they are given.
-    `views` asks for the responses' views instead; then each row has a subject of its own, in `subjects`.
+    `views` asks for the responses' views instead; then each row has a subject of its own, in `subjects`. `logprobs` has each
+    response that is generated tell its own mean log-probability.
     """
 
     variant: Variant
@@ -42,6 +43,7 @@ class Task:
     responses: tuple[tuple[int, ...], ...] | None = None
     views: ViewTokens | None = None
     subjects: tuple[str, ...] = ()
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Host:
         views: list[BaseView | None] = []
         if task.responses is None:
             samples = [sample_of(prompt_id) for prompt_id in task.prompt_ids]
-            generations = list(self.replica.generate(task.prompts, task.sampling, together=True, samples=samples))
+            options: dict[str, Any] = {"together": True, "logprobs": task.logprobs, "samples": samples}
+            generations = list(self.replica.generate(task.prompts, task.sampling, **options))
         elif task.views is not None:
             views = base_views(self.replica, task.prompts, task.responses, task.views)
         else:

@@ -83,6 +83,22 @@ def test_responses_are_stored_once_graded_with_likelihoods_and_taken_up_again(se
     third.close()
 
 
+def test_what_the_base_said_of_its_own_responses_is_not_asked_again(session: Session, tmp_path: Path) -> None:
+    requests, candidates = requests_of(session, 20), [Candidate(BASE, "base", (), 0.0, session.base), *candidates_of(session, 2)]
+    rollouts, engines = opened(session, tmp_path)
+    rollouts.make(candidates, requests, 30)
+    rollouts.read_base(candidates, requests)
+    assert {task.subject for task in engines.done if task.responses is not None} == {one.variant.hash for one in candidates[1:]}
+
+
+def test_it_is_kept_as_a_likelihood(session: Session, tmp_path: Path) -> None:
+    requests, base = requests_of(session, 20), Candidate(BASE, "base", (), 0.0, session.base)
+    rollouts, _ = opened(session, tmp_path)
+    rollouts.make([base], requests, 30)
+    rollouts.read_base([base], requests)
+    assert [row["mean_logprob"] for row in rollouts.likelihoods.rows()] == [-1.0] * len(requests)
+
+
 def viewed(session: Session, folder: Path) -> tuple[Rollouts, ModellessEngines, list[Candidate]]:
     """Three candidates' responses to 20 requests, graded by the fitted judge with the base's views."""
     engines = ModellessEngines()
