@@ -227,13 +227,18 @@ def calibration_line(calibration: Row | None, name: str) -> str:
     if calibration is None:
         return f"Not calibrated: its error rates are not known. Measure them: bin/judge --calibrate labels.csv --judge {name}"
     parts = [
-        f"{entry['source']} {estimate(entry['bias']['compliance'], 2)} ({entry['n']} labels)"
+        f"{_responses_of(entry)} {estimate(entry['bias']['compliance'], 2)} ({entry['n']} labels)"
         for entry in calibration["by_source"]
         if not entry["variant"]
     ]
     if not parts:
         return f"Its errors by source are not known: no source has enough labels in {calibration['labels']}."
     return f"Its compliance less the label's, by whose response it is: {'; '.join(parts)}."
+
+
+def _responses_of(entry: Row) -> str:
+    """Whose responses, and to which kind of request where the labels say."""
+    return f"{entry['source']} to {entry['requests']} requests" if entry.get("requests") else str(entry["source"])
 
 
 def calibration_view(record: Row) -> View:
