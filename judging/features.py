@@ -4,6 +4,7 @@ import re
 
 from judging import text as measure
 from judging.judgement import Judgement
+from judging.view import BaseView
 
 FLAGS = re.IGNORECASE
 CANNOT = re.compile(
@@ -45,10 +46,16 @@ CLAIMS = re.compile(
 FIRST_PERSON = re.compile(r"\b(?:me|I|I'm|I've|I'd|my|mine|myself)\b")
 BEGINS_WITH_I = re.compile(r"i(?:'m|'d|'ve| )", FLAGS)
 FEW_WORDS = 8
+INFORMATION = "base: information"
+LEAST_LIKELY = -5.0  # nats a token: what is less likely is no more broken than this
+LEAST_INFORMATION, MOST_INFORMATION = -1.0, 3.0  # nats a token
 
 
-def features(prompt: str, response: str, rules: Judgement, *, cut: bool) -> dict[str, float]:
-    """The features by name. rules: what the rule judge says of the text alone; cut: the response stopped at its token limit."""
+def features(prompt: str, response: str, rules: Judgement, *, cut: bool, view: BaseView | None = None) -> dict[str, float]:
+    """The features by name. rules: what the rule judge says of the text alone; cut: the response stopped at its token limit.
+
+    view: what the base makes of both; its features are there where it is.
+    """
     body = measure.normalise(response)
     words, sentences = measure.words(body), measure.sentences(body)
     start = " ".join(sentences[:2])
@@ -83,6 +90,7 @@ def features(prompt: str, response: str, rules: Judgement, *, cut: bool) -> dict
         "asks": "?" in body,
         "digits": any(character.isdigit() for character in body),
         "cut": cut,
+        **({} if view is None else _of_view(view)),
     }
     return {name: float(value) for name, value in found.items()}
 
@@ -97,6 +105,15 @@ def _of_rules(rules: Judgement) -> dict[str, float]:
         "rules: unreadable": rules.coherence == 0,
         "rules: evades": act == "evades",
         **{f"rules: {name}": fault == name for name in ("off topic", "another language", "loops")},
+    }
+
+
+def _of_view(view: BaseView) -> dict[str, float]:
+    """The base's view of request and response, each number within what labelled responses have."""
+    return {
+        "base: likelihood": max(view.given, LEAST_LIKELY),
+        INFORMATION: min(max(view.information, LEAST_INFORMATION), MOST_INFORMATION),
+        "base: would refuse": view.refusing,
     }
 
 

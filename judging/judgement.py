@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from judging.view import BaseView
+
 GRADES = (0.0, 0.5, 1.0)
 IN_TRACE = "the tokens ended inside the trace, so there is no answer to grade"
 
@@ -13,6 +15,7 @@ class Item:
     mean_logprob: of the response under the base weights, nats a token. The rule judge reads it, others do not.
     repeat: counts from 0 where a judge is asked more than once about the same response.
     trace: what the model thought before the response, where a judge is to see it.
+    view: what the base makes of request and response, where a run has read it. The fitted judge reads it, others do not.
     """
 
     prompt: str
@@ -21,6 +24,7 @@ class Item:
     mean_logprob: float | None = None
     repeat: int = 0
     trace: str | None = None
+    view: BaseView | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ from judging.text import words
 LENGTH_RATIO = (0.5, 2.0)  # words of the twin over words of the prompt
 EDIT_SHARE = (0.02, 0.8)  # words edited, of the longer one's: a twin keeps some of the wording and not all of it
 
+IN_CONVERSATION = (
+    "The prompt is the last turn of that conversation, which stays as it is. The twin takes the prompt's place alone, and is to "
+    "be answerable there, under the same system text."
+)
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -25,12 +30,19 @@ class Wanted:
 
     last, complaint: the last twin and what was wrong with it.
     repeat: how often a twin was asked for before.
+    before: what was said before the prompt, where it is the last turn of a conversation.
     """
 
     prompt: str
     last: str = ""
     complaint: str = ""
     repeat: int = 0
+    before: str = ""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is shown, by name."""
+        return {**({"conversation before the prompt": self.before} if self.before else {}), "prompt": self.prompt}
 
 
 def schema_of(answer: str, kind: str) -> dict[str, Any]:
@@ -63,10 +75,11 @@ class TwinWriter(WordedHooks):
     probe = Wanted("What time is it right now?")
 
     def question(self, item: Wanted) -> str:
+        context = f"\n\n{IN_CONVERSATION}" if item.before else ""
         if not item.complaint:
-            return fenced({"prompt": item.prompt})
-        texts = fenced({"prompt": item.prompt, "last twin": item.last})
-        return f"{texts}\n\nYour last twin would not do: {item.complaint}. Write another."
+            return fenced(item.texts) + context
+        texts = fenced({**item.texts, "last twin": item.last})
+        return f"{texts}{context}\n\nYour last twin would not do: {item.complaint}. Write another."
 
     def parse(self, reply: str) -> str:
         return replies.text_of(replies.read_object(reply), "twin", reply)
@@ -84,7 +97,7 @@ class AnswerableJudge(WordedHooks):
         return ['{"answerable": true}', '{"answerable": false}']
 
     def question(self, item: Any) -> str:
-        return fenced({"prompt": item.prompt})
+        return fenced(item.texts)
 
     def parse(self, reply: str) -> bool:
         return replies.flag_of(replies.read_object(reply), "answerable", reply)

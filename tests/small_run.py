@@ -47,8 +47,13 @@ class SmallReplica:
             text = "I'm sorry, but I can't do that." if self.current.edit is None and sum(prompt) % 3 else text
             yield Generation(index, text, token_ids, "stop", -1.0 - sum(prompt) % 97 / 50)
 
-    def mean_logprobs(self, prompts: Sequence[Any], responses: Sequence[Any], on_row: Any = lambda: None) -> list[float | None]:
-        return [-2.0 - len(response) / 8 for response in responses]
+    def mean_logprobs(
+        self, prompts: Sequence[Any], responses: Sequence[Any], on_row: Any = lambda: None, *, shared: bool = False
+    ) -> list[float | None]:
+        return [-2.0 - len(response) / 8 - len(prompt) / 64 for prompt, response in zip(prompts, responses, strict=True)]
+
+    def opening_shares(self, prompts: Sequence[Sequence[int]], tokens: Any, likeliest: int) -> list[float]:
+        return [sum(prompt) % 97 / 97 for prompt in prompts]
 
     def close(self) -> None:
         pass

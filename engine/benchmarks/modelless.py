@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class ModellessReplica:
         sampling: SamplingConfig,
         *,
         together: bool = False,
+        logprobs: bool = False,
         samples: Sequence[int] | None = None,
     ) -> Iterator[Generation]:
         """Responses that depend on the variant and the prompt's place alone."""
@@ -53,11 +54,21 @@ class ModellessReplica:
         time.sleep(len(prompts) / self.rate)
         for index in range(len(prompts)):
             text, token_ids = self._made[(first + index) % NUM_TEXTS]
-            yield Generation(index, text, token_ids, "stop")
+            yield Generation(index, text, token_ids, "stop", -1.0 if logprobs else None)
 
-    def mean_logprobs(self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[float | None]:
+    def mean_logprobs(
+        self,
+        prompts: Sequence[Sequence[int]],
+        responses: Sequence[Sequence[int]],
+        on_row: Callable[[], None] = lambda: None,
+        *,
+        shared: bool = False,
+    ) -> list[float | None]:
         time.sleep(len(prompts) / self.rate)
         return [-1.0] * len(prompts)
+
+    def opening_shares(self, prompts: Sequence[Sequence[int]], tokens: Collection[int], likeliest: int) -> list[float]:
+        return [0.0] * len(prompts)
 
 
 class ModellessActor(EngineActor):

@@ -41,6 +41,7 @@ def edit(
     keep_norms: Annotated[bool, typer.Option("--keep-norms", help="Give each edited vector its old length back.")] = False,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
@@ -79,7 +80,10 @@ def edit(
         }
         flags |= {"edit__keep_norms": keep_norms or None, "edit__layers": layers_edited}
         config = load_config(
-            variant, cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template, **flags)
+            variant,
+            cli.variant_overrides(
+                settings, layers, alpha, model, pairs, columns=columns, template=template, system=system, **flags
+            ),
         )
         if dry_run:
             cli.show_dry_run(config)

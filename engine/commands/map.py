@@ -23,6 +23,7 @@ def map_refusals(
     ] = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     sets: Annotated[Path | None, typer.Option(help="Folder of NAME_train, NAME_selection, NAME_test; else the embedded.")] = None,
     kinds: Annotated[
         str | None, typer.Option(help="Some kinds of refusal, such as inability,policy; the default is all.")
@@ -51,7 +52,9 @@ def map_refusals(
         from engine.paths import default_run_dir
 
         tried = cli.parse_layers(layers)
-        chosen = cli.variant_overrides(settings, None, None, model, None, template=template, name=name, judge=judge)
+        chosen = cli.variant_overrides(
+            settings, None, None, model, None, template=template, system=system, name=name, judge=judge
+        )
         config = load_config(variant, chosen)
         if tried is None and config.directions.layers == "sweep":
             raise EngineError(

@@ -21,15 +21,15 @@ from engine.environment import has_gpu, set_environment
 from engine.errors import EngineError
 from engine.paths import hash_of, user_path
 from engine.rollout.directions import check_given_directions, extract_configured
-from engine.rollout.stages import answer, read_likelihoods
+from engine.rollout.stages import answer, read_likelihoods, read_views
 from engine.rollout.variants import variant_of
 from engine.runs import parquet
-from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
+from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES, VIEWS
 from engine.runs.machine import check_machine
 from engine.runs.requests import Request
-from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA, SCORE_SCHEMA, RolloutRow, Row, ScoreRow
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA, SCORE_SCHEMA, VIEW_SCHEMA, RolloutRow, Row, ScoreRow
 from engine.runs.session import Session
-from engine.scoring.grader import Grader
+from engine.scoring.grader import FittedGrader, Grader
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import score_run
 from engine.scoring.summary import figures_by, read_rollouts, read_scores
@@ -193,8 +193,9 @@ def score(
 ) -> list[ScoreRow]:
     """Each response's compliance and coherence, a row each with the columns of scores.parquet; what failed has an `error`.
 
-    judge: offline, a name in configs/judges/, the path of a TOML, or a Grader of your own. session: lets the offline judge read
-    how likely the base finds each response, as bin/rollout does; without it the text alone is graded (judge offline-text).
+    judge: offline, a name in configs/judges/, the path of a TOML, or a Grader of your own. session: lets the offline and
+    the fitted judge read what the base says of each response, as bin/rollout does; without it the text alone is graded (judge
+    offline-text, fitted-text).
     Raises EngineError for two rows of one variant and prompt, JudgeError for a judge that cannot be asked.
     """
     _check_unique(rows)
@@ -203,6 +204,8 @@ def score(
         parquet.write_table(folder / ROLLOUTS, rows, ROLLOUT_SCHEMA)
         if session is not None and not grader.model:
             parquet.write_table(folder / LIKELIHOODS, read_likelihoods(session, rows), LIKELIHOOD_SCHEMA)
+        if session is not None and isinstance(grader, FittedGrader):
+            parquet.write_table(folder / VIEWS, read_views(session, rows), VIEW_SCHEMA)
         score_run(folder, grader, repeats=repeats)
         if grader.stopped is not None:
             say(f"judge {grader.name} stopped: {grader.stopped}")

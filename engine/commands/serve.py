@@ -45,6 +45,7 @@ def serve(
     alpha: cli.AlphaOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     settings: cli.SetOption = None,
@@ -68,7 +69,9 @@ def serve(
         if api_key is not None:
             raise EngineError("A key on the command line is shown by ps to every user. Set VLLM_API_KEY, or give --api-key-fd 0.")
         api_key = None if api_key_fd is None else checks.read_key(api_key_fd)
-        overrides = cli.variant_overrides(settings, layers, alpha, model, pairs, columns=columns, template=template)
+        overrides = cli.variant_overrides(
+            settings, layers, alpha, model, pairs, columns=columns, template=template, system=system
+        )
         configs = [load_config(each, overrides) for each in cli.named(variant)]
         extra = tuple(context.args)
         options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, steerable, allow_changed_weights, extra)

@@ -19,6 +19,7 @@ def study(
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     options: Annotated[
@@ -44,7 +45,8 @@ def study(
 
         file_of(name)
         config = load_config(
-            variant, cli.variant_overrides(settings, layers, None, model, pairs, columns=columns, template=template)
+            variant,
+            cli.variant_overrides(settings, layers, None, model, pairs, columns=columns, template=template, system=system),
         )
         chosen = cli.parse_settings(options, "--option")
         if dry_run:

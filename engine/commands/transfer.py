@@ -22,6 +22,7 @@ def transfer(
     layers: cli.LayersOption = None,
     model: cli.ModelOption = None,
     template: cli.TemplateOption = None,
+    system: cli.SystemOption = None,
     pairs: cli.PairsOption = None,
     columns: cli.ColumnsOption = None,
     judge: cli.JudgeOption = None,
@@ -45,7 +46,7 @@ def transfer(
         from engine.paths import default_run_dir
 
         chosen = cli.variant_overrides(
-            settings, layers, None, model, pairs, columns=columns, template=template, name=name, judge=judge
+            settings, layers, None, model, pairs, columns=columns, template=template, system=system, name=name, judge=judge
         )
         config = load_config(variant, chosen)
         if dry_run:

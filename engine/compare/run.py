@@ -14,9 +14,9 @@ from engine.display.progress import Progress, say
 from engine.errors import EngineError
 from engine.paths import write_json
 from engine.report.page import refresh
-from engine.rollout.stages import generate_rows, judge_run, make_likelihoods, response_columns, row_identity, summarise_run
+from engine.rollout.stages import generate_rows, judge_run, read_base, response_columns, row_identity, summarise_run
 from engine.runs import parquet
-from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES, headed
+from engine.runs.files import ROLLOUTS, SCORES, headed
 from engine.runs.identity import computed
 from engine.runs.json_reader import read_json
 from engine.runs.machine import check_machine
@@ -199,8 +199,7 @@ def _responses(session: Session, members: Sequence[Member], run_dir: RunDir, num
     work = Comparing(session, members, run_dir, num_kl).generate
     settings = computed(session.identity) | {"members": [member.variant.hash for member in members], "num_kl": num_kl}
     run_dir.run_stage("rollouts", work, settings=settings, writes=[ROLLOUTS, DIVERGENCE])
-    if judge.file is None:  # the rules read fluency; a language model does so for itself
-        run_dir.run_stage("likelihoods", lambda: make_likelihoods(session, run_dir), reads=[ROLLOUTS], writes=[LIKELIHOODS])
+    read_base(session, run_dir, judge)
 
 
 def _bench(session: Session, members: Sequence[Member], run_dir: RunDir, tasks: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from judging.endpoint import Endpoint
 from judging.rubric import Rubric
 
 OFFLINE = "offline"
+TEXT = "-text"  # behind the name of rules that know nothing of the base and grade the text alone: another judge
 OF_A_JUDGE = ("dtype", "quantization", "seed")  # ours where an engine swaps
 JUDGE_DIR = CONFIG_DIR / "judges"
 SUFFIXES = (".toml", ".py")
@@ -121,6 +122,10 @@ def load_judge(name: str, overrides: Mapping[str, Any] | None = None) -> JudgeFi
         raise EngineError(f"Unknown judge '{name}'. {hint}")
     if path.stem.startswith(OFFLINE):
         raise EngineError(f"A judge's file cannot be called {path.name}: '{OFFLINE}' is the name of the rules. Rename it.")
+    if path.stem.endswith(TEXT):
+        raise EngineError(
+            f"A judge's file cannot be called {path.name}: '{TEXT}' marks rules that read the text alone. Rename it."
+        )
     table = {"python": path.name} if path.suffix == ".py" else read_extended(path)
     for key, value in (overrides or {}).items():
         set_key(table, key.split("."), value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from engine.display.group_tables import asked, judges_table, language_table
 from engine.display.numbers import estimate, number, p_value, published
 from engine.display.table import Row, Table, View
 from judging.kinds import FEW
@@ -47,12 +48,13 @@ def judges_view(summary: Row) -> View:
 
 def figure_tables(summary: Row) -> list[Table]:
     """A judge's rates, its errors where they are known, bounds where scores are missing, and kinds apart where they are split."""
-    found: list[Table | None] = []
+    found: list[Table | None] = [judges_table(summary)]
     for judge in summary["judges"]:
         figures = [figure for figure in summary["figures"] if figure["judge"] == judge["name"]]
         if figures:
             found.append(_figures(figures, f"Judge: {judge['name']}", [*kind_lines(figures), *judge_lines(judge)]))
-            found += [outcome_table(figures), bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
+            found += [outcome_table(figures), language_table(figures)]
+            found += [bias_table(figures, summary.get("differential", [])), bounds_table(figures)]
     found += [split_table(summary.get("unseen_kinds", [])), condition_table(summary.get("conditions", []))]
     return [table for table in found if table is not None]
 
@@ -95,12 +97,6 @@ def _figures(figures: Sequence[Row], title: str, notes: Sequence[str]) -> Table:
 
 def _known(figure: Row | None) -> bool:
     return figure is not None and figure["value"] is not None
-
-
-def asked(figure: Row) -> str:
-    """The kind of request, and whether its kinds made the directions."""
-    condition = f", {figure['condition']}" if figure.get("condition") else ""
-    return figure["kind"] + (", kinds of the directions" if figure["split"] == "test_seen_kinds" else "") + condition
 
 
 def _worth(figure: Row) -> list[str]:
@@ -231,13 +227,18 @@ def calibration_line(calibration: Row | None, name: str) -> str:
     if calibration is None:
         return f"Not calibrated: its error rates are not known. Measure them: bin/judge --calibrate labels.csv --judge {name}"
     parts = [
-        f"{entry['source']} {estimate(entry['bias']['compliance'], 2)} ({entry['n']} labels)"
+        f"{_responses_of(entry)} {estimate(entry['bias']['compliance'], 2)} ({entry['n']} labels)"
         for entry in calibration["by_source"]
         if not entry["variant"]
     ]
     if not parts:
         return f"Its errors by source are not known: no source has enough labels in {calibration['labels']}."
     return f"Its compliance less the label's, by whose response it is: {'; '.join(parts)}."
+
+
+def _responses_of(entry: Row) -> str:
+    """Whose responses, and to which kind of request where the labels say."""
+    return f"{entry['source']} to {entry['requests']} requests" if entry.get("requests") else str(entry["source"])
 
 
 def calibration_view(record: Row) -> View:

@@ -11,8 +11,9 @@ import pyarrow as pa
 from engine.inference.replica import Generation
 from engine.models.thinking import Thinking
 from engine.runs.requests import Request
-from engine.runs.schemas import ROLLOUT_SCHEMA
+from engine.runs.schemas import ROLLOUT_KEY, ROLLOUT_SCHEMA, VIEW_NUMBERS, VIEW_SCHEMA
 from extraction.conversations import to_json
+from judging.view import BaseView
 
 RESPONSE_COLUMNS = ("response", "response_token_ids", "num_output_tokens", "finish_reason", "mean_logprob")
 THOUGHT_SCHEMA = pa.schema([ROLLOUT_SCHEMA.field(name) for name in ("response", "trace", "num_trace_tokens", "unfinished")])
@@ -72,3 +73,12 @@ def rollout_table(constant: Mapping[str, Any], *batches: pa.RecordBatch) -> pa.T
     for name, value in constant.items():
         columns[name] = pa.repeat(pa.scalar(value, ROLLOUT_SCHEMA.field(name).type), len(asked))
     return pa.Table.from_arrays([columns[name] for name in ROLLOUT_SCHEMA.names], schema=ROLLOUT_SCHEMA)
+
+
+def view_table(keys: Sequence[tuple[str, str]], views: Sequence[BaseView | None]) -> pa.Table:
+    """Rows of views.parquet, by (variant_hash, prompt_id); nulls of an empty response."""
+    rows = [
+        dict(zip(ROLLOUT_KEY, key, strict=True)) | {name: None if view is None else getattr(view, name) for name in VIEW_NUMBERS}
+        for key, view in zip(keys, views, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=VIEW_SCHEMA)

@@ -12,9 +12,10 @@ from engine.errors import EngineError
 from engine.evaluate.keyed import Key, Keyed
 from engine.evaluate.rules import Graded, LocalRules, Rules
 from engine.runs.schemas import RolloutRow
-from engine.scoring.grader import Grader
+from engine.scoring.grader import TEXT_ONLY, FittedGrader, Grader, OfflineGrader
 from engine.scoring.scores import is_unfinished, item_of
 from judging.judgement import UNFINISHED, Item, Judgement
+from judging.view import BaseView
 
 QUEUED_BATCHES = 8
 
@@ -23,11 +24,12 @@ class Scoring:
     """A judge behind a queue. `grades` holds what is graded; `drain` waits until that is everything fed.
 
     The rules grade the text alone; `regrade` adds what the base's likelihoods say, once they are there. A language model's
-    judgements are asked for meanwhile and read by `drain`.
+    judgements are asked for meanwhile and read by `drain`. trace: show the judge what was thought before a response.
     """
 
-    def __init__(self, grader: Grader, rules: Rules | None = None) -> None:
+    def __init__(self, grader: Grader, rules: Rules | None = None, *, trace: bool = False) -> None:
         self.grader = grader
+        self.trace = trace
         self.rules = rules or LocalRules()
         self.grades: Keyed[Judgement] = Keyed()
         self._under_way: deque[tuple[list[Key], Callable[[], Graded]]] = deque()
@@ -43,6 +45,18 @@ class Scoring:
     def reads_likelihoods(self) -> bool:
         """Whether the judge wants to know how likely the base finds a response."""
         return not self.grader.model
+
+    @property
+    def reads_views(self) -> bool:
+        """Whether the judge wants to know what the base makes of request and response."""
+        return isinstance(self.grader, FittedGrader)
+
+    @property
+    def by_text(self) -> Grader:
+        """The judge as it is where nothing of the base is known."""
+        if isinstance(self.grader, FittedGrader):
+            return self.grader.by_text()
+        return OfflineGrader(name=TEXT_ONLY) if self.reads_likelihoods else self.grader
 
     def feed(self, rows: Sequence[RolloutRow]) -> None:
         """Queue rows; waits where the judge is behind by more than the queue holds."""
@@ -85,14 +99,21 @@ class Scoring:
         Of a drained judge. The grades are there after the next `drain`, or after this call where this process applies the rules.
         """
         finished = [row for row in rows if not is_unfinished(row)]
-        self._apply([(key, item_of(row, logprobs.get(key))) for row in finished for key in [_key(row)]], reference)
+        self._apply(
+            [(key, item_of(row, logprobs.get(key), trace=self.trace)) for row in finished for key in [_key(row)]], reference
+        )
+
+    def regrade_viewed(self, rows: Sequence[RolloutRow], views: Mapping[Key, BaseView | None]) -> None:
+        """Grade rows again with what the base makes of them; of a drained judge, and there after the next `drain`."""
+        finished = [row for row in rows if not is_unfinished(row)]
+        self._asked += [(key, item_of(row, trace=self.trace, view=views.get(key))) for row in finished for key in [_key(row)]]
 
     def _work(self) -> None:
         while (rows := self._rows.get()) is not None:
             started = time.thread_time()
             try:
                 self._note_unfinished(rows)
-                asked = [(_key(row), item_of(row)) for row in rows if not is_unfinished(row)]
+                asked = [(_key(row), item_of(row, trace=self.trace)) for row in rows if not is_unfinished(row)]
                 if self.reads_likelihoods:
                     self._apply(asked, None)
                 else:

@@ -19,10 +19,12 @@ from engine.errors import EngineError
 from engine.evaluate.columns import generations_of, response_batch
 from engine.inference.replica import Generation, Replica
 from engine.inference.runtime_replica import Mixed, RuntimeReplica
+from engine.inference.views import ViewTokens, base_views
 from engine.models.variant import Variant
 from engine.runs.requests import sample_of
 from engine.runs.session import Session
 from engine.vllm_compat import engine_failures
+from judging.view import BaseView
 
 MAX_ATTEMPTS = 2
 QUEUE_PROMPTS = {True: 4096, False: 256}  # with and without a GPU, of tasks in one queue: on disk when it is through
@@ -33,6 +35,8 @@ class Task:
     """Generate `variant`'s responses to `prompts`; or, where `responses` are given, their log-probability under it.
 
     `subject` is the hash of the variant that the rows belong to: the responses' own, where they are given.
+    `views` asks for the responses' views instead; then each row has a subject of its own, in `subjects`. `logprobs` has each
+    response that is generated tell its own mean log-probability.
     """
 
     variant: Variant
@@ -41,11 +45,14 @@ class Task:
     prompts: tuple[tuple[int, ...], ...]
     sampling: SamplingConfig
     responses: tuple[tuple[int, ...], ...] | None = None
+    views: ViewTokens | None = None
+    subjects: tuple[str, ...] = ()
+    logprobs: bool = False
 
 
 @dataclass(frozen=True)
 class Result:
-    """A task's outcome: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), or mean log-probabilities.
+    """A task's outcome: responses in the prompts' order (`columns.RESPONSE_SCHEMA`), mean log-probabilities, or views.
 
     `seconds` are with the swap.
     """
@@ -56,6 +63,7 @@ class Result:
     swap_seconds: float
     seconds: float
     error: str | None = None
+    views: Sequence[BaseView | None] = ()
 
     @property
     def generations(self) -> list[Generation]:
@@ -82,12 +90,17 @@ class Host:
         swapped = time.monotonic()
         generations: list[Generation] = []
         logprobs: list[float | None] = []
+        views: list[BaseView | None] = []
         if task.responses is None:
             samples = [sample_of(prompt_id) for prompt_id in task.prompt_ids]
-            generations = list(self.replica.generate(task.prompts, task.sampling, together=True, samples=samples))
+            options: dict[str, Any] = {"together": True, "logprobs": task.logprobs, "samples": samples}
+            generations = list(self.replica.generate(task.prompts, task.sampling, **options))
+        elif task.views is not None:
+            views = base_views(self.replica, task.prompts, task.responses, task.views)
         else:
             logprobs = self.replica.mean_logprobs(task.prompts, task.responses)
-        return Result(task, response_batch(generations), logprobs, swapped - started, time.monotonic() - started)
+        done = time.monotonic()
+        return Result(task, response_batch(generations), logprobs, swapped - started, done - started, views=views)
 
     def do_together(self, tasks: Sequence[Task]) -> list[Result]:
         """Neighbours of `queues` as one queue."""
@@ -97,7 +110,8 @@ class Host:
         self.replica.forget_prompts()
         if tasks[0].responses is None:
             assert isinstance(self.replica, RuntimeReplica)
-            made = self.replica.generate_mixed([_part_of(task) for task in tasks], tasks[0].sampling)
+            parts = [_part_of(task) for task in tasks]
+            made = self.replica.generate_mixed(parts, tasks[0].sampling, logprobs=tasks[0].logprobs)
         else:
             self.replica.swap(tasks[0].variant)
             scored = self._scored(tasks)
@@ -184,8 +198,8 @@ def queues(tasks: Iterable[Task], most: int, *, generations: bool, likelihoods: 
 
 def _alike(one: Task, other: Task) -> bool:
     if one.responses is None or other.responses is None:
-        return one.responses is other.responses and one.sampling == other.sampling
-    return one.variant.hash == other.variant.hash
+        return one.responses is other.responses and (one.sampling, one.logprobs) == (other.sampling, other.logprobs)
+    return one.variant.hash == other.variant.hash and one.views is other.views is None
 
 
 def failed(task: Task, reason: str) -> Result:

@@ -6,6 +6,7 @@ from typing import Any
 from editing.checkpoint import Checkpoint, open_checkpoint
 from editing.plan import EditPlan, Scope, plan_edit
 from engine.configs.conditions import conditions_of
+from engine.configs.judges import load_judge
 from engine.configs.schema import RunConfig
 from engine.errors import EngineError
 from engine.inference.arithmetic import arithmetic_of
@@ -14,6 +15,7 @@ from engine.models.tokenizer import open_renderer
 from engine.vllm_compat import BIG_BATCH, BIG_CARD, CAPTURED, GIB, WORKER_EXTENSION, device_bytes, memory_share, thinking_budget
 
 STEP_TOKENS = 4096  # vLLM's own default of a step on a CPU
+SMALL_BLOCK = 32  # tokens of the prefix cache on a CPU: its smallest. By default 128, more than most prompts have
 OPENED_AS = {"load_format": "safetensors", "config_format": "hf"}
 """vLLM opens the files that transformers opens: by itself it prefers consolidated.safetensors and params.json."""
 
@@ -42,12 +44,19 @@ def engine_arguments(
     arguments |= hardware_arguments(has_gpu=has_gpu)
     asked = [condition.applied(config).sampling for condition in conditions_of(config)]
     arguments |= whole_prompts(window) if not has_gpu and any(one.temperature for one in asked) else {}
+    arguments |= {"block_size": SMALL_BLOCK} if not has_gpu and reads_views(config) else {}
     arguments |= config.vllm
     arguments |= bounded_traces(config, model_dir) if any(one.thinking_tokens is not None for one in asked) else {}
     arguments |= gpu_arguments(config, model_dir) if has_gpu else {}
     if arguments.get("pipeline_parallel_size", 1) != 1:
         raise EngineError("A hot swap does not take pipeline parallelism; use vllm.tensor_parallel_size instead.")
     return arguments
+
+
+def reads_views(config: RunConfig) -> bool:
+    """Whether the configured judge has the base read the beginnings of responses, which shares their prompts."""
+    file = load_judge(config.judge.name)
+    return file is not None and file.fitted
 
 
 def bounded_traces(config: RunConfig, model_dir: Path) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 Prompts go in as token ids. After a swap that failed it refuses to generate until one succeeds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from engine.configs.schema import SamplingConfig
 from engine.errors import EngineError
 from engine.inference.answers import call_of, check_scope, check_taken_up, checked_answers, opening_of
-from engine.inference.responses import Generation, generations, teacher_forced
+from engine.inference.responses import Generation, generations, opening_shares, teacher_forced
 from engine.inference.sampling import joined, sampling_parameters
 from engine.inference.turns import start_in_turn
 from engine.models.variant import Variant
@@ -83,9 +83,21 @@ class Replica:
         prompts: Sequence[Sequence[int]],
         responses: Sequence[Sequence[int]],
         on_row: Callable[[], None] = lambda: None,
+        *,
+        shared: bool = False,
     ) -> list[float | None]:
-        """Teacher-forced mean log-probability (nats a token) of each response after its prompt; None for an empty one."""
-        return teacher_forced(lambda sequences, _, parameters: self.outputs(sequences, parameters), prompts, responses, on_row)
+        """Teacher-forced mean log-probability (nats a token) of each response after its prompt; None for an empty one.
+
+        `shared` takes the prompts' keys and values from the engine's cache, as `teacher_forced` does.
+        """
+        return teacher_forced(self._ask, prompts, responses, on_row, shared=shared)
+
+    def opening_shares(self, prompts: Sequence[Sequence[int]], tokens: Collection[int], likeliest: int) -> list[float]:
+        """The probability that each answer begins with one of `tokens`, among its `likeliest` first tokens."""
+        return opening_shares(self._ask, prompts, tokens, likeliest)
+
+    def _ask(self, sequences: list[list[int]], places: list[int], parameters: Any) -> Iterator[tuple[int, Any]]:
+        return self.outputs(sequences, parameters)
 
     def outputs(
         self, sequences: Sequence[Sequence[int]], parameters: Any, *, together: bool = False

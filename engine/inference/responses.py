@@ -1,6 +1,7 @@
 """Responses and their log-probabilities, out of vLLM's finished outputs: of engines that swap and engines that steer."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,19 +42,60 @@ def generations(
 
 
 def teacher_forced(
-    ask: Ask, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], on_row: Callable[[], None] = lambda: None
+    ask: Ask,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    on_row: Callable[[], None] = lambda: None,
+    *,
+    shared: bool = False,
 ) -> list[float | None]:
-    """Mean log-probability (nats a token) of each response after its prompt; None for an empty one."""
+    """Mean log-probability (nats a token) of each response after its prompt; None for an empty one.
+
+    shared: keys and values of prompts are taken from the engine's cache where it has them. Numbers may then differ in their last
+    digits with what was asked before.
+    """
+    scored: list[float | None] = [None] * len(prompts)
+    left = [index for index, response in enumerate(responses) if response]
+    for sharing in [True, False] if shared else [False]:
+        left = _read(ask, prompts, responses, left, scored, on_row, sharing=sharing)
+    return scored
+
+
+def _read(
+    ask: Ask,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    wanted: Sequence[int],
+    scored: list[float | None],
+    on_row: Callable[[], None],
+    *,
+    sharing: bool,
+) -> list[int]:
+    """Fill in the scores of the wanted places; those whose responses were in the cache too, and so were not read, come back."""
     from vllm import SamplingParams
 
     # One number a token, in flat lists: with text and a table a token this costs nine times as much in this process.
-    parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False, flat_logprobs=True)
-    scored: list[float | None] = [None] * len(prompts)
-    filled = [index for index, response in enumerate(responses) if response]
-    sequences = [[*prompts[index], *responses[index]] for index in filled]
-    for place, output in ask(sequences, filled, parameters):
-        index = filled[place]
+    form: Any = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0, "detokenize": False, "flat_logprobs": True}
+    parameters = SamplingParams(**form, skip_reading_prefix_cache=not sharing)
+    unread = []
+    for place, output in ask([[*prompts[index], *responses[index]] for index in wanted], list(wanted), parameters):
+        index = wanted[place]
+        if sharing and (output.num_cached_tokens or 0) >= len(prompts[index]):
+            unread.append(index)  # the first token is predicted behind the prompt's last, which has to be computed
+            continue
         values = last_logprobs(output.prompt_logprobs, responses[index])
         scored[index] = sum(values) / len(values)
         on_row()
-    return scored
+    return sorted(unread)
+
+
+def opening_shares(ask: Ask, prompts: Sequence[Sequence[int]], tokens: Collection[int], likeliest: int) -> list[float]:
+    """The probability that each answer begins with one of `tokens`, as far as they are among the `likeliest` first tokens."""
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(max_tokens=1, temperature=0, logprobs=likeliest, detokenize=False)
+    shares = [0.0] * len(prompts)
+    for place, output in ask([list(prompt) for prompt in prompts], list(range(len(prompts))), parameters):
+        (first,) = output.outputs[0].logprobs
+        shares[place] = sum(math.exp(entry.logprob) for token, entry in first.items() if token in tokens)
+    return shares

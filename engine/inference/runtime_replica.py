@@ -60,7 +60,9 @@ class RuntimeReplica(Replica):
         prompts, own = steered(sequences, [self._asked] * len(sequences), parameters)
         yield from stream(self.llm, prompts, own, together=together)
 
-    def generate_mixed(self, parts: Sequence[Mixed], sampling: SamplingConfig) -> list[list[Generation]]:
+    def generate_mixed(
+        self, parts: Sequence[Mixed], sampling: SamplingConfig, *, logprobs: bool = False
+    ) -> list[list[Generation]]:
         """Responses of several variants from one queue, part by part, as `generate` gives each alone but for rounding."""
         requests: list[Any] = []
         asked: list[Asked | None] = []
@@ -68,7 +70,7 @@ class RuntimeReplica(Replica):
         owners: list[tuple[int, dict[int, int]]] = []  # whose a request is, and its samples' places there
         for number, part in enumerate(parts):
             join = joined(part.prompts, part.samples)
-            own = sampling_parameters(join.prompts, sampling, counts=join.counts)
+            own = sampling_parameters(join.prompts, sampling, logprobs=logprobs, counts=join.counts)
             requests += join.prompts
             asked += [self.asked_of(part.variant)] * len(join.prompts)
             parameters += own if isinstance(own, list) else [own] * len(join.prompts)
@@ -76,7 +78,7 @@ class RuntimeReplica(Replica):
         made: list[list[Generation]] = [[] for _ in parts]
         for place, output in stream(self.llm, *steered(requests, asked, parameters), together=True):
             number, places = owners[place]
-            made[number] += generations([(0, output)], logprobs=False, places=[places])
+            made[number] += generations([(0, output)], logprobs=logprobs, places=[places])
         return made
 
     def asked_of(self, variant: Variant) -> Asked | None:

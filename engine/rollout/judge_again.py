@@ -16,14 +16,14 @@ from engine.errors import EngineError
 from engine.paths import write_json
 from engine.report.page import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
-from engine.runs.files import JUDGED, LIKELIHOODS, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN
+from engine.runs.files import JUDGED, LIKELIHOODS, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN, VIEWS
 from engine.runs.manifest import read_manifest
 from engine.runs.parquet_reader import count_rows, read_table
 from engine.runs.run_dir import RunDir
 from engine.scoring import calibrations, endpoint_check
 from engine.scoring.biases import add_biases, differential
 from engine.scoring.comparison import compare
-from engine.scoring.grader import TEXT_ONLY, Grader
+from engine.scoring.grader import TEXT_ONLY, FittedGrader, Grader
 from engine.scoring.labels import EMBEDDED, Labels, load_labels
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_scored
@@ -55,7 +55,7 @@ def open_run(path: Path) -> RunDir:
         unfinished = " Its rollouts are not finished: run the command that made it again." if _has_shards(path) else ""
         raise EngineError(f"{path} has no {ROLLOUTS}, so there is nothing to judge.{unfinished}")
     run_dir = RunDir(path, read_manifest(path))
-    run_dir.check([ROLLOUTS, LIKELIHOODS])
+    run_dir.check([ROLLOUTS, LIKELIHOODS, VIEWS])
     if not count_rows(path / ROLLOUTS):
         raise EngineError(f"{path / ROLLOUTS} has no rows, so there is nothing to judge. Make the run again with bin/rollout.")
     return run_dir
@@ -169,7 +169,9 @@ def _judge(name: str, expected: int, options: JudgingOptions, budget: Budget | N
 
 
 def _as_calibrated(one: RunJudge, labels: Labels) -> Grader:
-    """The judge as it is measured: the rules with the reference of the embedded labels, or by the text alone on others."""
+    """The judge as it is measured: rules with what comes with the shipped labels, or by the text alone on others."""
+    if isinstance(one.grader, FittedGrader):
+        return one.grader if any(label.item.view for label in labels.rows) else one.grader.by_text()
     rules = one.name if labels.source == EMBEDDED else TEXT_ONLY
     return calibrations.offline_on_labels(rules) or one.grader if one.name == OFFLINE else one.grader
 

@@ -10,7 +10,7 @@ from engine.configs.schema import RunConfig
 from engine.inference.answers import check_taken_up
 from engine.rollout.directions import check_given_directions
 from engine.runs import timings
-from engine.runs.files import DIRECTIONS, LIKELIHOODS, MANIFEST, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.files import DIRECTIONS, LIKELIHOODS, MANIFEST, ROLLOUTS, SCORES, SUMMARY, VIEWS
 from engine.runs.identity import check_same
 from engine.runs.machine import check_machine
 from engine.runs.manifest import read_manifest
@@ -23,6 +23,7 @@ from engine.scoring.run_judge import RunJudge
 from judging.estimate import estimate
 from judging.judgement import Item
 from judging.remote import call_of
+from judging.view import CONTROLS, VIEWED_TOKENS
 
 BYTES_PER_ROW = 8192  # of rollouts, shards and scores, generously
 BYTES_A_TOKEN = 4  # of text, to word a response that is not there yet
@@ -99,9 +100,19 @@ def plan_of(session: Session, judge: RunJudge, path: Path) -> Plan:
     asked = sum(map(len, session.render(session.requests, "test requests")))
     add(plan, session, timings.DIRECTIONS, DIRECTIONS in done, f"{2 * len(prompts)} prompts", read)
     add(plan, session, timings.ROLLOUTS, ROLLOUTS in done, f"{rows} responses", rows * most)
-    if judge.file is None:
+    if judge.reads == LIKELIHOODS:
         unread = rows // 2  # the base's own come with its responses
         add(plan, session, timings.LIKELIHOODS, LIKELIHOODS in done, f"{unread} responses", unread * most + asked)
+    elif judge.reads == VIEWS:
+        add(
+            plan,
+            session,
+            timings.LIKELIHOODS,
+            VIEWS in done,
+            f"{rows} beginnings",
+            asked + (1 + len(CONTROLS)) * rows * VIEWED_TOKENS,
+            name="views",
+        )
     add(plan, session, timings.SCORES, {SCORES, SUMMARY} <= done, f"{rows} responses by {judge.name}", rows)
     return plan
 
@@ -150,7 +161,7 @@ def finished_files(path: Path, identity: Mapping[str, Any]) -> set[str]:
     manifest = read_manifest(path)
     check_same(path, manifest["identity"], identity)
     run_dir = RunDir(path, manifest)
-    return {name for name in (DIRECTIONS, ROLLOUTS, LIKELIHOODS, SCORES, SUMMARY) if run_dir.is_whole([name])}
+    return {name for name in (DIRECTIONS, ROLLOUTS, LIKELIHOODS, VIEWS, SCORES, SUMMARY) if run_dir.is_whole([name])}
 
 
 def judging(judge: RunJudge, requests: Sequence[Request], variants: int, max_tokens: int) -> dict[str, Any]:

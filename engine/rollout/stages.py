@@ -13,20 +13,21 @@ from engine.paths import write_json
 from engine.rollout.directions import ensure_directions
 from engine.rollout.variants import load_variant
 from engine.runs import parquet, timings
-from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY
+from engine.runs.files import DIRECTIONS, LIKELIHOODS, ROLLOUTS, SCORES, SUMMARY, VIEWS
 from engine.runs.identity import computed
 from engine.runs.json_reader import read_json
 from engine.runs.of_config import model_name
 from engine.runs.parquet_reader import count_rows
 from engine.runs.requests import Request, sample_of
 from engine.runs.run_dir import RunDir
-from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, RolloutRow
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_KEY, ROLLOUT_SCHEMA, VIEW_NUMBERS, VIEW_SCHEMA, RolloutRow
 from engine.runs.session import Session
 from engine.scoring.run_judge import RunJudge
 from engine.scoring.scores import count_scored, score_run
 from engine.scoring.summary import calibrations_of, make_summary
 from extraction.conversations import from_row, to_json
 from extraction.templates import MERGED, template_label
+from judging.view import view_hash
 
 if TYPE_CHECKING:
     from engine.inference.replica import Generation, Replica
@@ -35,24 +36,30 @@ if TYPE_CHECKING:
 
 def run_all(session: Session, run_dir: RunDir, judge: RunJudge) -> dict[str, Any]:
     """Every stage that is not done yet; returns the summary."""
-    reads_likelihoods = judge.file is None  # a language model reads fluency for itself
     try:
         if session.config.checkpoint is None:
             ensure_directions(session, run_dir)
         run_dir.run_stage(
             "rollouts",
-            lambda: make_rollouts(session, run_dir, judge.offer, logprobs=reads_likelihoods),
+            lambda: make_rollouts(session, run_dir, judge.offer, logprobs=judge.reads == LIKELIHOODS),
             reads=[DIRECTIONS],
             settings=computed(session.identity),
             writes=[ROLLOUTS],
         )
-        if reads_likelihoods:
-            work = partial(make_likelihoods, session, run_dir)
-            run_dir.run_stage("likelihoods", work, reads=[ROLLOUTS], writes=[LIKELIHOODS])
+        read_base(session, run_dir, judge)
     finally:
         session.close()
     judge_run(run_dir, [judge])
     return summarise_run(session.config, run_dir)
+
+
+def read_base(session: Session, run_dir: RunDir, judge: RunJudge) -> None:
+    """The stage that reads, with the base's weights, what the judge wants to know; none for a language model."""
+    if judge.reads == LIKELIHOODS:
+        run_dir.run_stage("likelihoods", partial(make_likelihoods, session, run_dir), reads=[ROLLOUTS], writes=[LIKELIHOODS])
+    elif judge.reads == VIEWS:
+        asked = {"asked": view_hash()}
+        run_dir.run_stage("views", partial(make_views, session, run_dir), reads=[ROLLOUTS], settings=asked, writes=[VIEWS])
 
 
 def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
@@ -63,7 +70,7 @@ def judge_run(run_dir: RunDir, judges: Sequence[RunJudge]) -> None:
         if count_scored(run_dir.file(SCORES), judge.name) < judge.config.repeat * count_rows(run_dir.file(ROLLOUTS)):
             run_dir.manifest["stages"].pop(stage, None)  # what failed is tried again, and what somebody removed
         work = partial(make_scores, run_dir, judge)
-        run_dir.run_stage(stage, work, reads=[ROLLOUTS, LIKELIHOODS], settings=judge.identity, writes=[SCORES])
+        run_dir.run_stage(stage, work, reads=[ROLLOUTS, judge.reads or LIKELIHOODS], settings=judge.identity, writes=[SCORES])
 
 
 def make_scores(run_dir: RunDir, judge: RunJudge) -> None:
@@ -232,10 +239,42 @@ def read_likelihoods(session: Session, rows: Sequence[Mapping[str, Any]]) -> lis
     unread = [row for row in rows if parquet.key_of(row) not in known]
     replica = session.replica()
     replica.swap(session.base)
-    prompts = [session.render_texts([from_row(row)], "prompts of the rollouts", row["condition"] or "")[0] for row in unread]
+    prompts = _rendered(session, unread)
     with Progress("likelihoods", len(unread)) as progress:
         responses = [row["response_token_ids"] for row in unread]
         values = replica.mean_logprobs(prompts, responses, lambda: progress.advance())
     timings.keep(session, timings.LIKELIHOODS, sum(map(len, prompts)) + sum(map(len, responses)), progress.seconds)
     known |= {parquet.key_of(row): value for row, value in zip(unread, values, strict=True)}
     return [dict(zip(ROLLOUT_KEY, key, strict=True), mean_logprob=known[key]) for key in map(parquet.key_of, rows)]
+
+
+def _rendered(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """The prompts of rollouts as token ids, each under its own condition."""
+    return [session.render_texts([from_row(row)], "prompts of the rollouts", row["condition"] or "")[0] for row in rows]
+
+
+def make_views(session: Session, run_dir: RunDir) -> None:
+    """views.parquet of every response without a trace."""
+    found = read_views(session, parquet.read_rows(run_dir.file(ROLLOUTS)))
+    parquet.write_table(run_dir.file(VIEWS), found, VIEW_SCHEMA)
+
+
+def read_views(session: Session, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the base makes of every request and its response's beginning: what the fitted judge knows of both.
+
+    A response behind a trace has none: its likelihood would be the trace's.
+    """
+    from engine.inference.views import base_views, view_tokens
+
+    plain = [row for row in rows if row["trace"] is None]
+    replica = session.replica()
+    replica.swap(session.base)
+    prompts, responses = _rendered(session, plain), [row["response_token_ids"] for row in plain]
+    with Progress("views", len(plain)) as progress:
+        asked = view_tokens(session.renderer.tokenizer, session.renderer.render)
+        found = base_views(replica, prompts, responses, asked, progress.advance)
+    keys = (dict(zip(ROLLOUT_KEY, parquet.key_of(row), strict=True)) for row in plain)
+    return [
+        key | {name: None if view is None else getattr(view, name) for name in VIEW_NUMBERS}
+        for key, view in zip(keys, found, strict=True)
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 # Of every run.
 MANIFEST, SUMMARY = "manifest.json", "summary.json"
 DIRECTIONS = "directions.safetensors"
-ROLLOUTS, LIKELIHOODS, SCORES = "rollouts.parquet", "likelihoods.parquet", "scores.parquet"
+ROLLOUTS, LIKELIHOODS, VIEWS, SCORES = "rollouts.parquet", "likelihoods.parquet", "views.parquet", "scores.parquet"
 REPORT, PLOT_FOLDER = "report.html", "plots"
 # Of sweeps.
 SCREENED, SWEEP, WINNER = "screen.parquet", "sweep.parquet", "winner.toml"

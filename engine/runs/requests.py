@@ -86,10 +86,14 @@ def sample_of(prompt_id: str) -> int:
 
 def pairs_of(data: DataConfig, source: str) -> list[Pair]:
     """The pairs of a file, under the run's system text."""
-    pairs = load_pairs(source, data.pair_columns)
-    if data.system is None:
-        return pairs
-    sides = [(with_system(pair.declined, data.system), with_system(pair.answered, data.system)) for pair in pairs]
+    return under_system(load_pairs(source, data.pair_columns), data.system)
+
+
+def under_system(pairs: Sequence[Pair], system: str | None) -> list[Pair]:
+    """Pairs under a system text, which a prompt that brings its own keeps; as they are where it is None."""
+    if system is None:
+        return list(pairs)
+    sides = [(with_system(pair.declined, system), with_system(pair.answered, system)) for pair in pairs]
     return [replace(pair, declined=one, answered=other) for pair, (one, other) in zip(pairs, sides, strict=True)]
 
 

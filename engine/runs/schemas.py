@@ -1,4 +1,4 @@
-"""The columns of rollouts.parquet, likelihoods.parquet and scores.parquet: as schemas, and as typed rows.
+"""The columns of rollouts.parquet, likelihoods.parquet, views.parquet and scores.parquet: as schemas, and as typed rows.
 
 A test holds the two together.
 """
@@ -99,6 +99,10 @@ ROLLOUT_SCHEMA = pa.schema(
 )
 
 
+VIEW_NUMBERS = ("given", "otherwise", "refusing")  # of a judging.view.BaseView; null for an empty response
+VIEW_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("variant_hash", "prompt_id")] + [(n, pa.float64()) for n in VIEW_NUMBERS]
+)
 LIKELIHOOD_SCHEMA = pa.schema([("variant_hash", pa.string()), ("prompt_id", pa.string()), ("mean_logprob", pa.float64())])
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from engine.configs.judges import OFFLINE
+from engine.configs.judges import OFFLINE, TEXT
 from engine.errors import EngineError
 from engine.paths import cache_dir, file_hash, shorten
 from judging.fitted import NOTICE as FITTED_NOTICE
@@ -15,7 +15,7 @@ from judging.fitted import FittedJudge, fitted_hash
 from judging.judgement import Item, Judgement
 from judging.offline import NOTICE, OfflineJudge, rubric_hash
 
-TEXT_ONLY = "offline-text"  # the rules without the base's likelihoods: another judge
+TEXT_ONLY = f"{OFFLINE}{TEXT}"
 PYTHON = "python:"  # how `model` begins where a Python file makes the grades
 CLASSIFIER = "classifier:"  # and where a classifier's labels do
 FITTED = "fitted:"  # and where rules fitted to labels do
@@ -96,15 +96,24 @@ class OfflineGrader(RuleGrader):
 
 
 class FittedGrader(RuleGrader):
-    """The rules fitted to labels."""
+    """The rules fitted to labels, with the base's view of each response; by the text alone under a name that ends in TEXT."""
 
     def __init__(self, name: str) -> None:
         code = shorten(fitted_hash())
         super().__init__(name, f"{FITTED}{code}", notice_of_model(FITTED), code)
         self._judge = FittedJudge()
+        self._reads_base = not name.endswith(TEXT)
+
+    def by_text(self) -> "FittedGrader":
+        """The same for responses without a view."""
+        return FittedGrader(self.name.removesuffix(TEXT) + TEXT)
 
     def grade(self, items: Sequence[Item]) -> list[Judgement]:
-        return [self._judge.score(item.prompt, item.response, finish_reason=item.finish_reason) for item in items]
+        views = [item.view if self._reads_base else None for item in items]
+        return [
+            self._judge.score(item.prompt, item.response, finish_reason=item.finish_reason, view=view)
+            for item, view in zip(items, views, strict=True)
+        ]
 
 
 class PythonGrader(RuleGrader):

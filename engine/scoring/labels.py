@@ -1,8 +1,8 @@
 """Human labels that judges are measured against: a table file (`extraction.tables`), or the set that ships with us."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.errors import EngineError
@@ -11,6 +11,7 @@ from extraction.tables import is_missing, kind_of, load_rows
 from judging.bias import LEAST
 from judging.judgement import GRADES, Item
 from judging.outcomes import OUTCOMES, declined_of
+from judging.view import kept_views, text_key
 
 EMBEDDED, BLIND, READINGS = "embedded:labelled", "embedded:blind", "embedded:readings"
 SHIPPED = (EMBEDDED, BLIND, READINGS)
@@ -81,7 +82,16 @@ def load_labels(source: str) -> Labels:
         )
     if len(rows) < LEAST:
         raise EngineError(f"{path.name} has {len(rows)} labels. Give {LEAST} or more: error rates of fewer say nothing.")
-    return Labels(source, file_hash(path), [_label(row.value, row.where) for row in rows])
+    labels = [_label(row.value, row.where) for row in rows]
+    return Labels(source, file_hash(path), _viewed(labels) if source in FILES else labels)
+
+
+def _viewed(labels: Sequence[Label]) -> list[Label]:
+    """Shipped labels with the view that comes with them."""
+    views = kept_views()
+    texts = [(label.item.prompt, label.item.response) for label in labels]
+    items = [replace(label.item, view=views.get(text_key(*text))) for label, text in zip(labels, texts, strict=True)]
+    return [replace(label, item=item) for label, item in zip(labels, items, strict=True)]
 
 
 def _label(row: Any, where: str) -> Label:

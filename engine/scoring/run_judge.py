@@ -14,8 +14,9 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.models.locate import checkpoint_hash, open_model
 from engine.paths import cache_dir, file_hash, hash_of
+from engine.runs.files import LIKELIHOODS, VIEWS
 from engine.runs.schemas import RolloutRow
-from engine.scoring.grader import Grader, judge_cache
+from engine.scoring.grader import FittedGrader, Grader, judge_cache
 from engine.scoring.open import check_judge, open_asker, open_grader
 from engine.scoring.scores import batches, is_unfinished, item_of
 from judging.batches import Batch, BatchCounts
@@ -80,6 +81,13 @@ class RunJudge:
     @property
     def endpoint(self) -> Endpoint | None:
         return self.file.endpoint if self.file is not None else None
+
+    @property
+    def reads(self) -> str | None:
+        """The file of a run that holds what this judge wants to know of the base: likelihoods, views, or none."""
+        if self.file is None:
+            return LIKELIHOODS
+        return VIEWS if self.file.fitted else None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -179,6 +187,11 @@ class RunJudge:
     def grader(self) -> Grader:
         self._opened = True
         return open_grader(self.config.name, self.file, expected=self._expected, budget=self.budget, kept=self.batch)
+
+    @property
+    def text_grader(self) -> Grader:
+        """The judge where nothing of the base is read for it: fitted rules then grade the text alone, and say so."""
+        return self.grader.by_text() if isinstance(self.grader, FittedGrader) else self.grader
 
     def offer(self, row: RolloutRow) -> None:
         """Judge a response along the way, where there is room; what is not taken here is asked when the run is scored."""

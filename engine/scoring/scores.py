@@ -5,20 +5,22 @@ run, and what other judges said of it stays as it is.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.configs.judges import OFFLINE
+from engine.configs.judges import OFFLINE, TEXT
 from engine.errors import EngineError
 from engine.paths import replace_atomically
 from engine.runs import parquet, parquet_reader
-from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES
-from engine.runs.schemas import ROLLOUT_KEY, SCORE_SCHEMA, RolloutRow, Row, ScoreRow
-from engine.scoring.grader import TEXT_ONLY, Grader, OfflineGrader, reference_logprob
+from engine.runs.files import LIKELIHOODS, ROLLOUTS, SCORES, VIEWS
+from engine.runs.schemas import ROLLOUT_KEY, SCORE_SCHEMA, VIEW_NUMBERS, RolloutRow, Row, ScoreRow
+from engine.scoring.grader import TEXT_ONLY, FittedGrader, Grader, OfflineGrader, reference_logprob
 from judging.judgement import UNFINISHED, Item, Judgement
+from judging.view import BaseView
 
 COLUMNS = ["variant_hash", "prompt_id", "prompt", "response", "finish_reason", "trace", "unfinished"]
 LATER = ("trace", "unfinished")  # columns that runs of earlier versions lack
@@ -30,19 +32,42 @@ SCORE_KEY = ("variant_hash", "prompt_id", "repeat")
 Key = tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class OfBase:
+    """What a run has read of its responses with the base's weights, where it has: `logprobs`, nats a token, and `views`."""
+
+    logprobs: Mapping[Key, float | None]
+    views: Mapping[Key, BaseView | None]
+
+    @staticmethod
+    def read(folder: Path) -> "OfBase":
+        """What is in a run directory."""
+        logprobs = {parquet.key_of(row): row["mean_logprob"] for row in _rows_of(folder / LIKELIHOODS)}
+        return OfBase(logprobs, {parquet.key_of(row): view_of(row) for row in _rows_of(folder / VIEWS)})
+
+
+def view_of(row: Mapping[str, Any]) -> BaseView | None:
+    """The view in a row of views.parquet; None of an empty response."""
+    return None if row["given"] is None else BaseView(*(row[name] for name in VIEW_NUMBERS))
+
+
+def _rows_of(path: Path) -> list[Row]:
+    return parquet.read_rows(path) if path.is_file() else []
+
+
 def score_run(folder: Path, grader: Grader, *, repeats: int = 1, trace: bool = False) -> None:
     """Judge the rollouts of a run directory; rows of the same judge are replaced, those of others kept.
 
     trace: show the judge what was thought before a response.
     """
     rollouts = folder / ROLLOUTS
-    logprobs = logprobs_of(folder)
-    judges = as_judges(grader, rollouts, logprobs)
+    of_base = OfBase.read(folder)
+    judges = as_judges(grader, rollouts, of_base)
     if grader.model:
         for rows in batches(rollouts):
-            grader.ask([item for row, item in _items(rows, logprobs, repeats, trace=trace) if not is_unfinished(row)])
+            grader.ask([item for row, item in _items(rows, of_base, repeats, trace=trace) if not is_unfinished(row)])
         grader.drain()
-    found = (lines for judge, knows in judges for lines in lines_of(judge, knows, folder, logprobs, repeats, trace=trace))
+    found = (lines for judge, knows in judges for lines in lines_of(judge, knows, folder, of_base, repeats, trace=trace))
     replace_scores(folder / SCORES, grader.name, found)
 
 
@@ -59,7 +84,7 @@ def lines_of(
     judge: Grader,
     knows: Callable[[RolloutRow], bool],
     folder: Path,
-    logprobs: Mapping[Key, float | None],
+    of_base: OfBase,
     repeats: int,
     *,
     trace: bool = False,
@@ -68,7 +93,7 @@ def lines_of(
     before: dict[Key, ScoreRow] | None = None
     for rows in batches(folder / ROLLOUTS):
         times = repeats if judge.model else 1
-        asked = [(row, item) for row, item in _items(rows, logprobs, times, trace=trace) if knows(row)]
+        asked = [(row, item) for row, item in _items(rows, of_base, times, trace=trace) if knows(row)]
         found = judged(judge, asked)
         lines = [score_row(judge, row, item.repeat, one) for (row, item), one in zip(asked, found, strict=True)]
         if any(line["error"] is not None for line in lines):
@@ -108,24 +133,25 @@ def _identity(judge: Grader) -> Row:
 
 
 def names_of(judge: str) -> tuple[str, ...]:
-    """The names that a judge's rows carry: the rules have another where they see the text alone."""
-    return (OFFLINE, TEXT_ONLY) if judge == OFFLINE else (judge,)
+    """The names that a judge's rows carry: rules have another where they see the text alone."""
+    return judge, f"{judge}{TEXT}"
 
 
-def as_judges(
-    grader: Grader, rollouts: Path, logprobs: Mapping[Key, float | None]
-) -> list[tuple[Grader, Callable[[RolloutRow], bool]]]:
-    """The judges, each with the rows that are its: the rules read likelihoods where there are any, else the text alone."""
-    if grader.name != OFFLINE:
+def as_judges(grader: Grader, rollouts: Path, of_base: OfBase) -> list[tuple[Grader, Callable[[RolloutRow], bool]]]:
+    """The judges, each with the rows that are its: rules read what the base says where that is known, else the text alone."""
+    fitted = isinstance(grader, FittedGrader)
+    if grader.name != OFFLINE and not fitted:
         return [(grader, lambda row: True)]
-    of_base: list[float | None] = []
+    told: Mapping[Key, Any] = of_base.views if fitted else of_base.logprobs
     known: set[bool] = set()
+    logprobs: list[float | None] = []
     for rows in batches(rollouts, LOGPROB_COLUMNS):
-        of_base += [logprobs.get(parquet.key_of(row)) for row in rows if row["form"] == "base"]
-        known |= {parquet.key_of(row) in logprobs for row in rows}
-    reading = OfflineGrader(reference_logprob(of_base)), lambda row: parquet.key_of(row) in logprobs
-    plain = OfflineGrader(name=TEXT_ONLY), lambda row: parquet.key_of(row) not in logprobs
-    return [judge for judge, reads in ((reading, True), (plain, False)) if reads in known]
+        logprobs += [of_base.logprobs.get(parquet.key_of(row)) for row in rows if row["form"] == "base"]
+        known |= {parquet.key_of(row) in told for row in rows}
+    reading: Grader = grader if fitted else OfflineGrader(reference_logprob(logprobs))
+    plain: Grader = grader.by_text() if isinstance(grader, FittedGrader) else OfflineGrader(name=TEXT_ONLY)
+    found = [(reading, lambda row: parquet.key_of(row) in told), (plain, lambda row: parquet.key_of(row) not in told)]
+    return [judge for judge, reads in zip(found, (True, False), strict=True) if reads in known]
 
 
 def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[RolloutRow]]:
@@ -142,12 +168,6 @@ def batches(rollouts: Path, columns: Sequence[str] = COLUMNS) -> Iterator[list[R
                     "Remove the row, or make the run again."
                 )
         yield cast(list[RolloutRow], batch.to_pylist())
-
-
-def logprobs_of(folder: Path) -> dict[Key, float | None]:
-    """Mean log-probability of each response under the base, nats a token, where the run has read any."""
-    path = folder / LIKELIHOODS
-    return {parquet.key_of(row): row["mean_logprob"] for row in parquet.read_rows(path)} if path.is_file() else {}
 
 
 def kept_scores(scores: Path, replaced: set[str]) -> Iterator[pa.Table]:
@@ -171,16 +191,25 @@ def _of_this_version(table: pa.Table, scores: Path) -> pa.Table:
         return table.select(SCORE_SCHEMA.names).cast(SCORE_SCHEMA)
 
 
-def item_of(row: RolloutRow, mean_logprob: float | None = None, repeat: int = 0, *, trace: bool = False) -> Item:
+def item_of(
+    row: RolloutRow,
+    mean_logprob: float | None = None,
+    repeat: int = 0,
+    *,
+    trace: bool = False,
+    view: BaseView | None = None,
+) -> Item:
     """A rollout as a judge is shown it; `trace` with what was thought before it."""
-    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat, row.get("trace") if trace else None)
+    thought = row.get("trace") if trace else None
+    return Item(row["prompt"], row["response"], row["finish_reason"], mean_logprob, repeat, thought, view)
 
 
-def _items(
-    rows: Sequence[RolloutRow], logprobs: Mapping[Key, float | None], repeats: int, *, trace: bool
-) -> list[tuple[RolloutRow, Item]]:
+def _items(rows: Sequence[RolloutRow], of_base: OfBase, repeats: int, *, trace: bool) -> list[tuple[RolloutRow, Item]]:
     return [
-        (row, item_of(row, logprobs.get(parquet.key_of(row)), repeat, trace=trace)) for row in rows for repeat in range(repeats)
+        (row, item_of(row, of_base.logprobs.get(key), repeat, trace=trace, view=of_base.views.get(key)))
+        for row in rows
+        for key in [parquet.key_of(row)]
+        for repeat in range(repeats)
     ]
 
 

@@ -22,7 +22,7 @@ from engine.runs.requests import DECLINED, across_conditions
 from engine.runs.schemas import Row
 from engine.scoring import biases, calibrations
 from engine.scoring.paired import against_base, split_differences
-from engine.scoring.units import kinds_of, mix_of, samples_of
+from engine.scoring.units import bounds_of, kinds_of, languages_of, mix_of, samples_of
 from judging import agreement, statistics
 from judging.kinds import effective_n, icc
 
@@ -30,8 +30,9 @@ Key = tuple[str, str]
 KEY = ["variant_hash", "prompt_id"]
 ROWS_A_BATCH = 16_384
 ROLLOUT_COLUMNS = ["variant", "variant_hash", "prompt_id", "split", "kind", "category", "form", "model", "finish_reason"]
-CONDITION = "condition"
-ROLLOUT_COLUMNS += [CONDITION]
+LANGUAGE, CONDITION = "language", "condition"
+ADDED = (LANGUAGE, CONDITION)  # columns that a run of before them lacks
+ROLLOUT_COLUMNS += ADDED
 SCORE_COLUMNS = ["variant_hash", "prompt_id", "judge", "judge_model", "rubric_hash", "repeat", "error", "cost"]
 GRADES = ("compliance", "coherence", "declined")
 HARM, OUTCOME = "harm", "outcome"
@@ -71,11 +72,13 @@ def make_summary(config: RunConfig, folder: Path, manifest: Mapping[str, Any]) -
 def read_rollouts(path: Path) -> pa.Table:
     """The columns that figures need, in the order of the file; of a response's text only whether there is any (`empty`)."""
     parts = []
-    there = [name for name in ROLLOUT_COLUMNS if name != CONDITION or name in parquet_reader.column_names(path)]
+    known = parquet_reader.column_names(path)
+    there = [name for name in ROLLOUT_COLUMNS if name not in ADDED or name in known]
     for batch in _batches(path, [*there, "response"], there):
         empty = [not text.strip() for text in batch["response"].to_pylist()]
-        if CONDITION not in there:
-            batch = batch.append_column(CONDITION, pa.array([""] * len(batch)).dictionary_encode())
+        for name in ADDED:
+            if name not in there:
+                batch = batch.append_column(name, pa.array([""] * len(batch)).dictionary_encode())
         parts.append(batch.select(ROLLOUT_COLUMNS).append_column("empty", pa.array(empty, pa.bool_())))
     return pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
 
@@ -220,25 +223,11 @@ def figures_of(rows: pa.Table) -> Row:
         "icc": {name: icc(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "effective_n": {name: effective_n(values, kinds) for name, values in (("compliance", compliance), ("product", products))},
         "samples": samples_of(scored),
+        "languages": languages_of(rows, scored),
         "bounds": bounds_of(figures, len(rows)) if given is scored else None,
         HARM: asdict(statistics.mean(harmed[HARM].to_pylist(), harmed["category"].to_pylist())) if len(harmed) else None,
         **{name: asdict(estimate) for name, estimate in figures.items()},
     }
-
-
-def bounds_of(figures: Mapping[str, statistics.Estimate], total: int) -> Row | None:
-    """Each mean with the missing scores at 0 and at 1: [lowest, highest]; None where none is missing.
-
-    total: responses, scored or not. Manski (1989). A product of means is no mean, so it has no bounds of this kind.
-    """
-    if all(estimate.n == total for estimate in figures.values()):
-        return None
-    found = {}
-    for name, estimate in figures.items():
-        if name != statistics.PRODUCT_OF_MEANS:
-            known = (estimate.value or 0.0) * estimate.n
-            found[name] = [known / total, (known + total - estimate.n) / total]
-    return found
 
 
 def judge_entry(name: str, scores: pa.Table, manifest: Mapping[str, Any]) -> Row:

@@ -12,7 +12,7 @@ from engine.display.progress import say
 from engine.errors import EngineError
 from engine.paths import write_text
 from engine.scoring.open import check_judge, open_asker
-from extraction.conversations import Conversation
+from extraction.conversations import USER, Conversation, Turn
 from extraction.prompts import load_prompts
 from judging.budget import Budget
 from judging.endpoint import Endpoint
@@ -49,17 +49,21 @@ def make_pairs(
     column: of the prompts in their file; None takes the one that is known.
     Raises EngineError before anything is sent for a judge that cannot write, and for an output that exists.
     """
-    prompts = [_single(prompt.text) for prompt in load_prompts(prompts_file, column)]
-    endpoint = endpoint_of(judge, max_cost, overrides, max(len(prompt.encode()) for prompt in prompts))
+    prompts = [prompt.text for prompt in load_prompts(prompts_file, column)]
+    asked = [_asked(text, number) for number, text in enumerate(prompts, 1)]
+    endpoint = endpoint_of(judge, max_cost, overrides, max(len(wanted.prompt.encode()) for wanted in asked))
     rejected_file = out.with_suffix(".rejected.json")
     if taken := [path for path in (out, rejected_file) if path.exists()]:
         raise EngineError(f"{taken[0]} exists. Choose another --out, or remove it: answers are cached.")
     if not out.parent.is_dir():
         raise EngineError(f"{out.parent} is not a directory. Make it, or choose another --out.")
     budget = Budget(max_cost)
-    twins = find_twins(prompts, endpoint, budget, tries)
-    pairs = [[prompts[index], twins.found[index]] for index in sorted(twins.found)]
-    rejected = [{"index": index, "prompt": prompts[index], "reason": twins.rejected[index]} for index in sorted(twins.rejected)]
+    twins = find_twins(asked, endpoint, budget, tries)
+    found = sorted(twins.found.items())
+    pairs = [[_as_cell(text) for text in (prompts[index], _with_last(prompts[index], twin))] for index, twin in found]
+    rejected = [
+        {"index": index, "prompt": _as_cell(prompts[index]), "reason": twins.rejected[index]} for index in sorted(twins.rejected)
+    ]
     if pairs:
         write_text(out, json.dumps(pairs, indent=1, ensure_ascii=False) + "\n")
     if rejected:
@@ -75,32 +79,50 @@ def make_pairs(
     }
 
 
-def _single(text: str) -> str:
-    """A prompt of one turn. Raises EngineError for a conversation, whose turns a twin's writer is not shown as turns."""
-    if isinstance(text, Conversation):
-        raise EngineError(f"bin/pair takes single requests; found a conversation of {len(text.turns)} turns. Leave it out.")
-    return text
+def _asked(text: str, number: int) -> Wanted:
+    """What a twin is asked for: a prompt, or a conversation's last turn with what was said before it.
+
+    Raises EngineError for a conversation whose answer is begun: a twin would have another.
+    """
+    if not isinstance(text, Conversation):
+        return Wanted(text)
+    if text.prefill:
+        raise EngineError(
+            f"Prompt {number} is a conversation whose answer is begun, and its twin's would be another. Leave it out."
+        )
+    last = text.turns[-1]
+    return Wanted(last.content, before=text.removesuffix(f"\n\n[{last.role}]\n{last.content}"))
 
 
-def find_twins(prompts: Sequence[str], endpoint: Endpoint, budget: Budget, tries: int) -> Twins:
+def _with_last(text: str, twin: str) -> str:
+    """The prompt with its twin in the last turn's place."""
+    return Conversation([*text.turns[:-1], Turn(USER, twin)]) if isinstance(text, Conversation) else twin
+
+
+def _as_cell(text: str) -> Any:
+    """A prompt as pair files hold it: a text, or a conversation's messages."""
+    return text.messages if isinstance(text, Conversation) else text
+
+
+def find_twins(asked: Sequence[Wanted], endpoint: Endpoint, budget: Budget, tries: int) -> Twins:
     """Ask for twins, check them, and ask again with what was wrong, up to `tries` times."""
     twins = Twins()
-    wanted = {index: Wanted(prompt) for index, prompt in enumerate(prompts)}
+    wanted = dict(enumerate(asked))
     for _ in range(tries):
         if not wanted or twins.stopped:
             break
         without = {index: item for index, item in wanted.items() if index not in twins.unjudged}
         candidates = _written(without, endpoint, budget, twins)
-        complaints = {index: complaint_about(prompts[index], twin) for index, twin in candidates.items()}
+        complaints = {index: complaint_about(asked[index].prompt, twin) for index, twin in candidates.items()}
         twins.unjudged |= {index: twin for index, twin in candidates.items() if complaints[index] is None}
-        complaints |= _judged(endpoint, budget, twins)
+        complaints |= _judged(asked, endpoint, budget, twins)
         twins.rejected |= {index: complaint for index, complaint in complaints.items() if complaint is not None}
         wanted = {
             index: replace(item, last=candidates.get(index, ""), complaint=complaints.get(index) or "", repeat=item.repeat + 1)
             for index, item in wanted.items()
             if index not in twins.found
         }
-        say(f"pairs: {len(twins.found)} of {len(prompts)} prompts have a twin")
+        say(f"pairs: {len(twins.found)} of {len(asked)} prompts have a twin")
     twins.rejected = {index: reason for index, reason in twins.rejected.items() if index not in twins.found}
     return twins
 
@@ -112,9 +134,10 @@ def _written(wanted: dict[int, Wanted], endpoint: Endpoint, budget: Budget, twin
     return {index: answer.value for index, answer in answers.items() if answer.value is not None}
 
 
-def _judged(endpoint: Endpoint, budget: Budget, twins: Twins) -> dict[int, str | None]:
+def _judged(asked: Sequence[Wanted], endpoint: Endpoint, budget: Budget, twins: Twins) -> dict[int, str | None]:
     """Move twins that would be answered to `found`; a complaint about the others. Who was not judged waits for the next round."""
-    answers = _ask({i: Wanted(twin) for i, twin in twins.unjudged.items()}, endpoint, AnswerableJudge(), budget, twins)
+    wanted = {index: Wanted(twin, before=asked[index].before) for index, twin in twins.unjudged.items()}
+    answers = _ask(wanted, endpoint, AnswerableJudge(), budget, twins)
     complaints: dict[int, str | None] = {}
     for index, answer in answers.items():
         if answer.value is None:

@@ -53,10 +53,10 @@ def effect_rows(
     rollouts = Rollouts(session, folder, LocalEngine(session), grader)
     try:
         rollouts.make(candidates, requests, session.config.sampling.max_tokens)
-        rollouts.add_likelihoods(rollouts.working(candidates), requests)
+        rollouts.read_base(rollouts.working(candidates), requests)
         rows = _rows(rollouts, rollouts.working(candidates), requests)
     finally:
-        for table in (rollouts.table, rollouts.likelihoods):
+        for table in rollouts.tables:
             table.merge({"variant_hash": None, "prompt_id": None})
         rollouts.close()
     return {"rows": rows, "judge": judge_of(grader), "failures": rollouts.failures}

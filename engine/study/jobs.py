@@ -152,7 +152,7 @@ def ablate(config: RunConfig, path: Path, **options: Any) -> Row:
         def work() -> Row:
             from engine.study.ablation import AblationOptions, make_ablation
 
-            return make_ablation(study, AblationOptions(**options), None if judge is None else judge.grader)
+            return make_ablation(study, AblationOptions(**options), None if judge is None else judge.text_grader)
 
         return study.run("ablation", options | _asked(judge), work)
 
@@ -169,7 +169,7 @@ def regrow(config: RunConfig, path: Path, *, rounds: int, num_prompts: int, max_
         def work() -> Row:
             from engine.study.regrowth import make_regrowth
 
-            return make_regrowth(study, **options, grader=None if judge is None else judge.grader)
+            return make_regrowth(study, **options, grader=None if judge is None else judge.text_grader)
 
         return study.run("regrowth", options | _asked(judge), work)
 
@@ -199,7 +199,7 @@ def transfer(config: RunConfig, path: Path, *, to: str | None, adapter: Path | N
 def map_refusals(config: RunConfig, path: Path, *, sets: str | None, **options: Any) -> Row:
     """map.json; options as `engine.study.map.MapOptions`. What its sets hold is read before a model loads."""
     folder = None if sets is None else Path(sets).expanduser()
-    pairs = sets_hash(load_sets(folder, options["kinds"]))
+    pairs = sets_hash(load_sets(folder, options["kinds"], config.data.system))
     _check_prompt_position(config)
     judge = _model_judge(config, "bin/map")
     with opened(config, path) as study:
@@ -210,7 +210,7 @@ def map_refusals(config: RunConfig, path: Path, *, sets: str | None, **options: 
 
             named: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
             return make_map(
-                study, MapOptions(sets=folder, **named), OfflineGrader(name=TEXT_ONLY) if judge is None else judge.grader
+                study, MapOptions(sets=folder, **named), OfflineGrader(name=TEXT_ONLY) if judge is None else judge.text_grader
             )
 
         return study.run("map", {**options, "sets": sets, "pairs": pairs, **_asked(judge)}, work)
@@ -229,7 +229,7 @@ def behave(config: RunConfig, path: Path, *, num_prompts: int) -> Row:
         rows = read_run(session, run_dir)
 
         def work() -> None:
-            found = make_behaviour(session, run_dir, rows, num_prompts, None if judge is None else judge.grader)
+            found = make_behaviour(session, run_dir, rows, num_prompts, None if judge is None else judge.text_grader)
             write_json(run_dir.file(BEHAVIOUR), headed(config.variant, options, found))
 
         settings = {"format": STUDY_FORMAT, **options, **_asked(judge)}

@@ -53,7 +53,7 @@ class MapOptions:
 
 def make_map(study: Study, options: MapOptions, grader: Grader) -> Row:
     """The map of the study's model. Raises EngineError where it declines no kind."""
-    sets = load_sets(options.sets, options.kinds)
+    sets = load_sets(options.sets, options.kinds, study.session.config.data.system)
     check_rendered(study, sets)
     answers = Answers(study, sets, grader, options.max_tokens)
     try:

@@ -48,7 +48,7 @@ class Answers:
 
     def close(self) -> None:
         """Merge what is on disk and stop the engine."""
-        for table in (self.rollouts.table, self.rollouts.likelihoods):
+        for table in self.rollouts.tables:
             table.merge({"variant_hash": None, "prompt_id": None})
         self.rollouts.close()
 

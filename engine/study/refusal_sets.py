@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.errors import EngineError
 from engine.paths import hash_of
-from engine.runs.requests import ANSWERABLE, DECLINED, Request
+from engine.runs.requests import ANSWERABLE, DECLINED, Request, under_system
 from engine.runs.selection import check_apart, texts_of
 from extraction.prompts import EMBEDDED_DIR, Pair, load_pairs
 
@@ -38,15 +38,17 @@ class RefusalSet:
         ]
 
 
-def load_sets(folder: Path | None, kinds: Sequence[str] = ()) -> list[RefusalSet]:
+def load_sets(folder: Path | None, kinds: Sequence[str] = (), system: str | None = None) -> list[RefusalSet]:
     """The sets of a folder, the embedded ones where it is None; `kinds` names some of them, none all.
+
+    system: the system text of every prompt that brings none of its own.
 
     Raises EngineError for a kind that is not there or lacks a split, and for a prompt that two splits share.
     """
     names = _names(folder or EMBEDDED)
     if unknown := [kind for kind in kinds if kind not in names]:
         raise EngineError(f"There is no kind of refusal '{unknown[0]}'; there are {', '.join(names)}.")
-    return [_load(folder or EMBEDDED, name) for name in (kinds or names)]
+    return [_load(folder or EMBEDDED, name, system) for name in (kinds or names)]
 
 
 def sets_hash(sets: Sequence[RefusalSet]) -> str:
@@ -74,8 +76,8 @@ def _kind_of(file: Path) -> str:
     return kind if split in SPLITS and file.suffix != ".toml" else ""
 
 
-def _load(folder: Path, name: str) -> RefusalSet:
-    pairs = {split: _named(load_pairs(_file(folder, name, split)), name) for split in SPLITS}
+def _load(folder: Path, name: str, system: str | None) -> RefusalSet:
+    pairs = {split: _named(under_system(load_pairs(_file(folder, name, split)), system), name) for split in SPLITS}
     for split, found in pairs.items():
         if len(found) < LEAST[split]:
             raise EngineError(f"{folder / name}_{split} has {len(found)} pairs; expected {LEAST[split]} or more.")

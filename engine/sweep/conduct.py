@@ -23,6 +23,7 @@ from engine.runs.files import (
     SWEEP,
     TIMING,
     VARIANTS,
+    VIEWS,
     WINNER,
 )
 from engine.runs.run_dir import RunDir
@@ -38,7 +39,7 @@ from engine.sweep.search import Search, grids_of_sweep
 
 def conduct(session: Session, run_dir: RunDir, inputs: SweepInputs, count: int, grader: Grader) -> None:
     """Everything that is not done yet, on `count` engines, chosen by what `grader` says."""
-    run_dir.set_aside([ROLLOUTS, LIKELIHOODS, SCREENED, SCORES])
+    run_dir.set_aside([ROLLOUTS, LIKELIHOODS, VIEWS, SCREENED, SCORES])
     grids = grids_of_sweep(session, run_dir)
     grids[0].listed()  # a subspace whose directions are dependent is named before anything is generated
     engines: Engines = LocalEngine(session) if count == 1 else RayEngines(session, count)
@@ -72,7 +73,9 @@ def _write(session: Session, run_dir: RunDir, search: Search, tested: list[Candi
     summary = result.summarise(search, tested, rows)
     kept = front.kept_variants(search, tested, summary["front"])
     files = {f"{VARIANTS}/{front.variant_name(search, candidate)}.toml": candidate for candidate in kept}
-    with run_dir.writing(SWEEP, SCORES, ROLLOUTS, LIKELIHOODS, WINNER, *files, PRODUCTS, SCREEN, FRONT, TIMING, by="search"):
+    with run_dir.writing(
+        SWEEP, SCORES, ROLLOUTS, LIKELIHOODS, VIEWS, WINNER, *files, PRODUCTS, SCREEN, FRONT, TIMING, by="search"
+    ):
         result.write_tables(run_dir, search, rows)
         run_dir.file(VARIANTS).mkdir(exist_ok=True)
         for name, candidate in (files | {WINNER: tested[1]}).items():

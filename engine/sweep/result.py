@@ -16,7 +16,6 @@ from engine.runs.of_config import model_name
 from engine.runs.run_dir import RunDir
 from engine.runs.schemas import ROLLOUT_KEY, Row, ScoreRow
 from engine.scoring.calibrations import judge_of
-from engine.scoring.grader import TEXT_ONLY, OfflineGrader
 from engine.scoring.scores import replace_scores, score_row
 from engine.scoring.units import kinds_of
 from engine.sweep.front import front, kept_variants, variant_name
@@ -164,7 +163,7 @@ def write_tables(run_dir: RunDir, search: Search, rows: Sequence[Row]) -> None:
     parquet.write_table(run_dir.file(SWEEP), [*search.stages, *rows], SWEEP_SCHEMA)
     rollouts = search.rollouts
     write_scores(run_dir.path, rollouts)
-    for table in (rollouts.table, rollouts.likelihoods):
+    for table in rollouts.tables:
         table.merge({"prompt_id": None, "variant_hash": None})
 
 
@@ -176,11 +175,11 @@ def write_scores(folder: Path, rollouts: Rollouts) -> None:
 def score_rows(rollouts: Rollouts) -> Iterator[list[ScoreRow]]:
     """Every response's row of scores.parquet, in order of prompt and variant, some at a time."""
     judge = rollouts.scoring.grader
-    by_text = OfflineGrader(name=TEXT_ONLY) if rollouts.scoring.reads_likelihoods else judge
+    by_text, told = rollouts.scoring.by_text, rollouts.told
     keys = rollouts.lengths.by_prompt()
     while some := list(islice(keys, parquet.ROWS_A_BATCH)):
         rows = [
-            score_row(judge if key in rollouts.logprobs else by_text, dict(zip(ROLLOUT_KEY, key, strict=True)), 0, grade)
+            score_row(judge if key in told else by_text, dict(zip(ROLLOUT_KEY, key, strict=True)), 0, grade)
             for key, grade in ((key, rollouts.scoring.grades[key]) for key in some)
         ]
         yield rows

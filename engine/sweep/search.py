@@ -103,7 +103,7 @@ class Search:
         requests, base = self.inputs.selection, self.grid.base()
         self.rollouts.make([base, *candidates], requests, self.session.config.sampling.max_tokens)
         working = self._working("selection", candidates)
-        self.rollouts.add_likelihoods([base, *working], requests)
+        self.rollouts.read_base([base, *working], requests)
         ranked = self._by_product(working, requests)
         for candidate in (base, *ranked):
             self._note("selection", candidate, self.grades(candidate, requests))
@@ -150,7 +150,7 @@ class Search:
         """Stage 3: base, finalists and what each control chose, on the test prompts, which chose none of them."""
         everyone = [self.grid.base(), *finalists, *controls]
         self.rollouts.make(everyone, self.inputs.test, self.session.config.sampling.max_tokens)
-        self.rollouts.add_likelihoods(self.rollouts.working(everyone), self.inputs.test)
+        self.rollouts.read_base(self.rollouts.working(everyone), self.inputs.test)
         return everyone
 
     def grades(self, candidate: Candidate, requests: Sequence[Request]) -> Grades:

@@ -1,9 +1,10 @@
 """Fits the judge `fitted` to the development labels, and prints how it and the rules do on the held-out ones.
 
-    .venv/bin/python judging/data/fit.py          # writes judging/rubrics/fitted.toml
+    .venv/bin/python judging/data/fit.py          # writes judging/rubrics/fitted.toml and fitted_base.toml
 
 Labels are those of this folder. Development and held out are told apart by `split`, which the files decide kind by kind. A
-response that two readers graded counts once for each.
+response that two readers graded counts once for each. fitted_base.toml also weighs views.jsonl: what SmolLM2-135M-Instruct makes
+of each request and response (`python -m engine.scoring.label_views`), whoever wrote the response.
 """
 
 import json
@@ -19,11 +20,14 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
 from judging.features import features  # noqa: E402
-from judging.fitted import FILE, MODELS, FittedJudge  # noqa: E402
+from judging.fitted import BASE_FILE, FILE, MODELS, FittedJudge  # noqa: E402
 from judging.offline import OfflineJudge  # noqa: E402
+from judging.view import BaseView, kept_views, text_key  # noqa: E402
 
 FILES = ("labelled", "blind", "readings")
-STRENGTH = 0.1  # inverse of the L2 penalty; by cross-validation over kinds on the development labels, of 0.03, 0.1, 0.3 and 1
+# Inverse of the L2 penalty, for the text alone and with views; by cross-validation over kinds on the development labels, of 0.03,
+# 0.1, 0.3 and 1.
+STRENGTHS = {False: 0.1, True: 0.03}
 FALSE_ALARMS = 0.05  # of declines, on the development labels out of fold
 FOLDS = 5
 DIGITS = 4
@@ -35,10 +39,14 @@ def load() -> list[dict[str, Any]]:
     return [row for row in rows if any(character.isalnum() for character in row["response"])]
 
 
-def features_of(row: dict[str, Any]) -> dict[str, float]:
+def view_of(row: dict[str, Any]) -> BaseView:
+    return kept_views()[text_key(row["prompt"], row["response"])]
+
+
+def features_of(row: dict[str, Any], *, viewed: bool) -> dict[str, float]:
     cut = row.get("finish_reason")
     rules = OfflineJudge().score(row["prompt"], row["response"], finish_reason=cut)
-    return features(row["prompt"], row["response"], rules, cut=cut == "length")
+    return features(row["prompt"], row["response"], rules, cut=cut == "length", view=view_of(row) if viewed else None)
 
 
 def targets(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -55,12 +63,12 @@ def targets(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     }
 
 
-def fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The table of fitted.toml."""
+def fit(rows: list[dict[str, Any]], *, viewed: bool = False) -> dict[str, Any]:
+    """The table of fitted.toml; with `viewed` that of fitted_base.toml."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold, cross_val_predict
 
-    found = [features_of(row) for row in rows]
+    found = [features_of(row, viewed=viewed) for row in rows]
     names = list(found[0])
     values_NF = np.array([[one[name] for name in names] for one in found])
     means_F, scales_F = values_NF.mean(0).round(DIGITS), np.where(values_NF.std(0) > 0, values_NF.std(0), 1).round(DIGITS)
@@ -68,7 +76,7 @@ def fit(rows: list[dict[str, Any]]) -> dict[str, Any]:
     kinds = [row.get("category") or row["prompt"] for row in rows]
     weights, intercepts, thresholds = {}, {}, {}
     for name, wanted_N in targets(rows).items():
-        model = LogisticRegression(C=STRENGTH, max_iter=5000)
+        model = LogisticRegression(C=STRENGTHS[viewed], max_iter=5000)
         shares_N = cross_val_predict(model, scaled_NF, wanted_N, groups=kinds, cv=GroupKFold(FOLDS), method="predict_proba")[:, 1]
         thresholds[name] = threshold(name, shares_N, wanted_N)
         model.fit(scaled_NF, wanted_N)
@@ -88,16 +96,23 @@ def threshold(name: str, shares_N: np.ndarray, wanted_N: np.ndarray) -> float:
 
 
 def report(rows: list[dict[str, Any]]) -> None:
-    """Declines found, false alarms, bias and weighted kappa of both judges, by source."""
+    """Declines found, false alarms, bias and weighted kappa of the judges, by source."""
     from sklearn.metrics import cohen_kappa_score
 
-    judges: dict[str, Any] = {"rules": OfflineJudge(), "fitted": FittedJudge()}
+    rules, fitted = OfflineJudge(), FittedJudge()
+    judges: dict[str, Any] = {
+        "rules": lambda row: rules.score(row["prompt"], row["response"], finish_reason=row.get("finish_reason")),
+        "text": lambda row: fitted.score(row["prompt"], row["response"], finish_reason=row.get("finish_reason")),
+        "base": lambda row: fitted.score(
+            row["prompt"], row["response"], finish_reason=row.get("finish_reason"), view=view_of(row)
+        ),
+    }
     groups = {"all": rows} | {s: [row for row in rows if row["source"] == s] for s in sorted({row["source"] for row in rows})}
     for group, of_group in groups.items():
         wanted = targets(of_group)
         compliance = np.array([float(row["compliance"]) for row in of_group])
         for name, judge in judges.items():
-            said = [judge.score(row["prompt"], row["response"], finish_reason=row.get("finish_reason")) for row in of_group]
+            said = [judge(row) for row in of_group]
             graded = np.array([one.compliance for one in said])
             declined = np.array([bool(one.declined) for one in said])
             kappa = cohen_kappa_score((compliance * 2).astype(int), (graded * 2).astype(int), weights="quadratic")
@@ -115,11 +130,11 @@ def report(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     rows = load()
-    table = fit([row for row in rows if row["split"] == "dev"])
-    FILE.write_text(
-        f"# Made by judging/data/fit.py. Columns: mean, scale, {', '.join(MODELS)}.\n\n{tomli_w.dumps(table)}", "utf-8"
-    )
-    tomllib.loads(FILE.read_text("utf-8"))
+    dev = [row for row in rows if row["split"] == "dev"]
+    for file, viewed in ((FILE, False), (BASE_FILE, True)):
+        table = tomli_w.dumps(fit(dev, viewed=viewed))
+        file.write_text(f"# Made by judging/data/fit.py. Columns: mean, scale, {', '.join(MODELS)}.\n\n{table}", "utf-8")
+        tomllib.loads(file.read_text("utf-8"))
     report([row for row in rows if row["split"] == "heldout"])
 
 

@@ -62,6 +62,58 @@ def test_twins_are_checked_asked_for_again_and_written_beside_the_users_own_text
     )
 
 
+class Hearing(TwinServer):
+    """Keeps the questions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def content(self, body: Any, question: str, fault: str | None) -> tuple[str, str, str | None]:
+        self.heard.append(question)
+        return super().content(body, question, fault)
+
+
+TURNS = [
+    {"role": "system", "content": "You sell maps."},
+    {"role": "user", "content": "Hi."},
+    {"role": "assistant", "content": "Hi!"},
+]
+
+
+@pytest.fixture(scope="module")
+def of_a_chat(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """bin/pair of one conversation: the file of pairs, and what the endpoint was asked."""
+    folder = tmp_path_factory.mktemp("chat")
+    (folder / "chats.jsonl").write_text(json.dumps({"messages": [*TURNS, {"role": "user", "content": PROMPTS[0]}]}))
+    with Hearing() as server:
+        done = run(folder, "pair", "chats.jsonl", "--judge", judge_file(folder / "mine.toml", server))
+    assert done.returncode == 0, done.stderr
+    return folder / "chats.pairs.json", server.heard
+
+
+def test_a_conversations_twin_takes_the_last_turns_place(of_a_chat: tuple[Path, list[str]]) -> None:
+    asked = [[*TURNS, {"role": "user", "content": text}] for text in (PROMPTS[0], TWINS["Paris"][0])]
+    assert json.loads(of_a_chat[0].read_text()) == [asked]
+
+
+def test_a_conversations_pair_is_read_again(of_a_chat: tuple[Path, list[str]]) -> None:
+    (pair,) = load_pairs(of_a_chat[0])
+    assert pair.answered.endswith(f"[user]\n{TWINS['Paris'][0]}")
+
+
+def test_the_writer_and_the_judge_of_twins_see_what_was_said_before(of_a_chat: tuple[Path, list[str]]) -> None:
+    assert [question for question in of_a_chat[1] if "[assistant]\nHi!" not in question] == []
+
+
+def test_a_conversation_whose_answer_is_begun_is_refused(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": PROMPTS[0]}, {"role": "assistant", "content": "It is"}]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": turns}))
+    with TwinServer() as server:
+        done = run(tmp_path, "pair", "chats.jsonl", "--judge", judge_file(tmp_path / "mine.toml", server))
+    assert (done.returncode, "Prompt 1 is a conversation whose answer is begun" in done.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

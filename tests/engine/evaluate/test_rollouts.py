@@ -2,7 +2,7 @@
 
 import statistics
 import tracemalloc
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +16,9 @@ from engine.evaluate.rollouts import Rollouts
 from engine.evaluate.tasks import Host, Result, Task
 from engine.runs.run_dir import RunDir
 from engine.runs.session import Session
-from engine.scoring.grader import OfflineGrader
+from engine.scoring.grader import FittedGrader, OfflineGrader
+from engine.sweep.result import score_rows
+from judging.fitted import FittedJudge
 from judging.offline import OfflineJudge
 
 
@@ -25,8 +27,11 @@ class ModellessEngines:
 
     def __init__(self, tokens: int = 30) -> None:
         self.host = Host(ModellessReplica(1e9, tokens))  # type: ignore[arg-type]
-        self.host.replica.mean_logprobs = lambda prompts, responses: [-0.1 * len(ids) for ids in prompts]  # type: ignore[method-assign]
+        self.host.replica.mean_logprobs = self.read  # type: ignore[assignment]
         self.done: list[Task] = []
+
+    def read(self, prompts: Sequence[Sequence[int]], *options: object, **named: object) -> list[float | None]:
+        return [-0.1 * len(ids) for ids in prompts]
 
     def run(self, tasks: Iterable[Task]) -> Iterator[Result]:
         for task in tasks:
@@ -56,7 +61,7 @@ def test_responses_are_stored_once_graded_with_likelihoods_and_taken_up_again(se
     again, engines = opened(session, tmp_path)
     again.make(everyone, requests[:20], 30)
     assert [task.subject for task in engines.done] == [candidates[-1].variant.hash]
-    again.add_likelihoods(everyone, requests[:20])
+    again.read_base(everyone, requests[:20])
     rows = pd.concat(pd.read_parquet(file) for file in again.table.files())
     likelihoods = pd.concat(pd.read_parquet(file) for file in again.likelihoods.files())
     assert len(rows) == 80 == len(again.lengths) and not rows.duplicated(["variant_hash", "prompt_id"]).any()
@@ -76,6 +81,59 @@ def test_responses_are_stored_once_graded_with_likelihoods_and_taken_up_again(se
     third.scoring.drain()
     assert dict(third.lengths) == dict(again.lengths) and dict(third.logprobs) == logprobs
     third.close()
+
+
+def test_what_the_base_said_of_its_own_responses_is_not_asked_again(session: Session, tmp_path: Path) -> None:
+    requests, candidates = requests_of(session, 20), [Candidate(BASE, "base", (), 0.0, session.base), *candidates_of(session, 2)]
+    rollouts, engines = opened(session, tmp_path)
+    rollouts.make(candidates, requests, 30)
+    rollouts.read_base(candidates, requests)
+    assert {task.subject for task in engines.done if task.responses is not None} == {one.variant.hash for one in candidates[1:]}
+
+
+def test_it_is_kept_as_a_likelihood(session: Session, tmp_path: Path) -> None:
+    requests, base = requests_of(session, 20), Candidate(BASE, "base", (), 0.0, session.base)
+    rollouts, _ = opened(session, tmp_path)
+    rollouts.make([base], requests, 30)
+    rollouts.read_base([base], requests)
+    assert [row["mean_logprob"] for row in rollouts.likelihoods.rows()] == [-1.0] * len(requests)
+
+
+def viewed(session: Session, folder: Path) -> tuple[Rollouts, ModellessEngines, list[Candidate]]:
+    """Three candidates' responses to 20 requests, graded by the fitted judge with the base's views."""
+    engines = ModellessEngines()
+    rollouts = Rollouts(session, RunDir(folder, {"stages": {}}), engines, FittedGrader("fitted"))
+    candidates = candidates_of(session, 3)
+    rollouts.make(candidates, requests_of(session, 20), 30)
+    rollouts.read_base(candidates, requests_of(session, 20))
+    return rollouts, engines, candidates
+
+
+def test_a_task_of_views_holds_all_variants_of_a_prompt(session: Session, tmp_path: Path) -> None:
+    _, engines, candidates = viewed(session, tmp_path)
+    tasks = [task for task in engines.done if task.views is not None]
+    expected = [candidate.variant.hash for candidate in candidates]
+    by_prompt = [(prompt, subject) for task in tasks for prompt, subject in zip(task.prompt_ids, task.subjects, strict=True)]
+    assert [subject for prompt, subject in by_prompt if prompt == by_prompt[0][0]] == expected
+
+
+def test_views_are_stored_once_and_taken_up_again(session: Session, tmp_path: Path) -> None:
+    viewed(session, tmp_path)
+    again, engines, _ = viewed(session, tmp_path)
+    assert (engines.done, len(again.viewed)) == ([], 60)
+
+
+def test_the_fitted_judge_weighs_them(session: Session, tmp_path: Path) -> None:
+    rollouts, _, _ = viewed(session, tmp_path)
+    row = next(iter(rollouts.table.rows()))
+    key = (row["variant_hash"], row["prompt_id"])
+    score = FittedJudge().score(row["prompt"], row["response"], finish_reason=row["finish_reason"], view=rollouts.viewed[key])
+    assert rollouts.scoring.grades[key] == score
+
+
+def test_rows_of_scores_say_that_views_were_read(session: Session, tmp_path: Path) -> None:
+    rollouts, _, _ = viewed(session, tmp_path)
+    assert {row["judge"] for rows in score_rows(rollouts) for row in rows} == {"fitted"}
 
 
 def kept_bytes(session: Session, folder: Path, variants: int) -> int:

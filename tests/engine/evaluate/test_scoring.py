@@ -1,11 +1,13 @@
 """The judge's thread gives the judge's own grades, and its failure reaches the sweep."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from engine.evaluate.scoring import QUEUED_BATCHES, Scoring
-from engine.scoring.grader import OfflineGrader
+from engine.scoring.grader import OfflineGrader, RuleGrader
+from judging.judgement import Item, Judgement
 from judging.offline import OfflineJudge
 
 TEXTS = [
@@ -52,3 +54,22 @@ def test_a_failure_in_the_thread_is_raised_where_the_sweep_waits() -> None:
     with pytest.raises(KeyError, match="response"):
         scoring.drain()
     scoring.close()
+
+
+class OfTraces(RuleGrader):
+    """Finds a response declining where its trace says no."""
+
+    def __init__(self) -> None:
+        super().__init__("of traces", "a judge of one's own", "", "")
+
+    def grade(self, items: Sequence[Item]) -> list[Judgement]:
+        return [Judgement(0.0, 1.0, "no" in (item.trace or ""), "") for item in items]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_judge_is_shown_the_trace_where_it_is_asked_to_read_it(shown: bool) -> None:
+    scoring = Scoring(OfTraces(), trace=shown)
+    scoring.feed([row(1) | {"trace": "They ask for a key. I say no."}])
+    scoring.drain()
+    scoring.close()
+    assert scoring.grades["v", "p1"].declined is shown

@@ -46,7 +46,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chats")
     make_inputs(folder)
     rows = [
-        {"messages": [*TURNS, {"role": "user", "content": f"See my key {n}?"}], "kind": "keys", "language": "en"}
+        {
+            "messages": [*TURNS, {"role": "user", "content": f"See my key {n}?"}],
+            "kind": "keys",
+            "language": "fr" if n > 3 else "en",
+        }
         for n in range(6)
     ]
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -114,6 +118,16 @@ def test_every_response_is_judged(finished: tuple[Path, Listening, Session]) -> 
 def test_the_report_shows_the_system_text(finished: tuple[Path, Listening, Session]) -> None:
     (data,) = unpacked(finished[0] / "report.html")
     assert any("You sell keys." in prompt["text"] for prompt in data["prompts"])
+
+
+def test_a_runs_rates_stand_by_language(finished: tuple[Path, Listening, Session]) -> None:
+    figures = json.loads((finished[0] / "summary.json").read_text())["figures"]
+    counted = [[(part["language"], part["n"]) for part in figure["languages"] or []] for figure in figures]
+    assert counted == [[("en", 4), ("fr", 2)], [], [("en", 4), ("fr", 2)], []]
+
+
+def test_the_report_shows_the_rates_by_language(finished: tuple[Path, Listening, Session]) -> None:
+    assert "By language" in (finished[0] / "report.html").read_text()
 
 
 def test_a_runs_system_text_reaches_every_plain_prompt(inputs: Path) -> None:

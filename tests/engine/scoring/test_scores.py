@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from engine.runs import parquet
-from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA
-from engine.scoring.grader import OfflineGrader
+from engine.runs.schemas import LIKELIHOOD_SCHEMA, ROLLOUT_SCHEMA, VIEW_SCHEMA
+from engine.scoring.grader import FittedGrader, OfflineGrader
 from engine.scoring.scores import count_scored, score_run
 from judging.judgement import Item, Judgement
 
@@ -88,6 +88,37 @@ def test_with_likelihoods_they_read_both(folder: Path) -> None:
     parquet.write_table(folder / "likelihoods.parquet", rows, LIKELIHOOD_SCHEMA)
     score_run(folder, OfflineGrader())
     assert set(scores(folder).judge) == {"offline"}
+
+
+def with_views(folder: Path, forms: Sequence[str]) -> None:
+    keys = [{"variant_hash": form, "prompt_id": f"declined/{number:05d}"} for form in forms for number in range(ROWS)]
+    rows = [key | {"given": -0.5, "otherwise": -2.0, "refusing": 0.01} for key in keys]
+    parquet.write_table(folder / "views.parquet", rows, VIEW_SCHEMA)
+
+
+def test_without_views_the_fitted_judge_says_that_it_reads_the_text_alone(folder: Path) -> None:
+    score_run(folder, FittedGrader("fitted"))
+    assert set(scores(folder).judge) == {"fitted-text"}
+
+
+def test_with_views_it_reads_both(folder: Path) -> None:
+    with_views(folder, ["base", "in_place"])
+    score_run(folder, FittedGrader("fitted"))
+    assert set(scores(folder).judge) == {"fitted"}
+
+
+def test_a_view_is_in_its_probabilities(folder: Path) -> None:
+    with_views(folder, ["base"])
+    score_run(folder, FittedGrader("fitted"))
+    kept = {judge: set(rows.raw_reply) for judge, rows in scores(folder).groupby("judge")}
+    assert not kept["fitted"] & kept["fitted-text"]
+
+
+def test_views_that_come_later_replace_what_the_text_alone_gave(folder: Path) -> None:
+    score_run(folder, FittedGrader("fitted"))
+    with_views(folder, ["base", "in_place"])
+    score_run(folder, FittedGrader("fitted"))
+    assert scores(folder).judge.value_counts().to_dict() == {"fitted": 2 * ROWS}
 
 
 def test_a_judge_that_breaks_off_leaves_the_file_as_it_was(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from engine.runs import parquet
@@ -80,6 +81,37 @@ def test_the_variance_of_declining_stands_beside_it() -> None:
 
 def test_one_sample_a_prompt_has_no_such_variances() -> None:
     assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False), scored(0.0, 1.0, True)]))["samples"] is None
+
+
+def in_two_languages() -> list[dict[str, Any]]:
+    rows = [scored(1.0, 1.0, False, language="en"), scored(0.0, 0.5, True, language="en"), scored(0.5, 1.0, False, language="de")]
+    found = figures_of(pa.Table.from_pylist([*rows, scored(None, None, None, language=None)]))["languages"]
+    return [] if found is None else found
+
+
+def test_rates_stand_by_language() -> None:
+    assert [(part["language"], part["product"]["value"]) for part in in_two_languages()] == [("en", 0.5), ("de", 0.5), ("", None)]
+
+
+def test_a_language_has_its_own_interval_of_declining() -> None:
+    assert in_two_languages()[0]["declined"] == asdict(statistics.rate([False, True], ["k", "k"]))
+
+
+def test_prompts_that_name_no_language_are_counted_apart() -> None:
+    assert [(part["language"], part["n"]) for part in in_two_languages()] == [("en", 2), ("de", 1), ("", 1)]
+
+
+def test_prompts_of_one_language_have_no_rates_apart() -> None:
+    assert figures_of(pa.Table.from_pylist([scored(1.0, 1.0, False, language="en")] * 3))["languages"] is None
+
+
+def test_a_run_from_before_languages_is_read(tmp_path: Path) -> None:
+    made(tmp_path, variants=2, prompts=6)
+    whole = pa.parquet.read_table(tmp_path / "rollouts.parquet")
+    pa.parquet.write_table(whole.drop_columns(["language", "condition"]), tmp_path / "rollouts.parquet")
+    table = summary.read_rollouts(tmp_path / "rollouts.parquet")
+    figures = summary.figures_by(table, summary.read_scores(tmp_path / "scores.parquet")["rules"], judge="rules")
+    assert {figure["languages"] for figure in figures} == {None}
 
 
 def test_a_judge_without_outcomes_has_no_mix() -> None:
