@@ -96,7 +96,7 @@ class Checkpoint:
         try:
             with safe_open(path, framework="pt") as file:
                 return file.get_tensor(name)
-        except SafetensorError as error:
+        except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch opens the file once more
             raise EditError(f"{path} is not readable as safetensors ({error}). Copy or download it again.") from error
 
 

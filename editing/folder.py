@@ -8,11 +8,13 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from editing.durable import rename_synced
 from editing.errors import EditError
-from editing.projection import Edit
+
+if TYPE_CHECKING:
+    from editing.projection import Edit
 
 EDIT_FILE, REPORT_FILE, BASIS_FILE = "edit.json", "edit_report.json", "edit/basis.safetensors"
 
@@ -47,7 +49,7 @@ def check_free(out: Path) -> None:
         raise EditError(f"Output folder {out} cannot be made: {blocked} is a file. Choose another with --out.")
 
 
-def save_edit(directory: Path, edit: Edit, record: Mapping[str, Any], card: str) -> None:
+def save_edit(directory: Path, edit: "Edit", record: Mapping[str, Any], card: str) -> None:
     """Write edit.json, README.md and the basis beside an edit's weights.
 
     The basis has a folder of its own: loaders take any safetensors at the top for weights.

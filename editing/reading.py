@@ -46,7 +46,7 @@ def read_tensors(path: Path, advice: str) -> dict[str, Tensor]:
         raise EditError(f"{path} is not a readable safetensors file (it is no file). {advice}")
     try:
         return load_file(path)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:  # RuntimeError: torch opens it once more
         raise EditError(f"{path} is not a readable safetensors file ({error}). {advice}") from error
 
 

@@ -2,8 +2,10 @@
 # N = texts
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 NEAR = 0.34  # of the longer text's words: what may differ between two texts of one template
 SAME = 0.2  # what may differ between near-duplicates
@@ -14,6 +16,7 @@ def template_clusters(texts: Sequence[str], limit: float = NEAR) -> list[int]:
 
     Single linkage over `near_pairs`. Numbers are in order of appearance.
     """
+    import numpy as np
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -55,8 +58,9 @@ def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _shared_words(mine: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> np.ndarray:
+def _shared_words(mine: Sequence[Sequence[str]], theirs: Sequence[Sequence[str]]) -> "np.ndarray":
     """An upper bound of the words that two texts share, for every two of them."""
+    import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(analyzer=lambda words: words).fit([*mine, *theirs, ["a word at least"]])

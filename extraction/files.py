@@ -92,7 +92,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     _check_regular(path)
     try:
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch opens the file once more
         raise ExtractionError(f"{path} is not a readable direction file ({error}). {AGAIN}") from error
     names = [name for name in (*MEANS, ESTIMATED) if name in tensors or name != ESTIMATED]
     shape = tensors[MEANS[0]].shape if MEANS[0] in tensors else None
@@ -119,7 +119,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ExtractionError(f"{path} is not a readable direction file ({error}). {AGAIN}") from error
     if metadata.get("format") != FORMAT:
         raise ExtractionError(f"{path} holds no directions: its format is '{metadata.get('format')}', expected '{FORMAT}'.")

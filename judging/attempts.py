@@ -46,8 +46,9 @@ class Attempts:
     faults: list[Fault] = field(default_factory=list)
 
     def note(self, fault: Fault) -> None:
-        """Count one more attempt that brought no verdict."""
+        """Count one more attempt that brought no verdict. What it was found in is let go: a traceback holds the body."""
         self.faults.append(fault)
+        fault.__traceback__ = fault.__context__ = fault.__cause__ = None
         self.counted += fault.kind not in UNCOUNTED
         self.unusable += fault.kind == "unusable"
 

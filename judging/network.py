@@ -10,7 +10,9 @@ keeps method, body and host: neither key nor prompts go to an address that nobod
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from judging.completion import Reply, read_completion
 from judging.endpoint import AUTHORIZATION, Endpoint
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 CONNECT_S = 10.0
 MOST_BYTES = 4 * 2**20  # of a decoded body: a reply of a hundred thousand tokens has a tenth of it
+# Of a hundred bodies under way each may hold this much, and so many of them more: 100 x 4 MiB would be all memory there is.
+SHORT_BYTES, MOST_LONG = 2**17, 4
+_turns: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]" = WeakKeyDictionary()
 KEPT_REDIRECTS = (307, 308)
 
 
@@ -77,13 +82,22 @@ async def complete(client: "AsyncOpenAI", request: dict[str, Any], timeout_s: fl
 
 
 async def read_text(parts: AsyncIterator[bytes]) -> str:
-    """A body's text. Raises Fault for one of more than MOST_BYTES, decoded, before the rest of it is read."""
+    """A body's text. Of those longer than SHORT_BYTES, MOST_LONG are read at a time in an event loop; the others wait unread.
+
+    Raises Fault for one of more than MOST_BYTES, decoded, before the rest of it is read.
+    """
     body = bytearray()
-    async for part in parts:
-        body += part
-        if len(body) > MOST_BYTES:
-            raise Fault("passing", f"the body is longer than {MOST_BYTES // 2**20} MiB; the rest was not read")
-    return body.decode("utf-8", "replace")
+    async with AsyncExitStack() as turn:
+        waited = False
+        async for part in parts:
+            if not waited and len(body) + len(part) > SHORT_BYTES:
+                waited = True
+                await turn.enter_async_context(_turns.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(MOST_LONG)))
+            body += part
+            if len(body) > MOST_BYTES:
+                body.clear()  # the Fault's traceback would keep it
+                raise Fault("passing", f"the body is longer than {MOST_BYTES // 2**20} MiB; the rest was not read")
+        return body.decode("utf-8", "replace")
 
 
 async def _check(response: "httpx2.Response") -> None:

@@ -13,6 +13,7 @@ from editing.header import read_header
 from editing.projection import Edit
 from editing.record import read_edit, read_record
 from editing.writer import write_edited
+from engine.checkpoints.edited_folder import folder_of
 from engine.checkpoints.export import card_of
 from engine.checkpoints.verify import check_base, plan_of
 from engine.configs.load import validate
@@ -75,18 +76,6 @@ def replay(
         files = sorted(set(_files(folder)) - ignored)
         difference = first_difference(folder, made, ignored)
     return Replayed(str(folder), record["variant"], len(files), difference, changed_versions(record), from_data)
-
-
-def folder_of(given: Path) -> Path:
-    """The edited folder of a card or a folder. Raises EngineError where no record stands there."""
-    folder = given.parent if given.is_file() else given
-    if not folder.is_dir():
-        raise EngineError(f"{given} does not exist. Give a folder that bin/edit wrote, or its README.md.")
-    if not (folder / EDIT_FILE).is_file():
-        raise EngineError(
-            f"{given} has no record: there is no {EDIT_FILE} in {folder}. Only what bin/edit wrote, with its record, is replayed."
-        )
-    return folder
 
 
 def first_difference(folder: Path, made: Path, ignored: Collection[str] = ()) -> str | None:

@@ -23,6 +23,7 @@ def audit(
     """Look for directions that were projected out of what the model can write; says what it found and what it cannot see."""
     cli.keep_stdout_clean()
     with cli.user_errors():
+        cli.check_checkpoints(directory, base)
         from engine.checkpoints.verify import audit_checkpoint
 
         report = audit_checkpoint(directory, base, out)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -209,6 +210,15 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
     if not found or not all(math.isfinite(number) for number in found):
         raise EngineError(f"{flag} takes numbers with commas, such as 0.5,1,2; found '{text}'.")
     return found
+
+
+def check_checkpoints(*folders: Path | None) -> None:
+    """Raise what stands against opening the checkpoints that are named, in the time before torch would be imported."""
+    from editing.checkpoint import open_checkpoint
+
+    for folder in folders:
+        if folder is not None:
+            open_checkpoint(folder)
 
 
 def existing_or_embedded(path: str | None) -> str | None:

@@ -75,6 +75,11 @@ def compare(
         if dry_run:
             cli.show_dry_run(config, {"folders": folders}, layers=False)
             return
+        from engine.models.locate import open_model
+        from engine.runs.of_config import doctor_knows
+
+        with doctor_knows(config.model.path):
+            open_model(config.model)
         from engine.compare.run import compare as run
         from engine.display.compare_tables import compare_view
         from engine.display.console import show

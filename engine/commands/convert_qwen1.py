@@ -20,6 +20,7 @@ def convert_qwen1(
     """Turn a Qwen-1 checkpoint, such as Qwen-1.8B-Chat, into the Qwen2 layout that vLLM runs. No remote code runs."""
     cli.keep_stdout_clean()
     with cli.user_errors():
+        cli.check_checkpoints(source)
         from editing.qwen1 import convert_qwen1 as convert
 
         convert(source, out)

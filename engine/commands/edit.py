@@ -111,8 +111,14 @@ def _print_plan(config: Any, as_json: bool) -> None:
 def _write(
     config: Any, out: Path, run: Path | None, directions: Path | None, allow_other_base: bool, adapter: bool, as_json: bool
 ) -> None:
-    from engine.checkpoints.export import write_variant
     from engine.paths import default_run_dir
+    from engine.runs.of_config import check_has_directions, given_layers
+    from engine.runs.session import Session
+
+    check_has_directions(config, "bin/edit")
+    given_layers(config)
+    Session(config).layers()  # what is wrong with prompts or model is said before torch is imported
+    from engine.checkpoints.export import write_variant
 
     run_path = run or default_run_dir(config.variant)
     record = write_variant(config, run_path, out, directions=directions, allow_other_base=allow_other_base, as_adapter=adapter)
@@ -126,15 +132,17 @@ def _write(
 
 
 def _existing(verify: Path | None, merge: Path | None, base: Path | None, out: Path | None, as_json: bool) -> None:
-    from engine.checkpoints.merge import merge_adapter
-    from engine.checkpoints.verify import verify_checkpoint
     from engine.errors import EngineError
 
     if base is None:
         raise EngineError("Name the base checkpoint with --base DIR.")
-    if merge is not None:
-        if out is None:
-            raise EngineError("Name the folder to write with --out DIR.")
+    if merge is not None and out is None:
+        raise EngineError("Name the folder to write with --out DIR.")
+    cli.check_checkpoints(verify, base)
+    from engine.checkpoints.merge import merge_adapter
+    from engine.checkpoints.verify import verify_checkpoint
+
+    if merge is not None and out is not None:
         record = merge_adapter(merge, base, out)
         if as_json:
             cli.print_json(record)

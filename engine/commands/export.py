@@ -28,6 +28,12 @@ def export(
     """Write a run as inspect logs, a Hugging Face dataset folder or CSV; or directions for steering tools, and back."""
     cli.keep_stdout_clean()
     with cli.user_errors():
+        from editing.folder import check_free
+        from engine.errors import EngineError
+
+        if not source.exists():
+            raise EngineError(f"{source} does not exist. Give a run directory, or a file of directions.")
+        check_free(out)
         from engine.exports.write import export as write
 
         print(write(source, to, out, key=key, numbering=numbering, like=like))

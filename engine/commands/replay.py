@@ -31,11 +31,14 @@ def replay(
     """
     cli.keep_stdout_clean()
     with cli.user_errors():
-        from engine.checkpoints.replay import replay as run
+        from engine.checkpoints.edited_folder import folder_of
         from engine.errors import EngineError
 
         if pairs is not None and not from_data:
             raise EngineError("--pairs is read with --from-data alone. Add it, or leave --pairs out.")
+        folder_of(folder)
+        from engine.checkpoints.replay import replay as run
+
         found = run(folder, cli.existing_or_embedded(base), pairs=cli.existing_or_embedded(pairs), from_data=from_data, out=out)
         if as_json:
             cli.print_json(asdict(found) | {"identical": found.difference is None})

@@ -96,10 +96,15 @@ def rollout(
             plan = plan_run(config, folder).as_dict()
             show(plan_view(plan), form, plan)
             return
+        from engine.runs.of_config import given_layers
+        from engine.runs.session import Session
+
+        given_layers(config)
+        session = Session(config)  # what is wrong with prompts or model is said before half a second of imports
         from engine.display.run_tables import summary_view
         from engine.rollout.run import run
 
-        summary = run(config, folder, clean=clean)
+        summary = run(config, folder, clean=clean, session=session)
         show(summary_view(summary), form, summary)
         if summary["stopped"]:
             raise typer.Exit(1)

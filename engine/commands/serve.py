@@ -62,20 +62,21 @@ def serve(
     with cli.user_errors():
         from engine.configs.load import load_config
         from engine.errors import EngineError
-        from engine.rollout.variants import open_sessions
-        from engine.serving import checks
-        from engine.serving import launch as serving
 
         if api_key is not None:
             raise EngineError("A key on the command line is shown by ps to every user. Set VLLM_API_KEY, or give --api-key-fd 0.")
-        api_key = None if api_key_fd is None else checks.read_key(api_key_fd)
         overrides = cli.variant_overrides(
             settings, layers, alpha, model, pairs, columns=columns, template=template, system=system
         )
         configs = [load_config(each, overrides) for each in cli.named(variant)]
+        from engine.serving import checks
+
+        api_key = None if api_key_fd is None else checks.read_key(api_key_fd)
         extra = tuple(context.args)
         options = checks.ServeOptions(host, port, api_key, new_key, with_base, swappable, steerable, allow_changed_weights, extra)
         checks.check_extra(options)
+        from engine.rollout.variants import open_sessions
+
         sessions = open_sessions(configs)
         if dry_run:
             cli.show_dry_run(configs[0], {"vllm": list(context.args)}, others=configs)
@@ -83,6 +84,8 @@ def serve(
         key = checks.check_address(options)
         checks.check_settings(sessions[0], options)
         checks.check_machine(sessions[0], options)
+        from engine.serving import launch as serving
+
         way = serving.prepare_swappable if swappable else serving.prepare_steerable if steerable else serving.prepare
         made = way(sessions, options, key)
         for line in serving.describe_models(made):

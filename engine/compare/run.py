@@ -13,7 +13,7 @@ from engine.configs.schema import RunConfig
 from engine.display.progress import Progress, say
 from engine.errors import EngineError
 from engine.paths import write_json
-from engine.report.page import refresh
+from engine.report.refresh import refresh
 from engine.rollout.stages import generate_rows, judge_run, read_base, response_columns, row_identity, summarise_run
 from engine.runs import parquet
 from engine.runs.files import ROLLOUTS, SCORES, headed

@@ -60,7 +60,7 @@ def read_layers(file: Path, *, numbering: str | None = None, num_layers: int | N
         with safe_open(file, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - a handle, not a dict
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: torch opens the file once more
         raise EngineError(f"{file} is not a readable safetensors file ({error}). Export the directions again.") from error
     said = numbering or metadata.get("numbering")
     if said not in SHIFT:

@@ -66,7 +66,7 @@ class Site(ABC):
 
 
 class LinearSite(Site):
-    """An attention or MLP output projection of vLLM's RowParallelLinear: each rank holds columns of the (H, I) matrix."""
+    """An attention or MLP output projection: each rank holds columns of the (H, I) matrix, or of a replicated layer all."""
 
     def __init__(self, tensor: PlannedTensor, module: Any, whole: Tensor, device: torch.device, *, repacks: bool) -> None:
         base = columns(whole, tensor, columns_of(module))

@@ -7,9 +7,6 @@ difference that is merely not significant says no such thing.
 import math
 from dataclasses import dataclass
 
-from scipy.stats import norm
-from scipy.stats import t as student
-
 from engine.errors import EngineError
 from engine.runs.schemas import Row
 
@@ -32,11 +29,15 @@ class Spread:
     def tail(self, distance: float) -> float:
         """Probability of a value above `distance`."""
         ratio = distance / self.error if self.error > 0 else math.copysign(math.inf, distance)
-        return float(norm.sf(ratio) if self.degrees is None else student.sf(ratio, self.degrees))
+        from scipy.stats import norm, t  # over a second: a margin is refused before
+
+        return float(norm.sf(ratio) if self.degrees is None else t.sf(ratio, self.degrees))
 
     def quantile(self, share: float) -> float:
         """The quantile in standard errors."""
-        return float(norm.ppf(share) if self.degrees is None else student.ppf(share, self.degrees))
+        from scipy.stats import norm, t
+
+        return float(norm.ppf(share) if self.degrees is None else t.ppf(share, self.degrees))
 
 
 def check_margin(margin: float) -> float:

@@ -12,7 +12,7 @@ from engine.lmeval import bench
 from engine.lmeval.catalogue import check_few_shot, load_tasks
 from engine.lmeval.endpoint import EndpointModel, served_models
 from engine.paths import default_run_dir
-from engine.report.page import refresh
+from engine.report.refresh import refresh
 from engine.rollout.variants import BASE, open_sessions, variants_of
 from engine.runs import parquet_reader
 from engine.runs.files import BENCH, BENCH_ROWS, MANIFEST, ROLLOUTS, SUMMARY, headed

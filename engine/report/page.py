@@ -20,7 +20,7 @@ from engine.errors import EngineError
 from engine.paths import write_bytes, write_text
 from engine.report import tables
 from engine.report.browser import browser_data, packed
-from engine.report.collect import STUDIES, RunData, files_shown, read_run
+from engine.report.collect import STUDIES, RunData, read_run
 from engine.report.headline import Headline, headline
 from engine.report.plots import Plot, plots_of
 from engine.report.terms import TERMS
@@ -32,7 +32,6 @@ FOLDER = Path(__file__).parent
 SCRIPTS = ("tables.js", "page.js")
 COPIED = ("csv", "markdown", "latex")  # forms that a reader can take a table in
 MIME = {"svg": "image/svg+xml", "png": "image/png"}
-CHANGED = 5  # raise where the page itself changes: finished runs then get a new one
 
 
 @dataclass(frozen=True)
@@ -91,12 +90,6 @@ def report(paths: Sequence[Path], out: Path, *, prompts: int | None = None) -> P
         return write_report(paths, out, prompts=prompts)
 
 
-def refresh(run_dir: RunDir) -> None:
-    """report.html of a run directory, made again where what it shows has changed."""
-    shown = files_shown(run_dir.manifest)
-    run_dir.run_stage("report", lambda: _write(run_dir.path), reads=shown, settings={"page": CHANGED}, writes=[REPORT])
-
-
 def make_section(run: RunData, number: int, folder: Path, prompts: int | None, *, several: bool) -> PageSection:
     """Everything a page says of a run; its plots are written into `folder`/plots."""
     data = browser_data(run, prompts)
@@ -145,11 +138,6 @@ def _in_forms(table: Table) -> str:
     """A table in the forms that it can be copied in, as JSON that is safe inside a script element: no `<` can end it."""
     forms = {name: FORMATS[name](table) for name in COPIED}
     return json.dumps(forms, ensure_ascii=False).replace("<", "\\u003c").replace("\u2028", "\\u2028")
-
-
-def _write(path: Path) -> None:
-    page = write_report([path], path / REPORT)
-    say(f"report: {page}")
 
 
 def _figures(run: RunData, folder: Path, prefix: str) -> list[tuple[Plot, str]]:

@@ -14,7 +14,7 @@ from engine.configs.schema import JudgeConfig, RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.paths import write_json
-from engine.report.page import refresh
+from engine.report.refresh import refresh
 from engine.rollout.stages import judge_run, read_summary, summarise_run
 from engine.runs.files import JUDGED, LIKELIHOODS, MANIFEST, ROLLOUTS, RUN, SCORES, SUMMARY, SWEEP_RUN, VIEWS
 from engine.runs.manifest import read_manifest

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.configs.schema import RunConfig
 from engine.display.progress import Job, say
-from engine.report.page import refresh
+from engine.report.refresh import refresh
 from engine.rollout.plan import BYTES_PER_ROW, check_inputs, expected_seconds
 from engine.rollout.stages import run_all
 from engine.runs.kinds import name_near_duplicates

@@ -22,6 +22,8 @@ from engine.runs.machine import (
 from engine.vllm_compat import device_bytes, memory_share
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HOSTS_VARIABLE = "REFUSAL_ALLOWED_HOSTS"  # names with commas; empty or unset: any
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 KEY_VARIABLE = "VLLM_API_KEY"  # vLLM reads it; on the command line every user of the machine could
 OF_THE_VARIANT = "It would make another model of the variant."
 NOT_PASSED_ON = {

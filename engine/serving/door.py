@@ -8,11 +8,13 @@ import asyncio
 import os
 from typing import Any
 
+from engine.serving import wire
+from engine.serving.checks import HOSTS_VARIABLE
 from engine.serving.guard import AsgiScope, Receive, Send, respond
 
-HOSTS_VARIABLE = "REFUSAL_ALLOWED_HOSTS"  # names with commas; empty or unset: any
-LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 MOST_BYTES, MOST_SECONDS = 64 * 2**20, 60.0
+
+wire.bind()  # the server imports this module before it chooses a protocol, and gives no other place to say which
 
 
 class TooLong(Exception):

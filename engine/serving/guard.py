@@ -24,13 +24,18 @@ class KeyMiddleware:
         self.key = os.environ[KEY_VARIABLE]
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        guarded = scope["type"] in ("http", "websocket") and scope.get("method") != "OPTIONS" and scope["path"] not in OPEN
+        guarded = scope["type"] in ("http", "websocket") and scope["path"] not in OPEN and not is_preflight(scope)
         if not guarded or bears(scope, self.key):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await respond(send, 401, {"error": "Give the key: Authorization: Bearer KEY."})
+
+
+def is_preflight(scope: AsgiScope) -> bool:
+    """Whether a browser asks if a page may ask: vLLM's application answers that itself. Any other OPTIONS reaches a route."""
+    return scope.get("method") == "OPTIONS" and {b"origin", b"access-control-request-method"} <= dict(scope["headers"]).keys()
 
 
 def bears(scope: AsgiScope, key: str) -> bool:

@@ -25,8 +25,7 @@ from engine.rollout.variants import BASE, SWAPPABLE, variants_of
 from engine.runs.of_config import check_has_directions
 from engine.runs.session import Session
 from engine.runtime.requests import INPUTS
-from engine.serving.checks import KEY_VARIABLE, LOOPBACK, ServeOptions, share_for_swaps
-from engine.serving.door import HOSTS_VARIABLE, LOCAL_HOSTS
+from engine.serving.checks import HOSTS_VARIABLE, KEY_VARIABLE, LOCAL_HOSTS, LOOPBACK, ServeOptions, share_for_swaps
 from engine.serving.folders import Launch, ServedModel, base_folder, variant_folder
 from engine.vllm_compat import WORKER_EXTENSION, adapter_ranks
 

@@ -57,7 +57,8 @@ class SwapMiddleware:
                 else:
                     await self.app(scope, receive, self._named(send))
         else:
-            await self.app(scope, receive, self._listed(send) if scope["path"] == MODELS else send)
+            lists = (scope["method"], scope["path"]) == ("GET", MODELS)  # another method's answer is no list
+            await self.app(scope, receive, self._listed(send) if lists else send)
 
     def _named(self, send: Send) -> Send:
         assert self.current is not None
@@ -78,10 +79,12 @@ class SwapMiddleware:
         async def listed(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 start.update(message)
-                return
-            body.extend(message.get("body", b""))
-            if not message.get("more_body"):
-                await respond(send, start["status"], _with_state(bytes(body), self._state()))
+            if start["status"] != 200:
+                await send(message)
+            elif message["type"] == "http.response.body":
+                body.extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    await respond(send, start["status"], _with_state(bytes(body), self._state()))
 
         return listed
 

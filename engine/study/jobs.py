@@ -12,7 +12,7 @@ from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.errors import EngineError
 from engine.paths import file_hash, write_json
-from engine.report.page import refresh
+from engine.report.refresh import refresh
 from engine.rollout.directions import ensure_directions
 from engine.rollout.run import run
 from engine.runs.files import BEHAVIOUR, ROLLOUTS, SCORES, STUDY_FORMAT, headed

@@ -8,7 +8,7 @@ from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.environment import has_gpu
 from engine.evaluate.placement import choose_engines
-from engine.report.page import refresh
+from engine.report.refresh import refresh
 from engine.rollout.stages import read_summary
 from engine.runs.files import SWEEP_RUN, TIMING
 from engine.runs.json_reader import read_json

@@ -29,10 +29,11 @@ def module_of(model: Any, tensor: str) -> Any:
 
 def row_parallel(model: Any, tensor: str) -> Any:
     """The linear layer of a weight or bias. Raises EngineError for one whose weight cannot be exchanged as it is."""
-    from vllm.model_executor.layers.linear import RowParallelLinear, UnquantizedLinearMethod
+    from vllm.model_executor.layers.linear import ReplicatedLinear, RowParallelLinear, UnquantizedLinearMethod
 
     module = module_of(model, tensor)
-    if type(module) is not RowParallelLinear:
+    whole = type(module) is ReplicatedLinear and tensor.endswith(".weight")  # a bias of it would be added by every rank
+    if type(module) is not RowParallelLinear and not whole:
         raise EngineError(
             f"{tensor} is in a {type(module).__name__}; a hot swap takes RowParallelLinear (no LoRA, no pipeline parallelism)."
         )
@@ -42,7 +43,11 @@ def row_parallel(model: Any, tensor: str) -> Any:
 
 
 def columns_of(module: Any) -> slice:
-    """The columns of the whole (H, I) matrix that this rank holds."""
+    """The columns of the whole (H, I) matrix that this rank holds: all of a layer that every rank has."""
+    from vllm.model_executor.layers.linear import ReplicatedLinear
+
+    if type(module) is ReplicatedLinear:
+        return slice(0, module.input_size)
     width = module.input_size_per_partition
     return slice(module.tp_rank * width, (module.tp_rank + 1) * width)
 

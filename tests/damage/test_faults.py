@@ -33,7 +33,9 @@ def faulted(library: Path, folder: Path, job: str, code: int, *, once: bool, ste
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"{job}, {errno.errorcode[code]}, {'once' if once else 'from then on'}: {found['tried']} calls tried", file=sys.stderr)
+    count = f"{found['tried']} calls tried, {len(found['wrong'])} wrong"
+    fault = f"{errno.errorcode[code]}, {'once' if once else 'from then on'}"
+    print(f"{job}, {fault}: {count}", *found["wrong"], sep="\n", file=sys.stderr)
     return dict(found)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from editing.errors import EditError
+from engine.checkpoints.edited_folder import folder_of
 from engine.checkpoints.export import write_variant
-from engine.checkpoints.replay import folder_of, replay
+from engine.checkpoints.replay import replay
 from engine.configs.load import load_config
 from engine.errors import EngineError
 from tests.small_run import make_inputs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.serving import checks, door, launch
+from engine.serving import checks, door, guard, launch
 from engine.serving.gate import Gate
 
 
@@ -43,7 +43,7 @@ def part(body: bytes, more: bool = False) -> dict[str, Any]:
 
 @pytest.fixture
 def app(monkeypatch: pytest.MonkeyPatch) -> App:
-    monkeypatch.setenv(door.HOSTS_VARIABLE, ",".join(door.LOCAL_HOSTS))
+    monkeypatch.setenv(checks.HOSTS_VARIABLE, ",".join(checks.LOCAL_HOSTS))
     return App()
 
 
@@ -100,10 +100,38 @@ def test_on_loopback_a_request_names_this_machine(app: App, host: str, status: i
 
 
 def test_an_open_address_takes_any_name_and_a_key() -> None:
-    assert launch._environment("k", checks.ServeOptions(host="0.0.0.0")) == {door.HOSTS_VARIABLE: "", checks.KEY_VARIABLE: "k"}
-    assert "localhost" in launch._environment(None, checks.ServeOptions())[door.HOSTS_VARIABLE]
+    assert launch._environment("k", checks.ServeOptions(host="0.0.0.0")) == {checks.HOSTS_VARIABLE: "", checks.KEY_VARIABLE: "k"}
+    assert "localhost" in launch._environment(None, checks.ServeOptions())[checks.HOSTS_VARIABLE]
     assert launch._around("k", launch.SWAPPER)[1::2] == [launch.SWAPPER, launch.DOOR, launch.GUARD]
 
 
 def test_the_shell_cannot_open_the_developers_routes() -> None:
     assert launch.NEEDED["VLLM_SERVER_DEV_MODE"] == launch.NEEDED["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "0"
+
+
+BROWSER = {b"origin": b"http://a.example", b"access-control-request-method": b"POST"}
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("OPTIONS", {}, 401),
+        ("OPTIONS", {b"origin": b"http://a.example"}, 401),
+        ("OPTIONS", BROWSER, 200),
+        ("GET", BROWSER, 401),
+        ("TRACE", {}, 401),
+        ("OPTIONS", {b"authorization": b"Bearer the-key"}, 200),
+    ],
+)
+def test_a_browsers_question_alone_needs_no_key(
+    monkeypatch: pytest.MonkeyPatch, method: str, headers: dict[bytes, bytes], status: int
+) -> None:
+    monkeypatch.setenv(checks.KEY_VARIABLE, "the-key")
+    found: list[int] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        found.append(message.get("status", 0))
+
+    scope = {"type": "http", "method": method, "path": "/metrics", "headers": list(headers.items())}
+    asyncio.run(guard.KeyMiddleware(App())(scope, None, send))  # type: ignore[arg-type]
+    assert found[0] == status

@@ -194,3 +194,24 @@ def test_wrong_keys_are_answered_one_a_second_and_the_right_one_at_once(
     statuses, right, total = asyncio.run(guess())
     assert (statuses.count(401), statuses.count(429)) == (16, 4)
     assert right < 0.05 and total > 16 * 0.05
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "said"),
+    [("OPTIONS", 200, b"OK"), ("HEAD", 405, b""), ("GET", 500, b"no list")],
+)
+def test_an_answer_that_is_no_list_of_models_passes_as_it_is(
+    middleware: swap.SwapMiddleware, method: str, status: int, said: bytes
+) -> None:
+    async def vllm(scope: dict[str, Any], receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": said})
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    middleware.app = vllm
+    asyncio.run(middleware({"type": "http", "path": swap.MODELS, "method": method, "headers": []}, stay, send))
+    assert [sent[0]["status"], sent[1]["body"]] == [status, said]
