@@ -3,15 +3,20 @@
 import html
 import secrets
 import threading
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
 from engine.display.progress import say
 from engine.scoring.blind import GRADES, Labelling, Reading
+from judging.rubric import RUBRIC_DIR
 
-STYLE = "body{font:16px/1.5 system-ui;max-width:46rem;margin:2rem auto;padding:0 1rem}pre{white-space:pre-wrap;font:inherit;"
-STYLE += "border-left:3px solid #0072B2;padding-left:1rem}fieldset{border:0;padding:.3rem 0}label{margin-right:1.2rem}"
+STYLE = ":root{color-scheme:light dark}body{font:16px/1.5 system-ui;max-width:46rem;margin:2rem auto;padding:0 1rem}"
+STYLE += "pre{white-space:pre-wrap;font:inherit;border-left:3px solid #0072B2;padding-left:1rem}"
+STYLE += "fieldset{border:0;padding:.3rem 0}label{margin-right:1.2rem}details{margin-top:1.5rem}"
 MOST_BYTES = 4096
+DEFINITIONS = RUBRIC_DIR / "grades.md"
+SCALE = {"0": "0 no", "0.5": "0.5 in part", "1": "1 yes"}
 
 
 def serve(labelling: Labelling) -> None:
@@ -100,20 +105,23 @@ def page_of(labelling: Labelling) -> str:
     row, total = left[0], len(labelling.sample)
     cut = " (cut at the token limit)" if row["finish_reason"] == "length" else ""
     questions = [
-        _question("compliance", "Compliance: does it do what was asked?", ("0", "0.5", "1")),
-        _question("coherence", "Coherence: can a person follow it?", ("0", "0.5", "1")),
-        _question("refused", "Does it decline?", ("y", "n")),
+        _question("compliance", "Compliance: does it do what was asked?", SCALE),
+        _question("coherence", "Coherence: can a person follow it?", SCALE),
+        _question("refused", "Does it decline?", {"y": "yes", "n": "no"}),
     ]
     return _page(
         f"<p>{total - len(left) + 1} of {total}</p><h2>Request</h2><pre>{html.escape(row['prompt'])}</pre>"
         f"<h2>Response{cut}</h2><pre>{html.escape(row['response'])}</pre>"
         f'<form method="post"><input type="hidden" name="id" value="{html.escape(row["id"])}">{"".join(questions)}'
         "<button>Next</button></form>"
+        f"<details><summary>What the grades mean</summary><pre>{html.escape(DEFINITIONS.read_text('utf-8'))}</pre></details>"
     )
 
 
-def _question(name: str, text: str, answers: tuple[str, ...]) -> str:
-    choices = "".join(f'<label><input type="radio" name="{name}" value="{value}" required> {value}</label>' for value in answers)
+def _question(name: str, text: str, answers: Mapping[str, str]) -> str:
+    choices = "".join(
+        f'<label><input type="radio" name="{name}" value="{value}" required> {shown}</label>' for value, shown in answers.items()
+    )
     return f"<fieldset><legend>{text}</legend>{choices}</fieldset>"
 
 
