@@ -52,6 +52,7 @@ def test_hooks_are_gone_afterwards_and_the_head_never_ran() -> None:
     assert all(not block._forward_pre_hooks and not block._forward_hooks for block in decoder_blocks(model))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_prompts() -> None:
     alive: list[int] = []
 

@@ -77,7 +77,7 @@ def test_a_resample_is_what_repeated_prompts_give() -> None:
         assert np.allclose(triple[1:], expected)
 
 
-@pytest.mark.parametrize("icc", [0.0, 0.08, 0.2, 0.5])
+@pytest.mark.parametrize("icc", [pytest.param(0.0, marks=pytest.mark.slow), 0.08, pytest.param(0.2, marks=pytest.mark.slow), 0.5])
 def test_intervals_over_kinds_cover_where_those_over_rows_do_not(icc: float) -> None:
     kinds, truth, draws = names_of(55, 256), (1.0, norm.cdf(1 / np.sqrt(2))), 80
     hits = {"kinds": np.zeros(2), "rows": np.zeros(2)}

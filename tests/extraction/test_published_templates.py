@@ -32,27 +32,31 @@ def tokenizer(smollm2_dir: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-@pytest.fixture(params=PUBLISHED, ids=[entry["of"].split(",")[0] for entry in PUBLISHED])
+@pytest.fixture(scope="module", params=PUBLISHED, ids=[entry["of"].split(",")[0] for entry in PUBLISHED])
 def entry(request: pytest.FixtureRequest) -> dict[str, Any]:
     return dict(request.param)
 
 
-def renderer_of(tokenizer: PreTrainedTokenizerBase, entry: dict[str, Any]) -> ChatRenderer:
+@pytest.fixture(scope="module")
+def renderer(tokenizer: PreTrainedTokenizerBase, entry: dict[str, Any]) -> ChatRenderer:
     return ChatRenderer(tokenizer, entry["keys"], template=entry["text"], clock=DAY)
 
 
-def test_a_users_message_becomes_the_published_text(tokenizer: PreTrainedTokenizerBase, entry: dict[str, Any]) -> None:
-    assert tokenizer.decode(renderer_of(tokenizer, entry).render("Hi there")) == entry["rendered"]
+def test_a_users_message_becomes_the_published_text(
+    tokenizer: PreTrainedTokenizerBase, renderer: ChatRenderer, entry: dict[str, Any]
+) -> None:
+    assert tokenizer.decode(renderer.render("Hi there")) == entry["rendered"]
 
 
-def test_the_tokens_after_the_text_are_the_templates(tokenizer: PreTrainedTokenizerBase, entry: dict[str, Any]) -> None:
-    renderer = renderer_of(tokenizer, entry)
+def test_the_tokens_after_the_text_are_the_templates(
+    tokenizer: PreTrainedTokenizerBase, renderer: ChatRenderer, entry: dict[str, Any]
+) -> None:
     after = tokenizer.decode(renderer.render("Hi there")[-renderer.num_post_tokens :])
     assert entry["rendered"].endswith(after)
 
 
-def test_a_place_for_a_system_prompt_is_found(tokenizer: PreTrainedTokenizerBase, entry: dict[str, Any]) -> None:
-    assert renderer_of(tokenizer, entry).takes_system() == entry["takes_system"]
+def test_a_place_for_a_system_prompt_is_found(renderer: ChatRenderer, entry: dict[str, Any]) -> None:
+    assert renderer.takes_system() == entry["takes_system"]
 
 
 def test_a_template_that_prints_the_clock_is_refused_without_a_day(

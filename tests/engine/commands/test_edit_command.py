@@ -57,6 +57,7 @@ def test_a_checkpoint_made_elsewhere_is_verified_along_what_the_difference_shows
     assert max(proof["residual"] for proof in report["proofs"]) < 0.01
 
 
+@pytest.mark.slow
 def test_the_audit_counts_and_recovers_what_was_removed(work: Path, smollm2_dir: Path) -> None:
     report = json.loads(command(work, "audit", "k3", "--out", "found.safetensors", "--json").stdout)
     assert (report["verdict"], report["count"]) == ("erased directions", 3)
