@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
+from engine.benchmarks.adapters import adapter_rate
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
 from engine.environment import describe, has_gpu, release_gpu_memory, set_environment
@@ -47,7 +48,7 @@ class Seconds:
 
 
 def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) -> dict[str, Any]:
-    """Rates of each way over `rounds` rounds, and the medians of plain's times over theirs. beside: swaps and hooks too."""
+    """Rates of each way over `rounds` rounds, and plain's median time over theirs. beside: swaps, adapters and hooks too."""
     session = Session(config)
     prompts = session.render(session.requests, "test requests")
     arguments = engine_arguments(config, session.checkpoint.directory, has_gpu=has_gpu(), window=session.window)
@@ -63,8 +64,11 @@ def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) ->
         shares = {way: statistics.median(one.operator or 0.0 for one in runs) for way, runs in times.items() if way != PLAIN}
         found |= {"operator_share": {way: round(share, 4) for way, share in shares.items()}}
     if beside:
-        swapped, hooked = swap_rate(session, prompts), hook_rate(session, prompts[:HOOKED])
-        found |= {"swaps_tokens_per_second": round(swapped, 1), "hooks_tokens_per_second": round(hooked, 1)}
+        swapped = swap_rate(session, prompts)
+        adapted = adapter_rate(session, arguments, prompts, mixed_edits(session), config.sampling.max_tokens)
+        hooked = hook_rate(session, prompts[:HOOKED])
+        found |= {"swaps_tokens_per_second": round(swapped, 1), "adapters_tokens_per_second": round(adapted, 1)}
+        found |= {"hooks_tokens_per_second": round(hooked, 1)}
         found |= {"speedup_over_hooks": round(steered_rate / hooked, 2)}
     session.close()
     if has_gpu():
@@ -149,6 +153,12 @@ def _run(llm: Any, prompts: Sequence[list[int]], asked: Sequence[Asked | None], 
     return Seconds(time.monotonic() - started, time.process_time() - used)
 
 
+def mixed_edits(session: Session) -> list[Edit]:
+    """The 64 variants that are mixed: a random direction each."""
+    width = session.checkpoint.hidden_size
+    return [Edit(orthonormal_basis(random_row(width, number)), 1.0) for number in range(NUM_MIXED)]
+
+
 def swap_rate(session: Session, prompts: Sequence[list[int]]) -> float:
     """Output tokens/s of the same 64 variants by hot swap: each its share of the prompts, the swap included."""
     from vllm import SamplingParams
@@ -157,9 +167,8 @@ def swap_rate(session: Session, prompts: Sequence[list[int]]) -> float:
     sampling = SamplingParams(temperature=0, max_tokens=most, ignore_eos=True)
     replica.swap(base)
     started = time.monotonic()
-    for number in range(min(NUM_MIXED, len(prompts))):
-        basis = orthonormal_basis(random_row(session.checkpoint.hidden_size, number))
-        replica.swap(Variant(str(number), base.base_hash, base.plan, Edit(basis, 1.0)))
+    for number, edit in enumerate(mixed_edits(session)[: len(prompts)]):
+        replica.swap(Variant(str(number), base.base_hash, base.plan, edit))
         list(replica.outputs(prompts[number::NUM_MIXED], sampling))
     seconds = time.monotonic() - started
     session.close()

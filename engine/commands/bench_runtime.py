@@ -21,7 +21,7 @@ def bench_runtime(
     num_requests: Annotated[int, typer.Option(min=1, help="How many prompts.")] = 128,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in which the ways take turns in going first.")] = 3,
     site: Annotated[str, typer.Option(help="inputs (of every block, as the study) or writes (of attention and MLP).")] = "inputs",
-    beside: Annotated[bool, typer.Option(help="Measure hot swaps and transformers hooks beside.")] = True,
+    beside: Annotated[bool, typer.Option(help="Measure hot swaps, adapters and transformers hooks beside.")] = True,
     settings: cli.SetOption = None,
     as_json: cli.JsonOption = False,
 ) -> None:
@@ -46,7 +46,7 @@ def bench_runtime(
 def lines(result: dict[str, Any]) -> list[str]:
     """The figures as text."""
     told = [f"{way:<12} {rates} output tokens/s" for way, rates in result["tokens_per_second"].items()]
-    for name in ("swaps_tokens_per_second", "hooks_tokens_per_second"):
+    for name in ("swaps_tokens_per_second", "adapters_tokens_per_second", "hooks_tokens_per_second"):
         told += [f"{name.partition('_')[0]:<12} {result[name]} output tokens/s"] if name in result else []
     names = ("ratio_to_plain", "ratio_to_plain_64_mixed", "ratio_slot_zero", "speedup_over_hooks")
     told += [f"{name} {result[name]:.3f}" for name in names if name in result]
