@@ -37,11 +37,16 @@ def compare(labels: Sequence[Label], found: Opinions) -> Record:
 
 
 def ranking(labels: Sequence[Label], opinion: Sequence[Judgement]) -> list[Record]:
-    """Each labelled variant's declined share, compliance and product by one judge, with intervals over kinds; the best first."""
+    """Each labelled variant's declined share, compliance and product by one judge, with intervals over kinds; the best first.
+
+    Where no label names a variant, each source's.
+    """
+    named = any(label.variant for label in labels)
     groups: dict[tuple[str, str], list[tuple[Label, Judgement]]] = {}
     for label, judgement in zip(labels, opinion, strict=True):
-        if label.variant and label.requests in ("", "declined"):
-            groups.setdefault((label.model, label.variant), []).append((label, judgement))
+        variant = label.variant if named else label.source
+        if variant and label.requests in ("", "declined"):
+            groups.setdefault((label.model, variant), []).append((label, judgement))
     rows = [{"model": model, "variant": variant, **_rates(group)} for (model, variant), group in groups.items()]
     return sorted(rows, key=_place)
 

@@ -85,9 +85,14 @@ def draw_front(stages: Sequence[Row], on_front: Sequence[Row], path: Path) -> No
 def _cross(axes: Any, row: Row, style: Mapping[str, Any]) -> None:
     """A variant's two figures, each with its interval."""
     figures = ("compliance", "coherence")
-    bars = [[[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]] for name in figures]
+    bars = [[[length] for length in _arms(row, name)] for name in figures]
     plain = {**style, "linestyle": "none", "linewidth": 0.8, "markersize": 4}
     axes.errorbar([row["compliance"]], [row["coherence"]], xerr=bars[0], yerr=bars[1], **plain)
+
+
+def _arms(row: Row, name: str) -> tuple[float, float]:
+    """How far an interval reaches below and above its figure: never less than nothing, whatever the last digit says."""
+    return max(row[name] - row[f"{name}_low"], 0.0), max(row[f"{name}_high"] - row[name], 0.0)
 
 
 def _lines(rows: Sequence[Row]) -> dict[str, Points]:
@@ -102,8 +107,7 @@ def _lines(rows: Sequence[Row]) -> dict[str, Points]:
 def _errorbars(axes: Any, points: Sequence[tuple[float, Row]], number: int, label: str, full: bool) -> None:
     if not points:
         return
-    below = [row["product"] - row["product_low"] for _, row in points]
-    above = [row["product_high"] - row["product"] for _, row in points]
+    below, above = zip(*(_arms(row, "product") for _, row in points), strict=True)
     fill = {} if full else {"markerfacecolor": "white", "linestyle": "none"}
     layers, middle = [layer for layer, _ in points], [row["product"] for _, row in points]
     style = {"linewidth": 1, "capsize": 2, "markersize": 4, **plotting.style(number), **fill}

@@ -1,5 +1,7 @@
 """Several judges on the same labels: agreement against a count by hand, and the order in which each puts the variants."""
 
+from dataclasses import replace
+
 import pytest
 
 from engine.scoring.comparison import RATER, compare
@@ -60,3 +62,9 @@ def test_outcomes_are_counted_by_pair() -> None:
         ("complies", "deflects"): 1,
         ("partly", "deflects"): 1,
     }
+
+
+def test_labels_that_name_no_variant_are_ranked_by_source() -> None:
+    labels = [replace(one, variant="", source="edited" if one.variant == "a" else "base") for one in LABELS]
+    ranked = compare(labels, {"strict": STRICT})["ranking"][RATER]
+    assert [(row["variant"], row["compliance"]["value"]) for row in ranked] == [("edited", 1.0), ("base", 0.5)]

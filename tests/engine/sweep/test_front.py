@@ -1,13 +1,17 @@
 """The front of a sweep: who is on it, told from the definition by going through all pairs."""
 
 import itertools
+import math
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.configs.load import load_config
 from engine.errors import EngineError
+from engine.sweep.figures import draw_front, draw_products
 from engine.sweep.front import front
 
 
@@ -69,3 +73,17 @@ def test_a_name_that_no_file_can_have_is_refused(tmp_path: Any) -> None:
     (tmp_path / "x.toml").write_text('variant = "a/b"\nmodel.path = "m"\ndirections.layers = [3]\n')
     with pytest.raises(EngineError, match="variant"):
         load_config(str(tmp_path / "x.toml"))
+
+
+def drawable(name: str, kind: str) -> dict[str, Any]:
+    """A stage's row whose coherence is 1 and whose interval ends a last digit below, as Wilson's does for some n."""
+    row = {"stage": "selection", "variant": name, "kind": kind, "k": 1, "alpha": 1.0, "sources": ["last@3"]}
+    for figure, value in {"compliance": 0.5, "coherence": 1.0, "product": 1.0}.items():
+        row |= {figure: value, f"{figure}_low": value - 0.2, f"{figure}_high": value + 0.1 if value < 1 else math.nextafter(1, 0)}
+    return row
+
+
+@pytest.mark.parametrize("draw", [lambda rows, file: draw_front(rows, [rows[1]], file), draw_products])
+def test_an_interval_that_ends_a_last_digit_below_its_figure_is_drawn(draw: Callable[..., None], tmp_path: Path) -> None:
+    draw([drawable("base", "base"), drawable("layer3", "single")], tmp_path / "drawn.png")
+    assert (tmp_path / "drawn.png").stat().st_size > 1000
