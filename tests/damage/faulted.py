@@ -1,6 +1,6 @@
 """Lets the n-th call on a command's files fail, for n = 1, 2, 3 ..., until the command comes through; run by test_faults.
 
-    LD_PRELOAD=faults.so python -m tests.damage.faulted JOB ERRNO ONCE STEP FOLDER
+    LD_PRELOAD=faults.so python -m tests.damage.faulted JOB ERRNO ONCE FIRST STEP FOLDER
 
 Prints a JSON object: how many calls there are, how many were tried, and what was wrong with which.
 """
@@ -106,7 +106,7 @@ def trial(job: str, folder: Path, number: int, code: int, *, once: bool, faults:
     return failed, ""
 
 
-def loop(job: str, code: int, folder: Path, *, once: bool, step: int) -> dict[str, Any]:
+def loop(job: str, code: int, folder: Path, *, once: bool, first: int, step: int) -> dict[str, Any]:
     make_inputs(folder)
     from engine.configs.load import config_toml
 
@@ -117,7 +117,7 @@ def loop(job: str, code: int, folder: Path, *, once: bool, step: int) -> dict[st
     JOBS[job](folder, folder / "out")
     (folder / f"{job}.json").write_text(json.dumps(content(folder / "out")))
     faults, wrong, tried = Faults(), [], 0
-    for number in range(step, MOST_CALLS, step):
+    for number in range(first, MOST_CALLS, step):
         failed, why = trial(job, folder, number, code, once=once, faults=faults)
         tried += bool(failed)
         if why:
@@ -128,9 +128,9 @@ def loop(job: str, code: int, folder: Path, *, once: bool, step: int) -> dict[st
 
 
 if __name__ == "__main__":
-    name, code, once, step, folder = sys.argv[1:]
+    name, code, once, first, step, folder = sys.argv[1:]
     with open(os.devnull, "w") as quiet:
         sys.stderr, kept = quiet, sys.stderr
-        result = loop(name, int(code), Path(folder), once=once == "once", step=int(step))
+        result = loop(name, int(code), Path(folder), once=once == "once", first=int(first), step=int(step))
         sys.stderr = kept
     print(json.dumps(result))
