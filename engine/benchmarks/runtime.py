@@ -80,10 +80,15 @@ def bench_runtime(config: RunConfig, rounds: int, site: str, *, beside: bool) ->
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """Plain's median seconds over each way's."""
+    """Plain's seconds over each way's: the median over rounds, or of runs that had rounds of their own the medians'."""
     names = {ONE: "ratio_to_plain", MIXED: "ratio_to_plain_64_mixed", NONE: "ratio_slot_zero"}
-    plain = statistics.median(seconds[PLAIN])
-    return {name: round(plain / statistics.median(seconds[way]), 4) for way, name in names.items()}
+    return {name: round(_ratio(seconds[PLAIN], seconds[way]), 4) for way, name in names.items()}
+
+
+def _ratio(plain: Sequence[float], own: Sequence[float]) -> float:
+    if len(plain) == len(own):
+        return statistics.median(one / other for one, other in zip(plain, own, strict=True))
+    return statistics.median(plain) / statistics.median(own)
 
 
 def measure(

@@ -54,7 +54,7 @@ class Rates:
     are. `icc` says how far prompts of one kind resemble each other, `effective_n` how many independent prompts they are worth.
     `samples` has the product's variance within prompts and between them. `bounds` has the means with the missing scores at 0 and
     at 1. `against_base` has the differences from the base on the same prompts, with their p; None for the base. `harm` is by a
-    classifier of that alone.
+    classifier of that alone. `languages` has the rates of each language, where prompts name more than one.
     """
 
     judge: str
@@ -83,6 +83,7 @@ class Rates:
     product: Estimate
     product_of_means: Estimate
     harm: Estimate | None = None
+    languages: list[Row] | None = None
 
 
 def config_for(

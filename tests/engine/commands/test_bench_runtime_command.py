@@ -12,6 +12,11 @@ def test_a_ratio_is_the_median_of_plain_over_its_own() -> None:
     assert ratios(seconds) == {"ratio_to_plain": 0.9, "ratio_to_plain_64_mixed": 0.5, "ratio_slot_zero": 1.0}
 
 
+def test_a_ratio_of_runs_in_rounds_of_their_own_is_that_of_the_medians() -> None:
+    seconds = {PLAIN: [9.0, 10.0, 11.0, 20.0], ONE: [21.0, 20.0], MIXED: [30.0, 40.0], NONE: [10.0, 11.0]}
+    assert ratios(seconds) == {"ratio_to_plain": 0.5122, "ratio_to_plain_64_mixed": 0.3, "ratio_slot_zero": 1.0}
+
+
 def test_mixed_prompts_ask_for_64_variants() -> None:
     assert len({asked.variant for asked in asked_by(MIXED, 200, "inputs") if asked}) == NUM_MIXED
 
