@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 JOBS = ("rollout", "judge", "report", "edit")
-LONG = ("rollout", "edit", "judge")  # half a minute each
 PARTS = 4  # of the calls of a job, a test each: a test has an end, and a rollout takes a quarter of an hour
 CODES = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EINTR)
 
@@ -50,7 +49,8 @@ def faulted(library: Path, folder: Path, job: str, code: int, *, once: bool, fir
     return dict(found)
 
 
-@pytest.mark.parametrize("job", [pytest.param(job, marks=pytest.mark.slow if job in LONG else ()) for job in JOBS])
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS)
 def test_a_full_disk_is_one_message_and_the_rest_is_made_later(library: Path, tmp_path: Path, job: str) -> None:
     assert faulted(library, tmp_path, job, errno.ENOSPC, once=False, first=17, step=17)["wrong"] == []
 

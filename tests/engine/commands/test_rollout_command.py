@@ -20,7 +20,7 @@ from tests.served import serve
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[3]
-SMALL = ["--num-requests", "24", "--num-answerable", "6", "--set", "data.num_pairs=24", "--set", "sampling.max_tokens=24"]
+SMALL = ["--num-requests", "24", "--num-answerable", "6", "--set", "data.num_pairs=16", "--set", "sampling.max_tokens=24"]
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("smollm2_dir")]
 
 

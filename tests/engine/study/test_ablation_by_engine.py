@@ -12,7 +12,7 @@ from engine.runs.schemas import Row
 from engine.study.jobs import ablate
 from tests.tiny import save_tiny, save_tokenizer
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
 OPTIONS = {
     **{"alphas": (0.5, 1.0), "sites": ("inputs", "writes"), "added": (1.0,)},
     **{"num_prompts": 3, "max_tokens": 6, "controls": True},
