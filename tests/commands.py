@@ -1,6 +1,6 @@
 """A command run in the test's own process: what a user types, without the seconds that an interpreter and torch take to start.
 
-For what ends before an engine starts. A test that kills a command, or looks at what it imports, starts a process.
+A test that kills a command, or looks at what it imports, starts a process.
 """
 
 import contextlib
