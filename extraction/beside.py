@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from extraction.devices import follower
 from extraction.hooks import decoder_blocks
-from extraction.intervention import beside_bias, on_input, on_output
+from extraction.intervention import beside_bias, on_input, on_output, standing
 from extraction.screening import Panel, Scores, kl_divergence, refusal_log_odds
 
 
@@ -31,11 +31,8 @@ def removals(model: nn.Module, taken: Mapping[str, Taken]) -> Iterator[None]:
     changes = {id(own): _Removal(own) for own in taken.values()}
     modules = [(model.get_submodule(name), changes[id(own)]) for name, own in taken.items()]
     handles = [on_output(module, beside_bias(module, change)) for module, change in modules]
-    try:
+    with standing(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -49,11 +46,8 @@ def additions(model: nn.Module, layers: Sequence[int | None], vectors_SH: Tensor
         chosen_S1 = torch.tensor([[float(own == layer)] for own in layers], dtype=vectors_SH.dtype)
         change = _Addition(vectors_SH * chosen_S1)
         handles.append(on_output(blocks[-1], change) if layer == len(blocks) else on_input(blocks[layer], change))
-    try:
+    with standing(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Removal:

@@ -21,6 +21,16 @@ Change = Callable[[Tensor], Tensor]
 
 
 @contextmanager
+def standing(handles: Sequence[Any]) -> Iterator[None]:
+    """Let hooks stand while it is entered."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
     """Add a vector to the stream that enters block `layer`, at every token, while active. Layer L is what leaves the last."""
     blocks = decoder_blocks(model)
@@ -30,10 +40,8 @@ def addition(model: nn.Module, layer: int, vector_H: Tensor) -> Iterator[None]:
         return hidden_states + added_H(hidden_states)
 
     handle = on_output(blocks[-1], change) if layer == len(blocks) else on_input(blocks[layer], change)
-    try:
+    with standing([handle]):
         yield
-    finally:
-        handle.remove()
 
 
 @contextmanager
@@ -48,11 +56,8 @@ def ablation(
     change = _projection(model, basis_HK, alpha)
     modules = [model.get_submodule(name) for name in writers]
     handles = [on_output(module, change if biases else beside_bias(module, change)) for module in modules]
-    try:
+    with standing(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -67,11 +72,8 @@ def stream_ablation(
     blocks, change = decoder_blocks(model), _projection(model, basis_HK, alpha)
     chosen = range(len(blocks)) if layers is None else layers
     handles = [on_input(blocks[layer], change) for layer in chosen]
-    try:
+    with standing(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _projection(model: nn.Module, basis_HK: Tensor, alpha: float) -> Change:

@@ -8,10 +8,10 @@ from typing import Any
 
 from editing.adapter import write_adapter
 from editing.projection import Edit
-from engine.environment import release_gpu_memory, set_environment
-from engine.inference.turns import start_in_turn
+from engine.benchmarks.plain import plain_engine
+from engine.environment import set_environment
 from engine.runs.session import Session
-from engine.vllm_compat import adapter_ranks, stop_engine
+from engine.vllm_compat import adapter_ranks
 
 
 def adapter_rate(
@@ -44,15 +44,12 @@ def adapter_rate(
             )
         requests = [LoRARequest(path.name, number + 1, str(path)) for number, path in enumerate(paths)]
         asked = [requests[place % len(requests)] for place in range(len(prompts))]
-        llm = start_in_turn({name: value for name, value in arguments.items() if name != "worker_extension_cls"} | own)
         sampling = SamplingParams(temperature=0, max_tokens=max_tokens, ignore_eos=True)
         given = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        llm.generate(given, SamplingParams(temperature=0, max_tokens=1), lora_request=asked, use_tqdm=False)  # loads them
-        llm.reset_prefix_cache()
-        started = time.monotonic()
-        llm.generate(given, sampling, lora_request=asked, use_tqdm=False)
-        seconds = time.monotonic() - started
-        stop_engine(llm)
-    del llm
-    release_gpu_memory()
+        with plain_engine({**arguments, **own}) as llm:
+            llm.generate(given, SamplingParams(temperature=0, max_tokens=1), lora_request=asked, use_tqdm=False)  # loads them
+            llm.reset_prefix_cache()
+            started = time.monotonic()
+            llm.generate(given, sampling, lora_request=asked, use_tqdm=False)
+            seconds = time.monotonic() - started
     return len(prompts) * max_tokens / seconds

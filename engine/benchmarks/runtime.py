@@ -9,8 +9,7 @@ processes on the cores disturb a share least.
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,17 +18,16 @@ from torch import Tensor
 
 from editing.projection import Edit, orthonormal_basis
 from engine.benchmarks.adapters import adapter_rate
+from engine.benchmarks.plain import plain_engine
 from engine.configs.schema import RunConfig
 from engine.display.progress import say
-from engine.environment import describe, has_gpu, release_gpu_memory, set_environment
+from engine.environment import describe, has_gpu, set_environment
 from engine.inference.arguments import engine_arguments
 from engine.inference.steerable import SteerableReplica, steerable_arguments, steered
-from engine.inference.turns import start_in_turn
 from engine.models.variant import Variant
 from engine.rollout.directions import transformers_model
 from engine.runs.session import Session
 from engine.runtime.requests import Asked
-from engine.vllm_compat import stop_engine
 from extraction.generate import greedy
 from extraction.intervention import stream_ablation
 
@@ -133,18 +131,6 @@ def asked_by(way: str, number: int, site: str) -> list[Asked | None]:
     if way in (PLAIN, NONE):
         return [None] * number
     return [Asked(str(place % NUM_MIXED if way == MIXED else 0), 1.0, site=site) for place in range(number)]
-
-
-@contextmanager
-def plain_engine(arguments: dict[str, Any]) -> Iterator[Any]:
-    """vLLM without anything of ours."""
-    llm = start_in_turn({name: value for name, value in arguments.items() if name != "worker_extension_cls"})
-    try:
-        yield llm
-    finally:
-        stop_engine(llm)
-        del llm
-        release_gpu_memory()
 
 
 def _run(llm: Any, prompts: Sequence[list[int]], asked: Sequence[Asked | None], max_tokens: int) -> Seconds:

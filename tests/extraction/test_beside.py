@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from extraction.beside import Taken, additions, induction_beside, removals, scores_beside
-from extraction.screening import ablation_scores, induction_scores, make_panel
+from extraction.screening import Scores, ablation_scores, induction_scores, make_panel
 from tests.tiny import BLOCKS, HIDDEN, tiny_model
 
 DECLINED, ANSWERED = [[1, 5, 9, 4], [1, 8, 2, 11, 30], [1, 3]], [[1, 7, 3], [1, 40, 41, 42, 43, 44]]
@@ -38,22 +38,25 @@ def edited(slot: int) -> torch.nn.Module:
     return model
 
 
-@pytest.mark.parametrize("slot", range(3))
-def test_a_slots_bypass_is_its_edited_models(slot: int) -> None:
+def both(slot: int) -> tuple[Scores, Scores]:
+    """A slot's scores beside the others, and its edited model's."""
     model, own = taken()
     panel = make_panel(model, DECLINED, ANSWERED)
     with removals(model, own):
         found = scores_beside(model, panel, TOKENS, 4)[slot]
-    assert torch.allclose(found.bypass_N, ablation_scores(edited(slot), panel, TOKENS).bypass_N, atol=1e-5)
+    return found, ablation_scores(edited(slot), panel, TOKENS)
+
+
+@pytest.mark.parametrize("slot", range(3))
+def test_a_slots_bypass_is_its_edited_models(slot: int) -> None:
+    found, alone = both(slot)
+    assert torch.allclose(found.bypass_N, alone.bypass_N, atol=1e-5)
 
 
 @pytest.mark.parametrize("slot", range(3))
 def test_a_slots_divergence_is_its_edited_models(slot: int) -> None:
-    model, own = taken()
-    panel = make_panel(model, DECLINED, ANSWERED)
-    with removals(model, own):
-        found = scores_beside(model, panel, TOKENS, 4)[slot]
-    assert torch.allclose(found.kl_N, ablation_scores(edited(slot), panel, TOKENS).kl_N, atol=1e-6)
+    found, alone = both(slot)
+    assert torch.allclose(found.kl_N, alone.kl_N, atol=1e-6)
 
 
 def test_the_base_beside_edits_does_not_diverge_from_itself() -> None:
